@@ -1,0 +1,136 @@
+"""Errors, grouped by what the caller does next; every error carries a stable, append-only code.
+
+Six families: `Invalid` (change the request), `Denied` (use another key), `NotFound` (it is not
+there, or no longer), `Conflict` (reread and decide), `Unavailable` (wait and retry), `Corrupt`
+(stop; stored bytes are not what was written). HTTP status codes live in `serving/problems.py` only.
+A message is a lowercase fact, then `key=value` pairs, then what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One defect of a body: where (`line`, 1-based, or a JSON `pointer`), its code, what to do."""
+
+    code: str
+    detail: str
+    line: int | None = None
+    pointer: str | None = None
+
+
+class PlaneError(Exception):
+    """Base of every error the engine raises on purpose. `code` is one of `CODES`."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        retry_after_s: float | None = None,
+        **fields: object,
+    ) -> None:
+        if code not in CODES:
+            raise AssertionError(f"unknown error code: {code}")
+        self.code = code
+        self.fields: Mapping[str, object] = fields
+        self.faults = tuple(faults)
+        self.retry_after_s = retry_after_s
+        shown = "".join(f" {name}={value!r}" for name, value in fields.items())
+        self.detail = f"{detail}{shown}"
+        super().__init__(f"{code}: {self.detail}")
+
+
+class Invalid(PlaneError):
+    """The request can never succeed as it is."""
+
+
+class Denied(PlaneError):
+    """The credential is missing, wrong, expired, or lacks a scope."""
+
+
+class NotFound(PlaneError):
+    """The thing does not exist, is not built yet, or is gone for good."""
+
+
+class Conflict(PlaneError):
+    """Somebody else changed what this was based on."""
+
+
+class Unavailable(PlaneError):
+    """A limit or a dependency is in the way for now; retry after `retry_after_s`."""
+
+
+class Corrupt(PlaneError):
+    """Stored bytes do not match their digest or format. Never retried silently."""
+
+
+CODES: Final[Mapping[str, str]] = {
+    # invalid
+    "malformed_json": "the body or line is not JSON",
+    "malformed_event": "a field of an event is missing or has the wrong type",
+    "entity_invalid": "an entity id is 1-256 bytes of UTF-8",
+    "id_invalid": "an event id is 1-256 bytes of UTF-8",
+    "ts_invalid": "a time is RFC 3339 with an offset",
+    "ts_out_of_range": "event times run from 1970 to the horizon ahead of now",
+    "text_too_long": "an event text is at most 256 KiB",
+    "attrs_invalid": "attrs are flat: string, number, boolean, null, list of strings; at most 64 keys",
+    "number_not_finite": "numbers are finite",
+    "vector_invalid": "a vector is a list of finite numbers of the tenant's dimension",
+    "body_too_large": "the decoded body is over its limit",
+    "too_many_events": "a request holds at most 10,000 events",
+    "encoding_invalid": "the compressed body is truncated, malformed, or of an unknown encoding",
+    "tenant_invalid": "a tenant name is 1-63 of a-z 0-9 and -",
+    "where_invalid": "the filter is not of the filter language",
+    "query_invalid": "a query parameter or field is missing or out of range",
+    "cursor_invalid": "the cursor was not issued by this endpoint",
+    "snapshot_invalid": "a snapshot reads {manifest}.{log}",
+    "spec_invalid": "the bundle spec is not valid",
+    "mapping_invalid": "the source mapping is not valid",
+    "settings_invalid": "a setting is missing or out of range",
+    "model_mismatch": "the vectors of the store come from another model",
+    "idempotency_key_reused": "the idempotency key was used with another body",
+    # denied
+    "key_missing": "no API key was given",
+    "key_invalid": "the API key is unknown, expired or revoked",
+    "scope_missing": "the API key lacks the scope",
+    # not found
+    "tenant_not_found": "no such tenant for this key",
+    "entity_not_found": "the entity has no events",
+    "spec_not_found": "no such bundle spec",
+    "bundle_not_built": "the bundle is not built; build the day, or ask for it on demand",
+    "bundle_not_found": "no bundle with that digest is live",
+    "object_not_found": "the object does not exist in the store",
+    "snapshot_not_found": "the snapshot was never made",
+    "snapshot_expired": "the snapshot is older than the retention of snapshots",
+    "snapshot_erased": "the snapshot was ended by an erasure",
+    "erasure_not_found": "no such erasure",
+    "route_not_found": "no such route",
+    "method_not_allowed": "the route does not take this method",
+    # conflict
+    "already_exists": "a create-only write found the key taken",
+    "commit_conflict": "the commit lost too many races",
+    "build_stale": "the build started from sources that are no longer the day's",
+    "build_incomplete": "an index of the day is missing or was built from other segments",
+    "build_expired": "the build started too long ago for its objects to be safe",
+    "check_failed": "a check of the built day failed",
+    "idempotency_in_progress": "a request with this idempotency key is under way",
+    # unavailable
+    "tail_full": "too many batches wait to be built; build the days, then retry",
+    "rate_limited": "the key is over its rate",
+    "deadline_exceeded": "the deadline passed before the answer was complete",
+    "store_unavailable": "the object store did not answer",
+    "store_not_exclusive": "the object store lets two creators of one key win",
+    "embedder_unavailable": "the embedding endpoint did not answer",
+    "not_ready": "the service is starting",
+    "internal": "an unexpected error; the request id names it in the logs",
+    # corrupt
+    "corrupt_object": "an object does not match its recorded digest",
+    "format_unknown": "an object was written by a newer or unknown format version",
+}
+"""Every code and its one-line meaning. Append only: clients match on these."""
