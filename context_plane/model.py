@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from context_plane.errors import Invalid
 
-AttrValue: TypeAlias = str | int | float | bool | None | list[str]
+AttrValue: TypeAlias = str | int | float | bool | list[str] | None
 Vector: TypeAlias = NDArray[np.float32]
 Op: TypeAlias = Literal["put", "delete"]
 

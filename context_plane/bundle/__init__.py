@@ -1,0 +1,1 @@
+"""Bundle specs and their pure materialization."""

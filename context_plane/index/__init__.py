@@ -1,0 +1,1 @@
+"""Indexes over one day of one tenant, and the scorers over them."""

@@ -1,0 +1,1 @@
+"""How bytes lie in the store: keys, packs, segments, log batches. Pure."""

@@ -1,0 +1,108 @@
+"""Log batches: what one ingest append made durable. Two zstd frames in one object. Format 1.
+
+Frame 1 is the header, one JSON line, small enough that a bounded range read of the object shows
+which days the batch touches; frame 2 holds the writes, one JSON line each: a canonical event, or
+`{"op": "delete", "entity", "ts", "id"}`. Concatenated frames are one valid `.jsonl.zst` (RFC 8878).
+`after_build` batches stay out of the searched tail. `writer` tells a lost response from a lost race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import orjson
+import zstandard
+
+from context_plane.errors import Corrupt
+from context_plane.layout.compression import compress, decompress
+from context_plane.model import (
+    Delete,
+    Put,
+    Write,
+    canonical_json,
+    event_from_record,
+    event_record,
+    format_time,
+    identity,
+    parse_time,
+)
+
+FORMAT: Final = 1
+HEADER_READ_BYTES: Final = 64 * 1024
+"""The first range read of a batch: most batches are wholly inside it, every header is."""
+HEADER_BYTES_MAX: Final = 4 * 1024 * 1024
+BATCH_RAW_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Uncompressed writes of one object: four of the largest requests joined."""
+
+Visible: TypeAlias = Literal["now", "after_build"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    """`days`: UTC day -> number of writes. `body`: compressed and raw bytes of the second frame."""
+
+    writer: str
+    created_us: int
+    visible: Visible
+    days: Mapping[str, int]
+    writes: int
+    body_bytes: int
+    raw_bytes: int
+
+
+def encode(writes: Sequence[Write], *, writer: str, created_us: int, visible: Visible) -> bytes:
+    days: dict[str, int] = {}
+    for write in writes:
+        day = identity(write)[1]
+        days[day] = days.get(day, 0) + 1
+    raw = b"\n".join(canonical_json(_record(write)) for write in writes) + b"\n"
+    assert len(raw) <= BATCH_RAW_BYTES_MAX
+    body = compress(raw)
+    header = {
+        "format": FORMAT,
+        "writer": writer,
+        "created_us": created_us,
+        "visible": visible,
+        "days": days,
+        "writes": len(writes),
+        "body_bytes": len(body),
+        "raw_bytes": len(raw),
+    }
+    return compress(canonical_json(header) + b"\n") + body
+
+
+def decode_header(data: bytes) -> tuple[BatchHeader, int]:
+    """Header from the object's first bytes, and the offset of the body. Raises `Corrupt`."""
+    worker = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        raw = worker.decompress(data)
+        if not worker.eof or len(raw) > HEADER_BYTES_MAX:
+            raise Corrupt("corrupt_object", "a log header is truncated or over its limit", bytes=len(raw))
+        fields = orjson.loads(raw)
+    except (zstandard.ZstdError, orjson.JSONDecodeError) as error:
+        raise Corrupt("corrupt_object", f"a log header does not decode: {error}") from error
+    if fields.pop("format", None) != FORMAT:
+        raise Corrupt("format_unknown", "a log batch of an unknown format")
+    return BatchHeader(**fields), len(data) - len(worker.unused_data)
+
+
+def decode_body(header: BatchHeader, body: bytes) -> list[Write]:
+    raw = decompress(body, size_max=BATCH_RAW_BYTES_MAX)
+    writes = [_write(orjson.loads(line)) for line in raw.splitlines()]
+    if len(writes) != header.writes:
+        raise Corrupt("corrupt_object", "a log batch has another number of lines than its header says")
+    return writes
+
+
+def _record(write: Write) -> dict[str, Any]:
+    if isinstance(write, Put):
+        return event_record(write.event)
+    return {"op": "delete", "entity": write.entity, "ts": format_time(write.ts_us), "id": write.id}
+
+
+def _write(record: dict[str, Any]) -> Write:
+    if record.get("op") == "delete":
+        return Delete(record["entity"], parse_time(record["ts"]), record["id"])
+    return Put(event_from_record(record))

@@ -1,0 +1,1 @@
+"""Reading: filters, plans, caches, ranking."""

@@ -1,0 +1,1 @@
+"""Declarative mappings from exports to events."""
