@@ -91,7 +91,8 @@ class Rows:
     """[N, D] or [0, 0]"""
     # citation
     segments: tuple[str, ...] = ()
-    """Per entity, the stored key of its segment (or log object)."""
+    """Per entity, the stored key of its segment (or log object). Attached by the reader, never encoded:
+    a key carries a nonce, and the same events must give the same bytes."""
 
     @property
     def event_count(self) -> int:
@@ -134,7 +135,7 @@ _ARRAYS: Final[tuple[tuple[str, str], ...]] = (
     ("scales", "<f4"),
     ("vectors", "<i2"),
 )
-_LISTS: Final = ("entities", "sources", "kinds", "ids", "threads", "attrs", "terms", "segments")
+_LISTS: Final = ("entities", "sources", "kinds", "ids", "threads", "attrs", "terms")
 
 
 def encode_rows(rows: Rows) -> bytes:
@@ -166,8 +167,8 @@ def decode_rows(raw: bytes) -> Rows:
     arrays["event_digest"] = arrays["event_digest"].reshape(-1, DIGEST_BYTES)
     arrays["vectors"] = arrays["vectors"].reshape(-1, dim) if dim else np.zeros((0, 0), np.int16)
     texts = header["texts"]
-    lists = {name: tuple(header[name]) for name in _LISTS}
-    return Rows(day=header["day"], dim=dim, texts=None if texts is None else tuple(texts), **lists, **arrays)
+    fields: dict[str, Any] = {name: tuple(header[name]) for name in _LISTS} | arrays
+    return Rows(day=header["day"], dim=dim, texts=None if texts is None else tuple(texts), **fields)
 
 
 # --- joining ------------------------------------------------------------------------------------
