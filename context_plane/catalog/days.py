@@ -1,0 +1,23 @@
+"""The built state of one day, whether the day is open or inside a rolled month."""
+
+from __future__ import annotations
+
+from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments
+from context_plane.catalog.manifest import DayEntry, Manifest
+from context_plane.store.base import Store
+
+
+async def load_day(store: Store, manifest: Manifest, day: str) -> DayEntry | None:
+    """The day's entry; for a day of a rolled month, from the month's list. None when nothing was built."""
+    entry = manifest.days.get(day)
+    month = manifest.months.get(day[:7])
+    if entry is not None or month is None or day in month.masked or day not in month.covered:
+        return entry
+    return decode_days(await store.get(month.days.key)).get(day)
+
+
+async def load_segments(store: Store, entry: DayEntry | None) -> list[SegmentEntry]:
+    """The day's segments, ascending by entity."""
+    if entry is None or entry.segments is None:
+        return []
+    return decode_segments(await store.get(entry.segments.key))

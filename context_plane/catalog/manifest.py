@@ -1,0 +1,248 @@
+"""The manifest: everything built and visible of one tenant, and the only thing that changes. Format 1.
+
+A manifest is an immutable, numbered object (zstd JSON); a commit creates the next number. Small things
+are inline (open days, one reference per closed month, bundle days); large lists are immutable objects it
+names. Values only here: no I/O. `covered` of a day is the log number up to which its writes are built;
+for every day it is at least `log_floor`, below which the whole log is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from context_plane.errors import Corrupt
+from context_plane.layout.compression import compress, decompress
+from context_plane.layout.pack import EncodedPack, Page
+from context_plane.model import sha256_hex
+from context_plane.store.base import ByteRange
+
+FORMAT: Final = 1
+MANIFEST_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectRef(Value):
+    """A stored object. `sha256` is of the stored bytes, `digest` of the canonical content."""
+
+    key: str
+    bytes: int
+    sha256: str
+    digest: str
+
+
+class Span(Value):
+    offset: int
+    length: int
+
+    @property
+    def range(self) -> ByteRange:
+        return ByteRange(self.offset, self.length)
+
+
+class PageRef(Span):
+    first: str
+
+
+class PackRef(ObjectRef):
+    """A pack with its directory pages' and sections' addresses."""
+
+    pages: tuple[PageRef, ...]
+    sections: tuple[Span, ...] = ()
+
+    def layout_pages(self) -> list[Page]:
+        return [Page(page.first, page.offset, page.length) for page in self.pages]
+
+
+class FileRef(Value):
+    """One file of a Lance dataset; `path` is relative to the dataset."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class VectorRef(Value):
+    """A Lance dataset: `key` is its folder. `ann`: whether it carries an approximate index."""
+
+    key: str
+    digest: str
+    files: tuple[FileRef, ...]
+    dim: int
+    model: str
+    ann: bool = False
+
+
+class Shards(Value):
+    """The three indexes over the same rows, and what they hold."""
+
+    entity: PackRef
+    fulltext: PackRef
+    vector: VectorRef
+    entities: int
+    events: int
+    rows: int
+    first_ts_us: int
+    last_ts_us: int
+
+
+class SegmentListRef(ObjectRef):
+    """Names a day's segments: see `catalog/lists.py`. `digest` is over entity and segment digests only."""
+
+    entities: int
+    events: int
+
+
+class DayEntry(Value):
+    """What readers see of one day. `shards` is None for a day whose every event was deleted.
+
+    `erasures`: how many of the tenant's tombstones the build had applied.
+    """
+
+    covered: int
+    segments: SegmentListRef | None
+    shards: Shards | None
+    erasures: int
+    built_us: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the day's sources: what a build started from, and what a publish replaces."""
+        segments = self.segments.key if self.segments else ""
+        return sha256_hex(f"{self.covered}|{segments}|{self.erasures}".encode())[:32]
+
+
+class MonthEntry(Value):
+    """A closed month rolled up. `days` (a `ListKey` object) keeps the days' entries.
+
+    `covered` is per day and names the month's days; `masked` days left the rollup and are open again.
+    """
+
+    shards: Shards
+    days: ObjectRef
+    covered: Mapping[str, int]
+    masked: tuple[str, ...] = ()
+    erasures: int
+    built_us: int
+
+
+class BundleDay(Value):
+    """Bundles of one spec and day: `directory` maps entity -> (pack number, offset, length)."""
+
+    directory: PackRef
+    packs: tuple[ObjectRef, ...]
+    spec_fingerprint: str
+    sources: str
+    """Fingerprint over the look-back days' entries: another value means the bundles are stale."""
+    entities: int
+    erasures: int
+    built_us: int
+
+
+class Tombstone(Value):
+    """An erased life: rows of the entity up to `log_number` do not exist. `hash` is keyed (see erase)."""
+
+    seq: int
+    hash: str
+    log_number: int
+    erasure: str
+    at_us: int
+
+
+class ModelRef(Value):
+    name: str
+    dim: int
+
+
+class Manifest(Value):
+    format: Literal[1] = FORMAT
+    tenant: str
+    version: int = 0
+    commit_id: str = ""
+    committed_us: int = 0
+    log_floor: int = 0
+    model: ModelRef | None = None
+    days: Mapping[str, DayEntry] = Field(default_factory=dict)
+    months: Mapping[str, MonthEntry] = Field(default_factory=dict)
+    bundles: Mapping[str, Mapping[str, BundleDay]] = Field(default_factory=dict)
+    erasure_key: str = ""
+    """Keys the hashes of tombstones; made with the first version, hex."""
+    erasures: int = 0
+    """Tombstones ever made; `seq` of the newest."""
+    tombstones: tuple[Tombstone, ...] = ()
+    snapshots_from: int = 0
+    """Snapshots of earlier versions were ended by an erasure."""
+
+    def covered(self, day: str) -> int:
+        """Log number up to which the day's writes are built."""
+        entry = self.days.get(day)
+        if entry is not None:
+            return max(entry.covered, self.log_floor)
+        month = self.months.get(day[:7])
+        if month is not None and day not in month.masked:
+            return max(month.covered.get(day, 0), self.log_floor)
+        return self.log_floor
+
+    def sources(self, day: str) -> str:
+        """Fingerprint of what the day's built state is now: a build starts from one, a publish replaces it."""
+        entry = self.days.get(day)
+        if entry is not None:
+            return entry.fingerprint
+        month = self.months.get(day[:7])
+        if month is not None and day not in month.masked and day in month.covered:
+            return sha256_hex(f"{month.days.key}|{day}".encode())[:32]
+        return "none"
+
+    def keys(self) -> Iterator[str]:
+        """Every object this version names (folders of vector shards by their files)."""
+        for entry in self.days.values():
+            if entry.segments:
+                yield entry.segments.key
+            if entry.shards:
+                yield from shard_keys(entry.shards)
+        for month in self.months.values():
+            yield month.days.key
+            yield from shard_keys(month.shards)
+        for days in self.bundles.values():
+            for day in days.values():
+                yield day.directory.key
+                yield from (pack.key for pack in day.packs)
+
+
+def shard_keys(shards: Shards) -> Iterator[str]:
+    yield shards.entity.key
+    yield shards.fulltext.key
+    yield from (f"{shards.vector.key}/{file.path}" for file in shards.vector.files)
+
+
+def object_ref(key: str, stored: bytes, digest: str) -> ObjectRef:
+    return ObjectRef(key=key, bytes=len(stored), sha256=sha256_hex(stored), digest=digest)
+
+
+def pack_ref(key: str, pack: EncodedPack) -> PackRef:
+    return PackRef(
+        key=key,
+        bytes=len(pack.stored),
+        sha256=sha256_hex(pack.stored),
+        digest=pack.digest,
+        pages=tuple(PageRef(first=p.first, offset=p.offset, length=p.length) for p in pack.pages),
+        sections=tuple(Span(offset=s.offset, length=s.length) for s in pack.sections),
+    )
+
+
+def encode(manifest: Manifest) -> bytes:
+    return compress(manifest.model_dump_json().encode())
+
+
+def decode(stored: bytes) -> Manifest:
+    """Raises `Corrupt(format_unknown)` for another format version."""
+    raw = decompress(stored, size_max=MANIFEST_BYTES_MAX)
+    try:
+        return Manifest.model_validate_json(raw)
+    except ValueError as error:
+        raise Corrupt("format_unknown", f"a manifest does not decode; upgrade this process: {error}") from error

@@ -1,0 +1,117 @@
+"""Publish: the commit that swaps a day's segments and shards and advances what the log still owes.
+
+Everything before it only wrote unreferenced objects. The mutation is pure; its guards make it safe
+against other builds, erasures and collectors whatever the interleaving.
+"""
+
+from __future__ import annotations
+
+from context_plane.catalog import guards
+from context_plane.catalog.head import commit
+from context_plane.catalog.manifest import DayEntry, Manifest, ModelRef, Shards
+from context_plane.engine import Engine
+from context_plane.errors import Conflict
+from context_plane.staging import (
+    EntityStage,
+    FulltextStage,
+    LogDays,
+    SegmentsStage,
+    VectorStage,
+    load_entity_stage,
+    load_fulltext_stage,
+    load_segments_stage,
+    load_vector_stage,
+)
+
+
+async def publish_staged(engine: Engine, tenant: str, day: str) -> Manifest:
+    """Publish what the day's staging records name. Raises `Conflict` when they do not fit or are stale."""
+    store = engine.store
+    return await publish_day(
+        engine,
+        await load_segments_stage(store, tenant, day),
+        await load_vector_stage(store, tenant, day),
+        await load_entity_stage(store, tenant, day),
+        await load_fulltext_stage(store, tenant, day),
+    )
+
+
+async def publish_day(
+    engine: Engine, segments: SegmentsStage, vector: VectorStage, entity: EntityStage, fulltext: FulltextStage
+) -> Manifest:
+    entry = _entry(segments, vector, entity, fulltext, engine.now_us())
+    model = ModelRef(name=engine.embedder.model, dim=engine.embedder.dim)
+
+    def mutate(manifest: Manifest) -> Manifest:
+        guards.young_build(engine.now_us(), segments.started_us)
+        return published(manifest, segments, entry, model)
+
+    return await commit(engine, segments.tenant, mutate)
+
+
+def published(manifest: Manifest, stage: SegmentsStage, entry: DayEntry, model: ModelRef) -> Manifest:
+    """The manifest with the day swapped. Pure. Raises `Conflict` from a guard, or on another model."""
+    guards.same_sources(manifest, stage.day, stage.base)
+    guards.same_erasures(manifest, stage.erasures)
+    if manifest.model is not None and manifest.model != model:
+        detail = "the tenant's vectors come from another model; re-embed every day with the new one"
+        raise Conflict("model_mismatch", detail, built=manifest.model.name, configured=model.name)
+    days = {**manifest.days, stage.day: entry}
+    months = dict(manifest.months)
+    month = months.get(stage.day[:7])
+    if month is not None and stage.day in month.covered and stage.day not in month.masked:
+        months[stage.day[:7]] = month.model_copy(update={"masked": (*month.masked, stage.day)})
+    after = manifest.model_copy(update={"days": days, "months": months, "model": model})
+    return after.model_copy(update={"log_floor": advance_floor(after, stage.observed)})
+
+
+def advance_floor(manifest: Manifest, observed: tuple[LogDays, ...]) -> int:
+    """Largest number up to which every observed batch, without a gap, is covered on all of its days."""
+    floor = manifest.log_floor
+    for batch in observed:
+        if batch.number <= floor:
+            continue
+        if batch.number != floor + 1 or any(batch.number > manifest.covered(day) for day in batch.days):
+            break
+        floor = batch.number
+    return floor
+
+
+def _entry(
+    segments: SegmentsStage, vector: VectorStage, entity: EntityStage, fulltext: FulltextStage, built_us: int
+) -> DayEntry:
+    """Checks that the three indexes were made from these segments and agree on their rows."""
+    for name, source in (("vector", vector.source), ("entity", entity.source), ("fulltext", fulltext.source)):
+        if source != segments.source:
+            detail = f"the {name} shard was built from other segments; materialize it again"
+            raise Conflict("build_incomplete", detail, tenant=segments.tenant, day=segments.day)
+    events = segments.segments.events if segments.segments else 0
+    if not (vector.rows == entity.rows == fulltext.rows) or entity.events != events:
+        raise Conflict(
+            "check_failed",
+            "row counts disagree across the day's segments and shards; rebuild the day",
+            tenant=segments.tenant,
+            day=segments.day,
+            segment_events=events,
+            entity_events=entity.events,
+            rows=(vector.rows, entity.rows, fulltext.rows),
+        )
+    shards = None
+    if entity.shard is not None and fulltext.shard is not None and vector.shard is not None:
+        shards = Shards(
+            entity=entity.shard,
+            fulltext=fulltext.shard,
+            vector=vector.shard,
+            entities=entity.entities,
+            events=entity.events,
+            rows=entity.rows,
+            first_ts_us=entity.first_ts_us,
+            last_ts_us=entity.last_ts_us,
+        )
+    return DayEntry(
+        covered=segments.covered,
+        segments=segments.segments,
+        shards=shards,
+        erasures=segments.erasures,
+        built_us=built_us,
+    )

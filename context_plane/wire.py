@@ -1,0 +1,264 @@
+"""The event as it arrives: validation of JSON objects into writes. Pure; the edge of the engine.
+
+`parse_event` accepts exactly the event of the HTTP contract and raises `Invalid` with a stable code;
+`parse_ndjson` and `parse_json` add where (line or JSON pointer) and stop at FAULTS_MAX faults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from context_plane.errors import Fault, Invalid
+from context_plane.model import (
+    ATTR_BYTES_MAX,
+    ATTRS_MAX,
+    INT_ABS_MAX,
+    TEXT_BYTES_MAX,
+    VECTOR_DIM_MAX,
+    AttrValue,
+    Delete,
+    Event,
+    Put,
+    Vector,
+    Write,
+    canonical_json,
+    check_entity,
+    check_event_id,
+    event_record,
+    parse_time,
+    sha256_hex,
+)
+
+HORIZON_US: Final = 2 * 86_400_000_000
+"""Events may lie two days ahead of now: as far as the daily partitions reach."""
+FAULTS_MAX: Final = 20
+"""Enough to see a pattern; the whole request is refused anyway."""
+NAME_BYTES_MAX: Final = 128
+"""`source`, `kind`, attribute names."""
+THREAD_BYTES_MAX: Final = 256
+
+_FIELDS: Final = frozenset({"id", "entity", "ts", "source", "kind", "thread", "text", "attrs", "vector", "op"})
+
+
+def parse_event(obj: object, *, now_us: int, dim: int | None = None, horizon_us: int = HORIZON_US) -> Write:
+    """One JSON object -> a write. `dim`: required length of a caller-supplied vector, when known.
+
+    Raises `Invalid` with the first defect found; the detail says which field and what to do.
+    """
+    if not isinstance(obj, Mapping):
+        raise Invalid("malformed_event", "an event is a JSON object", got=type(obj).__name__)
+    unknown = obj.keys() - _FIELDS
+    if unknown:
+        raise Invalid("malformed_event", "unknown field; put it into attrs", field=min(unknown))
+    entity = check_entity(_string(obj, "entity"))
+    ts_us = _ts(obj, now_us, horizon_us)
+    op = obj.get("op", "put")
+    if op not in ("put", "delete"):
+        raise Invalid("malformed_event", "op is put or delete", field="op", got=op)
+    if op == "delete":
+        return Delete(entity, ts_us, check_event_id(_string(obj, "id")))
+    event = Event(
+        entity=entity,
+        ts_us=ts_us,
+        id="",
+        source=_string(obj, "source", bytes_max=NAME_BYTES_MAX),
+        kind=_string(obj, "kind", bytes_max=NAME_BYTES_MAX),
+        thread=_optional(obj, "thread", THREAD_BYTES_MAX, "malformed_event"),
+        text=_optional(obj, "text", TEXT_BYTES_MAX, "text_too_long"),
+        attrs=_attrs(obj.get("attrs")),
+        vector=_vector(obj.get("vector"), dim),
+    )
+    given = obj.get("id")
+    event_id = _default_id(event) if given is None else check_event_id(_string(obj, "id"))
+    return Put(_with_id(event, event_id))
+
+
+def parse_delete(obj: object, *, now_us: int, horizon_us: int = HORIZON_US) -> Delete:
+    """`{"entity", "ts", "id"}` -> a delete. Raises `Invalid`."""
+    if not isinstance(obj, Mapping) or obj.keys() - {"entity", "ts", "id"}:
+        raise Invalid("malformed_event", "a delete is an object of entity, ts and id")
+    entity = check_entity(_string(obj, "entity"))
+    return Delete(entity, _ts(obj, now_us, horizon_us), check_event_id(_string(obj, "id")))
+
+
+def parse_ndjson(
+    body: bytes, *, now_us: int, events_max: int, dim: int | None = None, horizon_us: int = HORIZON_US
+) -> list[Write]:
+    """Newline-delimited JSON -> writes; blank lines are skipped. All or nothing: raises `Invalid` with faults."""
+    lines = [(n, line) for n, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
+    _check_count(len(lines), events_max)
+    writes: list[Write] = []
+    faults: list[Fault] = []
+    for number, line in lines:
+        try:
+            writes.append(parse_event(_loads(line), now_us=now_us, dim=dim, horizon_us=horizon_us))
+        except Invalid as error:
+            faults.append(Fault(error.code, error.detail, line=number))
+            if len(faults) == FAULTS_MAX:
+                break
+    _raise(faults)
+    return writes
+
+
+def parse_objects(
+    objects: Sequence[object],
+    *,
+    now_us: int,
+    events_max: int,
+    dim: int | None = None,
+    horizon_us: int = HORIZON_US,
+    deletes: bool = False,
+) -> list[Write]:
+    """The JSON form `{"events": [...]}`, already decoded -> writes. Raises `Invalid` with JSON pointers."""
+    _check_count(len(objects), events_max)
+    writes: list[Write] = []
+    faults: list[Fault] = []
+    for index, obj in enumerate(objects):
+        try:
+            if deletes:
+                writes.append(parse_delete(obj, now_us=now_us, horizon_us=horizon_us))
+            else:
+                writes.append(parse_event(obj, now_us=now_us, dim=dim, horizon_us=horizon_us))
+        except Invalid as error:
+            faults.append(Fault(error.code, error.detail, pointer=f"/events/{index}"))
+            if len(faults) == FAULTS_MAX:
+                break
+    _raise(faults)
+    return writes
+
+
+def event_json(event: Event, *, vector: bool = False) -> dict[str, Any]:
+    """The event as the API returns it (timelines, exports): every field, absent ones as null."""
+    record = event_record(event)
+    packed = record.pop("vector", None)
+    shown = {"thread": None, "text": None, "attrs": {}} | record
+    if vector:
+        shown["vector"] = None if packed is None or event.vector is None else [float(x) for x in event.vector]
+    return shown
+
+
+def _default_id(event: Event) -> str:
+    record = event_record(event)
+    del record["id"]
+    return sha256_hex(canonical_json(record))[:32]
+
+
+def _with_id(event: Event, event_id: str) -> Event:
+    return Event(
+        event.entity,
+        event.ts_us,
+        event_id,
+        event.source,
+        event.kind,
+        event.thread,
+        event.text,
+        event.attrs,
+        event.vector,
+    )
+
+
+def _loads(line: bytes) -> object:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in line or b"Infinity" in line:
+            raise Invalid("number_not_finite", f"NaN and Infinity are not JSON; send null: {error}") from error
+        raise Invalid("malformed_json", f"the line is not JSON: {error}") from error
+
+
+def _check_count(count: int, events_max: int) -> None:
+    if count > events_max:
+        raise Invalid("too_many_events", "split the request", events=count, limit=events_max)
+    if count == 0:
+        raise Invalid("malformed_event", "the request holds no events; send at least one line")
+
+
+def _raise(faults: list[Fault]) -> None:
+    if faults:
+        first = faults[0]
+        where = f"line {first.line}" if first.line is not None else first.pointer
+        raise Invalid(first.code, f"nothing was accepted; {where}: {first.detail}", faults=faults)
+
+
+def _string(obj: Mapping[str, Any], field: str, *, bytes_max: int | None = None) -> str:
+    value = obj.get(field)
+    if not isinstance(value, str) or not value:
+        raise Invalid("malformed_event", f"{field} is a non-empty string", field=field)
+    if bytes_max is not None and len(value.encode("utf-8", "surrogatepass")) > bytes_max:
+        raise Invalid("malformed_event", f"{field} is at most {bytes_max} bytes", field=field)
+    return value
+
+
+def _optional(obj: Mapping[str, Any], field: str, bytes_max: int, code: str) -> str | None:
+    value = obj.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Invalid("malformed_event", f"{field} is a string or null", field=field)
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if size > bytes_max:
+        raise Invalid(code, f"{field} is at most {bytes_max} bytes; split it into several events", bytes=size)
+    return value
+
+
+def _ts(obj: Mapping[str, Any], now_us: int, horizon_us: int) -> int:
+    ts_us = parse_time(_string(obj, "ts"))
+    if not 0 <= ts_us <= now_us + horizon_us:
+        raise Invalid(
+            "ts_out_of_range", "event times run from 1970 to the horizon ahead of now", ts=obj["ts"], field="ts"
+        )
+    return ts_us
+
+
+def _attrs(value: object) -> Mapping[str, AttrValue] | None:
+    if value is None or value == {}:
+        return None
+    if not isinstance(value, Mapping):
+        raise Invalid("attrs_invalid", "attrs is an object", field="attrs")
+    if len(value) > ATTRS_MAX:
+        raise Invalid("attrs_invalid", f"at most {ATTRS_MAX} attributes", got=len(value))
+    for name, item in value.items():
+        if not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
+            raise Invalid("attrs_invalid", f"an attribute name is 1-{NAME_BYTES_MAX} bytes", field=f"attrs.{name[:40]}")
+        _check_attr(name, item)
+    if len(canonical_json(value)) > ATTR_BYTES_MAX:
+        raise Invalid("attrs_invalid", f"attributes are at most {ATTR_BYTES_MAX} bytes together")
+    return dict(value)
+
+
+def _check_attr(name: str, item: object) -> None:
+    match item:
+        case None | bool() | str():
+            return
+        case int():
+            if abs(item) > INT_ABS_MAX:
+                raise Invalid("attrs_invalid", "integers are within 2^53; send it as a string", field=f"attrs.{name}")
+        case float():
+            if not math.isfinite(item):
+                raise Invalid("number_not_finite", "numbers are finite; send null", field=f"attrs.{name}")
+        case list():
+            if not all(isinstance(part, str) for part in item):
+                raise Invalid("attrs_invalid", "a list holds strings only", field=f"attrs.{name}")
+        case _:
+            raise Invalid("attrs_invalid", "attrs are flat: flatten the object", field=f"attrs.{name}")
+
+
+def _vector(value: object, dim: int | None) -> Vector | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not 1 <= len(value) <= VECTOR_DIM_MAX:
+        raise Invalid("vector_invalid", f"a vector is a list of 1 to {VECTOR_DIM_MAX} numbers", field="vector")
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
+        raise Invalid("vector_invalid", "a vector holds numbers only", field="vector")
+    if dim is not None and len(value) != dim:
+        raise Invalid("vector_invalid", "a vector has the tenant's dimension", got=len(value), dimension=dim)
+    with np.errstate(over="ignore"):
+        array = np.asarray(value, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise Invalid("number_not_finite", "vector components are finite float32", field="vector")
+    return array
