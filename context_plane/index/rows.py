@@ -174,8 +174,11 @@ def decode_rows(raw: bytes) -> Rows:
 # --- joining ------------------------------------------------------------------------------------
 
 
-def concat(parts: Sequence[Rows], *, day: str | None) -> Rows:
-    """Rows of several entity blocks as one, in the order given (ascending by entity). Payload is dropped."""
+def concat(parts: Sequence[Rows], *, day: str | None, vectors: bool = False) -> Rows:
+    """Rows of several entity blocks as one, in the order given (ascending by entity).
+
+    Texts are dropped, and vectors unless asked for (every part must then have the same dimension).
+    """
     entities = tuple(name for part in parts for name in part.entities)
     sources = tuple(sorted({name for part in parts for name in part.sources}))
     kinds = tuple(sorted({name for part in parts for name in part.kinds}))
@@ -208,9 +211,9 @@ def concat(parts: Sequence[Rows], *, day: str | None) -> Rows:
         post_indptr=indptr,
         post_rows=post_rows,
         post_counts=post_counts,
-        dim=0,
-        scales=np.zeros(0, np.float32),
-        vectors=np.zeros((0, 0), np.int16),
+        dim=parts[0].dim if vectors and parts else 0,
+        scales=_join([part.scales for part in parts] if vectors else [], np.float32),
+        vectors=np.concatenate([part.vectors for part in parts]) if vectors and parts else np.zeros((0, 0), np.int16),
         segments=tuple(s for part in parts for s in part.segments),
     )
 

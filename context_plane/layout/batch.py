@@ -41,7 +41,11 @@ Visible: TypeAlias = Literal["now", "after_build"]
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """`days`: UTC day -> number of writes. `body`: compressed and raw bytes of the second frame."""
+    """`days`: UTC day -> number of writes. `body_bytes`, `raw_bytes`: second frame, compressed and not.
+
+    `requests`: hashes of the idempotency keys of the joined requests, so that a retry after a crash can
+    find out that its first attempt was written.
+    """
 
     writer: str
     created_us: int
@@ -50,9 +54,13 @@ class BatchHeader:
     writes: int
     body_bytes: int
     raw_bytes: int
+    requests: tuple[str, ...] = ()
 
 
-def encode(writes: Sequence[Write], *, writer: str, created_us: int, visible: Visible) -> bytes:
+def encode(
+    writes: Sequence[Write], *, writer: str, created_us: int, visible: Visible, requests: Sequence[str] = ()
+) -> bytes:
+    """At least one write; together at most `BATCH_RAW_BYTES_MAX` uncompressed."""
     days: dict[str, int] = {}
     for write in writes:
         day = identity(write)[1]
@@ -69,6 +77,7 @@ def encode(writes: Sequence[Write], *, writer: str, created_us: int, visible: Vi
         "writes": len(writes),
         "body_bytes": len(body),
         "raw_bytes": len(raw),
+        "requests": list(requests),
     }
     return compress(canonical_json(header) + b"\n") + body
 
@@ -85,6 +94,7 @@ def decode_header(data: bytes) -> tuple[BatchHeader, int]:
         raise Corrupt("corrupt_object", f"a log header does not decode: {error}") from error
     if fields.pop("format", None) != FORMAT:
         raise Corrupt("format_unknown", "a log batch of an unknown format")
+    fields["requests"] = tuple(fields["requests"])
     return BatchHeader(**fields), len(data) - len(worker.unused_data)
 
 

@@ -1,0 +1,110 @@
+"""The disk tier: bytes of objects and ranges under immutable keys, in one folder several processes share.
+
+A file is a 32-byte SHA-256 of its payload, then the payload; a file that does not match is deleted and
+reported as absent. Files appear by rename, so a reader sees all of one or nothing. Recency is the
+file's mtime; eviction deletes the oldest files below 90 % of the budget. Nothing is coordinated: two
+processes may write or delete the same entry, and losing an entry only costs a fetch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+LOW_WATER: Final = 0.9
+"""Eviction frees a tenth at a time, so that it runs seldom."""
+TOUCH_AFTER_S: Final = 60.0
+"""Recency is refreshed at most once a minute per entry: a hit is then one read, no write."""
+_HASH_BYTES: Final = 32
+
+
+class DiskCache:
+    """`budget_bytes` bounds the folder as this process knows it; the folder is scanned at start."""
+
+    def __init__(self, folder: Path, budget_bytes: int) -> None:
+        self.folder = folder
+        self.budget_bytes = budget_bytes
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.used_bytes = sum(size for _, size, _ in self._scan())
+
+    def get(self, name: str) -> bytes | None:
+        """The payload, or None when absent or damaged. Blocking."""
+        path = self._path(name)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        payload = data[_HASH_BYTES:]
+        if hashlib.sha256(payload).digest() != data[:_HASH_BYTES]:
+            path.unlink(missing_ok=True)
+            return None
+        self._touch(path)
+        return payload
+
+    def put(self, name: str, payload: bytes) -> None:
+        """Keep a payload; larger than a tenth of the budget is not kept. Blocking. A full disk is no error."""
+        if len(payload) > self.budget_bytes // 10:
+            return
+        path = self._path(name)
+        temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with temporary.open("wb") as out:
+                out.write(hashlib.sha256(payload).digest())
+                out.write(payload)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            return
+        with self._lock:
+            self.used_bytes += _HASH_BYTES + len(payload)
+            full = self.used_bytes > self.budget_bytes
+        if full:
+            self._evict()
+
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        for path, _, _ in self._scan():
+            path.unlink(missing_ok=True)
+        with self._lock:
+            self.used_bytes = 0
+
+    def _evict(self) -> None:
+        with self._lock:
+            entries = sorted(self._scan(), key=lambda entry: entry[2])
+            used = sum(size for _, size, _ in entries)
+            for path, size, _ in entries:
+                if used <= self.budget_bytes * LOW_WATER:
+                    break
+                path.unlink(missing_ok=True)
+                used -= size
+            self.used_bytes = used
+
+    def _scan(self) -> list[tuple[Path, int, float]]:
+        found = []
+        for path in self.folder.glob("??/*"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            found.append((path, stat.st_size, stat.st_mtime))
+        return found
+
+    def _touch(self, path: Path) -> None:
+        now = time.time()
+        try:
+            if now - path.stat().st_mtime > TOUCH_AFTER_S:
+                os.utime(path, (now, now))
+        except OSError:
+            return
+
+    def _path(self, name: str) -> Path:
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return self.folder / digest[:2] / digest[2:]

@@ -1,0 +1,165 @@
+"""Reading objects through the cache: memory (decoded values), then disk (bytes), then the store.
+
+Concurrent misses of one entry share one fetch (single-flight). Where an answer came from travels in
+a context variable, so that every request can report its own temperature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from cachetools import LRUCache
+
+from context_plane.cache.disk import DiskCache
+from context_plane.store.base import ByteRange, Store
+
+T = TypeVar("T")
+Temperature: TypeAlias = Literal["memory", "disk", "cold"]
+
+DECODE_INLINE_BYTES: Final = 64 * 1024
+"""Smaller values decode on the event loop in well under half a millisecond."""
+ENTRY_OVERHEAD_BYTES: Final = 512
+
+
+@dataclass(slots=True)
+class Lookups:
+    """Where one request's reads were answered from."""
+
+    memory: int = 0
+    disk: int = 0
+    cold: int = 0
+
+    @property
+    def temperature(self) -> Temperature:
+        """The coldest tier touched."""
+        return "cold" if self.cold else "disk" if self.disk else "memory"
+
+
+_lookups: contextvars.ContextVar[Lookups | None] = contextvars.ContextVar("lookups", default=None)
+
+
+def track_lookups() -> Lookups:
+    """Start counting for the current task and the tasks it starts."""
+    lookups = Lookups()
+    _lookups.set(lookups)
+    return lookups
+
+
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    value: Any
+    bytes: int
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """Totals of this process since start."""
+
+    memory_hits: int = 0
+    disk_hits: int = 0
+    misses: int = 0
+    bytes_fetched: int = 0
+
+
+@dataclass(slots=True)
+class Cache:
+    """`disk` may be None. Values handed out are shared: they must not be changed."""
+
+    store: Store
+    memory_bytes: int
+    disk: DiskCache | None
+    stats: CacheStats = field(default_factory=CacheStats)
+    _memory: LRUCache[str, _Sized] = field(init=False)
+    _flights: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._memory = LRUCache(maxsize=self.memory_bytes, getsizeof=lambda item: item.bytes)
+
+    async def value(
+        self, key: str, decode: Callable[[bytes], T], *, byte_range: ByteRange | None = None, form: str = ""
+    ) -> T:
+        """The decoded object or range. `form` tells apart different decodings of the same bytes."""
+        name = _name(key, byte_range)
+
+        async def load() -> tuple[T, int]:
+            data = await self._bytes(name, key, byte_range)
+            if len(data) <= DECODE_INLINE_BYTES:
+                return decode(data), len(data) * 4
+            return await asyncio.to_thread(decode, data), len(data) * 4
+
+        return await self.derived(f"{name}|{form}", load)
+
+    async def derived(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
+        """A value made by `load`, which returns it with its size in bytes; kept in memory only."""
+        held = self._memory.get(name)
+        if held is not None:
+            self.stats.memory_hits += 1
+            _count("memory")
+            found: T = held.value
+            return found
+
+        async def fly() -> T:
+            value, size = await load()
+            self._keep(name, value, size)
+            return value
+
+        return await self._once(name, fly)
+
+    async def bytes(self, key: str, *, byte_range: ByteRange | None = None) -> bytes:
+        """The raw object or range, through disk; not kept in memory."""
+        name = _name(key, byte_range)
+        return await self._once(f"{name}|bytes", lambda: self._bytes(name, key, byte_range))
+
+    def holds(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> bool:
+        return f"{_name(key, byte_range)}|{form}" in self._memory
+
+    def clear(self) -> None:
+        """Forget everything, on disk too."""
+        self._memory.clear()
+        if self.disk is not None:
+            self.disk.clear()
+
+    async def _bytes(self, name: str, key: str, byte_range: ByteRange | None) -> bytes:
+        if self.disk is not None:
+            held = await asyncio.to_thread(self.disk.get, name)
+            if held is not None:
+                self.stats.disk_hits += 1
+                _count("disk")
+                return held
+        data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
+        self.stats.misses += 1
+        self.stats.bytes_fetched += len(data)
+        _count("cold")
+        if self.disk is not None:
+            await asyncio.to_thread(self.disk.put, name, data)
+        return data
+
+    async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
+        """Join the flight under way for `name`, or start one; a cancelled caller does not end it."""
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = asyncio.ensure_future(make())
+            self._flights[name] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(name, None))
+        result: T = await asyncio.shield(flight)
+        return result
+
+    def _keep(self, name: str, value: object, size: int) -> None:
+        item = _Sized(value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES)
+        if item.bytes <= self.memory_bytes // 4:
+            self._memory[name] = item
+
+
+def _name(key: str, byte_range: ByteRange | None) -> str:
+    return key if byte_range is None else f"{key}#{byte_range.offset}+{byte_range.length}"
+
+
+def _count(tier: Temperature) -> None:
+    lookups = _lookups.get()
+    if lookups is not None:
+        setattr(lookups, tier, getattr(lookups, tier) + 1)
