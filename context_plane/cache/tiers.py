@@ -110,7 +110,7 @@ class Cache:
 
         return await self._once(name, fly)
 
-    async def bytes(self, key: str, *, byte_range: ByteRange | None = None) -> bytes:
+    async def raw(self, key: str, *, byte_range: ByteRange | None = None) -> bytes:
         """The raw object or range, through disk; not kept in memory."""
         name = _name(key, byte_range)
         return await self._once(f"{name}|bytes", lambda: self._bytes(name, key, byte_range))
@@ -145,9 +145,14 @@ class Cache:
         if flight is None:
             flight = asyncio.ensure_future(make())
             self._flights[name] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(name, None))
+            flight.add_done_callback(lambda done: self._landed(name, done))
         result: T = await asyncio.shield(flight)
         return result
+
+    def _landed(self, name: str, flight: asyncio.Future[Any]) -> None:
+        self._flights.pop(name, None)
+        if not flight.cancelled():
+            flight.exception()  # every caller may have gone: then nobody else asks
 
     def _keep(self, name: str, value: object, size: int) -> None:
         item = _Sized(value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES)
