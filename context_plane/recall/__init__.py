@@ -1,0 +1,1 @@
+"""Recall: every read journey, from a request value to an answer value. No HTTP here."""
