@@ -92,8 +92,11 @@ CODES: Final[Mapping[str, str]] = {
     "snapshot_invalid": "a snapshot reads {manifest}.{log}",
     "spec_invalid": "the bundle spec is not valid",
     "mapping_invalid": "the source mapping is not valid",
+    "row_invalid": "a row of an export is malformed or does not fit its mapping",
+    "too_many_rejects": "more rows of an export were rejected than the limit allows",
     "settings_invalid": "a setting is missing or out of range",
     "model_mismatch": "the vectors of the store come from another model",
+    "object_key_invalid": "an object key is /-separated printable ASCII without empty, . or .. segments",
     "idempotency_key_reused": "the idempotency key was used with another body",
     # denied
     "key_missing": "no API key was given",
