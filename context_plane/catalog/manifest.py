@@ -132,10 +132,10 @@ class MonthEntry(Value):
 
 
 class BundleDay(Value):
-    """Bundles of one spec and day: `directory` maps entity -> (pack number, offset, length)."""
+    """Bundles of one spec and day. Section n of `directory` lists bucket n: its pack and the bundles in it
+    (see `catalog/bundles.py`), so one bundle is read in three steps: manifest, section, block."""
 
     directory: PackRef
-    packs: tuple[ObjectRef, ...]
     spec_fingerprint: str
     sources: str
     """Fingerprint over the look-back days' entries: another value means the bundles are stale."""
@@ -199,7 +199,7 @@ class Manifest(Value):
         return "none"
 
     def keys(self) -> Iterator[str]:
-        """Every object this version names (folders of vector shards by their files)."""
+        """Every object this version names (vector shards by their files); lists name further ones."""
         for entry in self.days.values():
             if entry.segments:
                 yield entry.segments.key
@@ -211,7 +211,6 @@ class Manifest(Value):
         for days in self.bundles.values():
             for day in days.values():
                 yield day.directory.key
-                yield from (pack.key for pack in day.packs)
 
 
 def shard_keys(shards: Shards) -> Iterator[str]:
