@@ -1,0 +1,115 @@
+"""BM25 over term-major postings: pure arithmetic, the same for blocks, shards and the tail.
+
+Lucene's variant: `idf = ln(1 + (N - df + 0.5) / (df + 0.5))`, and a row's score is the sum over query
+terms of `count * idf * tf / (tf + k1 * (1 - b + b * length / average))` (Robertson & Zaragoza 2009;
+Kamphuis et al. 2020). N, df and the average length come in as `ScopeStatistics`: they belong to the
+query's scope, so a row's score does not depend on the block it is stored in.
+
+Sums run in float64 in the order of the query's terms, and are rounded to float32 once: every row is
+computed by itself, hence equal bits however rows are split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+Postings: TypeAlias = Callable[[str], tuple[NDArray[np.int32], NDArray[np.integer[Any]]] | None]
+"""Of a term: row numbers (int32, each at most once) and counts beside them, or None when it has no row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Params:
+    """`k1` >= 0: how soon repeats of a term stop counting. `b` in 0..1: how much length is discounted."""
+
+    k1: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Settings:
+    """Parameters by event kind; kinds that are not named take the default."""
+
+    default: Bm25Params = Bm25Params(k1=0.9, b=0.4)
+    by_kind: Mapping[str, Bm25Params] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Bm25Params:
+        return self.by_kind.get(kind, self.default)
+
+    def arrays(self, kinds: Sequence[str]) -> tuple[F64, F64]:
+        """(k1, b) of rows of these kinds, float64 [len(kinds)] each."""
+        params = [self.of(kind) for kind in kinds]
+        return np.array([each.k1 for each in params]), np.array([each.b for each in params])
+
+
+ARTICLE: Final = Bm25Params(k1=1.5, b=0.75)
+"""For collections of long articles, where the default costs 0.05 to 0.08 of nDCG@10."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatistics:
+    """What a term's weight depends on: rows of the scope, their total length in terms, rows per term."""
+
+    rows: int
+    total_length: int
+    df: Mapping[str, int]
+
+    def __add__(self, other: ScopeStatistics) -> ScopeStatistics:
+        """Statistics of two disjoint sets of rows together."""
+        terms = self.df.keys() | other.df.keys()
+        df = {term: self.df.get(term, 0) + other.df.get(term, 0) for term in sorted(terms)}
+        return ScopeStatistics(self.rows + other.rows, self.total_length + other.total_length, df)
+
+    @staticmethod
+    def merge(parts: Iterable[ScopeStatistics]) -> ScopeStatistics:
+        """Statistics of disjoint sets of rows, in any order and grouping; of none: no rows."""
+        rows, total_length, df = 0, 0, dict[str, int]()
+        for part in parts:
+            rows += part.rows
+            total_length += part.total_length
+            for term, count in part.df.items():
+                df[term] = df.get(term, 0) + count
+        return ScopeStatistics(rows, total_length, df)
+
+    @property
+    def length_mean(self) -> float:
+        """Average length; 1 for a scope without terms, where it weighs nothing."""
+        return self.total_length / self.rows if self.total_length else 1.0
+
+    def idf(self, term: str) -> float:
+        df = self.df.get(term, 0)
+        return math.log1p((self.rows - df + 0.5) / (df + 0.5))
+
+
+def bm25_scores(
+    query_terms: Sequence[tuple[str, int]],
+    postings: Postings,
+    lengths: F32,
+    k1: F64 | F32 | float,
+    b: F64 | F32 | float,
+    stats: ScopeStatistics,
+) -> F32:
+    """Scores of all rows: float32 [len(lengths)], zero where no query term occurs.
+
+    `query_terms`: distinct terms with their counts in the query. `lengths`: terms per row. `k1`, `b`:
+    one for all rows, or one per row. `stats` counts at least these rows.
+    """
+    scores = np.zeros(len(lengths), dtype=np.float64)
+    k1_rows = np.broadcast_to(np.asarray(k1, dtype=np.float64), scores.shape)
+    b_rows = np.broadcast_to(np.asarray(b, dtype=np.float64), scores.shape)
+    saturation = k1_rows * (1.0 - b_rows + b_rows * (lengths.astype(np.float64) / stats.length_mean))
+    for term, count in query_terms:
+        found = postings(term)
+        if found is None:
+            continue
+        rows, frequencies = found
+        tf = frequencies.astype(np.float64)
+        scores[rows] += count * stats.idf(term) * (tf / (tf + saturation[rows]))
+    return scores.astype(np.float32)
