@@ -1,0 +1,1 @@
+"""Bundles: specs, tokens, materialization, packs."""
