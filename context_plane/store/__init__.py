@@ -1,1 +1,22 @@
-"""Object storage: one contract, several backends."""
+"""Object storage: one protocol (`base`), and what speaks it.
+
+`open` makes a store from a URL, `objects` and `local` are the backends, `probe` refuses a store
+whose creates are not exclusive, `counting` and `faults` wrap any store.
+"""
+
+from context_plane.store.base import ByteRange, ObjectInfo, Store
+from context_plane.store.counting import CountingStore, Trace, trace
+from context_plane.store.open import StoreOptions, open_store
+from context_plane.store.probe import probe
+
+__all__ = [
+    "ByteRange",
+    "CountingStore",
+    "ObjectInfo",
+    "Store",
+    "StoreOptions",
+    "Trace",
+    "open_store",
+    "probe",
+    "trace",
+]

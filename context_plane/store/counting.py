@@ -1,0 +1,172 @@
+"""What reads cost: requests, bytes and dependent round trips, per trace and in total.
+
+Round trips of a trace are the greatest number of its requests of which no two overlap in time: the
+latencies that were paid one after another. Requests gathered in parallel count one, awaited in turn
+count each, and a pipeline counts its longest chain. The count is exact without keeping intervals: a
+request opens a new round if some request of the current round has ended, else it joins the round
+(greedy interval scheduling). It needs requests that suspend; a store that answers without suspending
+runs even gathered requests in turn.
+
+A trace is found through a context variable, so tasks started within it count to it, and concurrent
+requests keep apart. Traces nest: an inner one's requests count to the outer ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from context_plane.store.base import ByteRange, ObjectInfo, Store
+from context_plane.store.ranges import plan
+
+Kind: TypeAlias = Literal["gets", "puts", "lists", "deletes"]
+
+LIST_PAGE: Final = 1000
+"""Objects per listing response: a longer listing counts one request for each page."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """Counts of the requests made within one scope. `puts` includes creates; bytes are object bodies."""
+
+    gets: int = 0
+    puts: int = 0
+    lists: int = 0
+    deletes: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    round_trips: int = 0
+    _round_ended: bool = True
+
+    def begin(self, kind: Kind, count: int = 1) -> int:
+        """Counts `count` parallel requests; returns their round, to be given to `end`."""
+        match kind:
+            case "gets":
+                self.gets += count
+            case "puts":
+                self.puts += count
+            case "lists":
+                self.lists += count
+            case "deletes":
+                self.deletes += count
+        if self._round_ended:
+            self.round_trips += 1
+            self._round_ended = False
+        return self.round_trips
+
+    def end(self, of_round: int, *, read: int, written: int) -> None:
+        self.bytes_read += read
+        self.bytes_written += written
+        if of_round == self.round_trips:
+            self._round_ended = True
+
+
+_traces: ContextVar[tuple[Trace, ...]] = ContextVar("store_traces", default=())
+
+
+@contextmanager
+def trace() -> Iterator[Trace]:
+    """Counts the requests of every `CountingStore` made by this task, and by tasks it starts, until the exit."""
+    counted = Trace()
+    token = _traces.set((*_traces.get(), counted))
+    try:
+        yield counted
+    finally:
+        _traces.reset(token)
+
+
+class _Request:
+    """One request (or several in parallel) in flight, and the bytes it moved."""
+
+    __slots__ = ("_rounds", "read", "written")
+
+    def __init__(self, total: Trace, kind: Kind, count: int) -> None:
+        self.read = 0
+        self.written = 0
+        self._rounds = [(each, each.begin(kind, count)) for each in (total, *_traces.get())]
+
+    def end(self) -> None:
+        for each, of_round in self._rounds:
+            each.end(of_round, read=self.read, written=self.written)
+
+
+class CountingStore:
+    """`Store` that counts; some 3 us a request. `total` counts since construction.
+
+    `get_ranges` counts the requests its ranges coalesce into.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.total = Trace()
+
+    def trace(self) -> AbstractContextManager[Trace]:
+        return trace()
+
+    async def get(self, key: str) -> bytes:
+        with self._request("gets") as request:
+            data = await self.inner.get(key)
+            request.read = len(data)
+            return data
+
+    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+        with self._request("gets") as request:
+            data = await self.inner.get_range(key, byte_range)
+            request.read = len(data)
+            return data
+
+    async def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> list[bytes]:
+        spans = plan(ranges)
+        if not spans:
+            return await self.inner.get_ranges(key, ranges)
+        with self._request("gets", len(spans)) as request:
+            parts = await self.inner.get_ranges(key, ranges)
+            request.read = sum(span.range.length for span in spans)
+            return parts
+
+    async def put_new(self, key: str, data: bytes) -> None:
+        with self._request("puts") as request:
+            await self.inner.put_new(key, data)
+            request.written = len(data)
+
+    async def put(self, key: str, data: bytes) -> None:
+        with self._request("puts") as request:
+            await self.inner.put(key, data)
+            request.written = len(data)
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
+        objects = self.inner.list(prefix, start_after=start_after, limit=limit)
+        more = True
+        while more:
+            with self._request("lists"):
+                page, more = await _next_page(objects)
+            for info in page:
+                yield info
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        with self._request("deletes"):
+            await self.inner.delete(keys)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    @contextmanager
+    def _request(self, kind: Kind, count: int = 1) -> Iterator[_Request]:
+        request = _Request(self.total, kind, count)
+        try:
+            yield request
+        finally:
+            request.end()
+
+
+async def _next_page(objects: AsyncIterator[ObjectInfo]) -> tuple[Sequence[ObjectInfo], bool]:
+    """Up to a page of objects, and whether more may follow."""
+    page: list[ObjectInfo] = []
+    async for info in objects:
+        page.append(info)
+        if len(page) == LIST_PAGE:
+            return page, True
+    return page, False

@@ -1,0 +1,116 @@
+"""What only the local store promises: durable before it answers, shared by processes, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from context_plane.errors import Invalid
+from context_plane.store.local import LocalStore
+
+RACE = """
+import asyncio, sys
+from pathlib import Path
+from context_plane.errors import Conflict
+from context_plane.store.local import LocalStore
+
+async def main():
+    store, won = LocalStore(Path(sys.argv[1])), []
+    for number in range(100):
+        try:
+            await store.put_new(f"race/{number:03d}/x", sys.argv[2].encode())
+            won.append(number)
+        except Conflict:
+            pass
+        await store.put(f"mine/{sys.argv[2]}/{number}", b"")
+        await store.delete([f"mine/{sys.argv[2]}/{number}"])
+    await store.aclose()
+    print(*won)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[LocalStore]:
+    store = LocalStore(tmp_path)
+    yield store
+    await store.aclose()
+
+
+async def test_keys_are_paths_byte_for_byte(local: LocalStore, tmp_path: Path) -> None:
+    await local.put_new("tenants/t/entities/a%2Fb/~x", b"1")
+    assert (tmp_path / "tenants/t/entities/a%2Fb/~x").read_bytes() == b"1"
+
+
+async def test_bytes_and_folders_are_synced_before_the_key_appears_and_before_success(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without the file's fsync, without the folder's, and without those of new parents."""
+    calls: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def recorded_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        calls.append("file" if ".tmp" in path.parts else path.relative_to(tmp_path).as_posix())
+        fsync(descriptor)
+
+    def recorded_link(source: Path, target: Path) -> None:
+        link(source, target)
+        calls.append("link")
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "link", recorded_link)
+    await local.put_new("a/b/c", b"x")
+    assert calls == ["file", "link", "a/b", "a", "."]
+    calls.clear()
+    await local.put_new("a/b/d", b"x")
+    assert calls == ["file", "link", "a/b"]
+
+
+async def test_processes_share_a_root(tmp_path: Path) -> None:
+    """Each key has one winner, though folders come and go under the writers."""
+    racers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", RACE, str(tmp_path), name, stdout=subprocess.PIPE)
+        for name in ("one", "two")
+    ]
+    outputs = [await racer.communicate() for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0]
+    won = [number for output, _ in outputs for number in output.split()]
+    assert sorted(map(int, won)) == list(range(100))
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+async def test_nothing_names_what_was_deleted(local: LocalStore, tmp_path: Path) -> None:
+    await local.put_new("tenants/t/entities/secret/segments/1", b"x")
+    await local.put_new("tenants/t/entities/other/segments/1", b"x")
+    await local.delete(["tenants/t/entities/secret/segments/1"])
+    assert [path.name for path in (tmp_path / "tenants/t/entities").iterdir()] == ["other"]
+
+
+async def test_leftovers_of_a_crash_go_after_a_day(tmp_path: Path) -> None:
+    folder = tmp_path / ".tmp"
+    folder.mkdir()
+    for name, age_s in [("old", 25 * 3600), ("young", 60)]:
+        (folder / name).write_bytes(b"x")
+        made_s = (folder / name).stat().st_mtime - age_s
+        os.utime(folder / name, (made_s, made_s))
+    store = LocalStore(tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["young"]
+    assert [info.key async for info in store.list("")] == []
+    await store.aclose()
+
+
+async def test_a_key_is_no_folder_of_another(local: LocalStore) -> None:
+    await local.put_new("a/b", b"x")
+    for key in ["a", "a/b/c"]:
+        with pytest.raises(Invalid, match="object_key_invalid"):
+            await local.put_new(key, b"x")
+        with pytest.raises(Invalid, match="object_key_invalid"):
+            await local.put(key, b"x")
