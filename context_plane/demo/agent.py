@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 CONTACT_SCORE_MIN: Final = 3.0
-"""Three plain signs, or two strong ones and a plain one."""
+"""A play's leading sign and two more: with one more alone, look-alikes come along."""
 REASONS_MAX: Final = 4
 CITATIONS_MAX: Final = 8
 
@@ -50,13 +50,13 @@ PLAYS: Final[Mapping[str, Play]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One customer judged. `play` None: no reason to call. `citations` as the bundle gives them."""
+    """One customer judged. `play` None: no reason to call. `citations`: the bundle's, behind the reasons."""
 
     entity: str
     score: float
     play: str | None
     reasons: tuple[str, ...]
-    citations: tuple[Any, ...]
+    citations: tuple[Mapping[str, Any], ...]
 
     @property
     def contact(self) -> bool:
@@ -73,9 +73,11 @@ def score(bundle: Mapping[str, Any]) -> Ranked:
         return Ranked(entity, 0.0, None, (), ())
     weights = PLAYS[best].weights
     speaking = sorted((name for name in signals if weights.get(name, 0) > 0), key=lambda name: (-weights[name], name))
-    cited = [citation for name in speaking for citation in signals[name].get("citations", ())]
-    reasons = tuple(str(signals[name]["text"]) for name in speaking[:REASONS_MAX])
-    return Ranked(entity, points[best], best, reasons, tuple(cited[:CITATIONS_MAX]))
+    told = [signals[name] for name in speaking[:REASONS_MAX]]
+    # Items cite by number, counted from 1, into the bundle's own list.
+    numbers = dict.fromkeys(number for item in told for number in item["citations"])
+    cited = tuple(bundle["citations"][number - 1] for number in list(numbers)[:CITATIONS_MAX])
+    return Ranked(entity, points[best], best, tuple(str(item["text"]) for item in told), cited)
 
 
 def rank(bundles: Iterable[Mapping[str, Any]]) -> list[Ranked]:
@@ -87,7 +89,7 @@ def rank(bundles: Iterable[Mapping[str, Any]]) -> list[Ranked]:
 def items_of(bundle: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
     """Items of the sections of a kind."""
     for section in bundle["sections"]:
-        if section.get("kind", section.get("name")) == kind:
+        if section["kind"] == kind:
             yield from section["items"]
 
 

@@ -42,16 +42,16 @@ _CALM: Final = Talk("check_in", (1, 3), "check-in")
 
 STORIES: Final[Mapping[str, Story]] = {
     "expansion_ready": Story(
-        3.0, 0.8, 1.9, (0.78, 0.86),
+        3.0, 0.9, 2.6, (0.8, 0.88),
         (Talk("sso_request", (1, 2), "upgrade", 0.4), Talk("seats_needed", (1, 2), "upgrade", 0.5),
          Talk("upgrade_price", (1, 1), "upgrade", 0.65), Talk("check_in", (1, 1), "check-in")),
         {"sso_request": (0, 1), "small_question": (0, 1)}, contact=True,
     ),
     "at_risk": Story(
-        2.0, 0.65, 0.3, (0.6, 0.8),
-        (Talk("champion_left", (1, 1), "champion-change", 0.35), Talk("pricing_objection", (1, 2), "pricing", 0.5),
+        2.0, 0.85, 0.2, (0.6, 0.8),
+        (Talk("champion_left", (1, 2), "champion-change", 0.35), Talk("pricing_objection", (1, 2), "pricing", 0.5),
          Talk("competitor", (0, 1), "pricing", 0.6)),
-        {"export_fails": (1, 3)}, contact=True,
+        {"export_fails": (2, 3)}, contact=True,
     ),
     "full_but_flat": Story(4.0, 0.6, 1.0, (0.92, 1.0), (_CALM,), {"small_question": (0, 1)}),
     "curious": Story(

@@ -13,8 +13,15 @@ NAMES = sorted({name for play in PLAYS.values() for name in play.weights})
 
 
 def bundle(entity: str, *names: str) -> dict[str, Any]:
-    items = [{"name": name, "text": f"because {name}", "citations": [{"id": f"{entity}:{name}"}]} for name in names]
-    return {"entity": entity, "sections": [{"kind": "profile", "items": []}, {"kind": "signals", "items": items}]}
+    items = [{"name": name, "text": f"because {name}", "citations": [n]} for n, name in enumerate(names, 1)]
+    return {
+        "entity": entity,
+        "sections": [
+            {"name": "profile", "kind": "profile", "items": []},
+            {"name": "signals", "kind": "signals", "items": items},
+        ],
+        "citations": [{"day": "2026-03-04", "id": name, "digest": "0"} for name in names],
+    }
 
 
 @given(st.sampled_from(NAMES))
@@ -26,13 +33,14 @@ def test_signs_that_come_together_are() -> None:
     ranked = score(bundle("a", "usage_up", "seats_near_limit", "upgrade_intent"))
     assert (ranked.play, ranked.contact) == ("expand", True)
     assert ranked.reasons == ("because upgrade_intent", "because seats_near_limit", "because usage_up")
-    assert ranked.citations[0] == {"id": "a:upgrade_intent"}
+    assert [cited["id"] for cited in ranked.citations] == ["upgrade_intent", "seats_near_limit", "usage_up"]
 
 
 @given(st.sets(st.sampled_from(NAMES)))
 def test_every_reason_is_a_signal_of_the_bundle(names: set[str]) -> None:
     ranked = score(bundle("a", *names))
     assert set(ranked.reasons) <= {f"because {name}" for name in names}
+    assert ranked.reasons == tuple(f"because {cited['id']}" for cited in ranked.citations)
     assert (ranked.play is None) == (not ranked.reasons) == (ranked.score == 0)
 
 

@@ -98,6 +98,7 @@ def test_a_filtered_row_is_accounted_for_without_events(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_csv_row_costs_one_row(tmp_path: Path, line: bytes, code: str, column: str | None) -> None:
+    """Seen to fail when `_csv_rows` stopped at the first csv.Error, and when a `Missing` could be shown."""
     good = b"8,a-2,2024-05-02,Fine,1,\n"
     outcomes = read(NOTES, notes(tmp_path, HEADER.encode() + good + line + b"\n" + good))
     assert [type(outcome) for outcome in outcomes] == [Row, Reject, Row]
@@ -142,7 +143,7 @@ def test_what_the_validator_refuses_is_a_reject_with_its_code(tmp_path: Path) ->
 
 
 def test_a_row_with_one_bad_event_yields_none(tmp_path: Path) -> None:
-    """A row is atomic. Seen to fail when `_read_file` yielded each event as soon as it was validated."""
+    """A row is atomic. Seen to fail when `_events` kept the good events of a row and dropped the bad one."""
     mapping = parse_mapping(
         """
 version: 1
@@ -246,7 +247,7 @@ CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_si
 def test_every_csv_row_has_exactly_one_outcome(tmp_path: Path, rows: list[list[str]]) -> None:
     """Whatever the cells hold, and however ragged the rows: rows in = outcomes out, in order.
 
-    Seen to fail when the except clause of `_csv_rows` returned instead of going on.
+    Seen to fail when `_csv_rows` passed over rows of another length than the header.
     """
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
