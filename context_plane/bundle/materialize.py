@@ -189,12 +189,13 @@ def _evidence(job: _Job, section: EvidenceSection) -> list[Candidate]:
         limit=section.limit,
         weights=section.weights,
     )
-    hits = job.retrieval.rank(job.line.history, query)
-    if not hits:
-        return []
-    places = {(entry.part, entry.event): n for n, entry in enumerate(job.line.entries)}
+    # Blocks without an event in the window are left out: ranking costs by the block, and its scope is the window.
+    line = job.line
+    used = sorted({entry.part for entry in line.entries[line.since(query.since_us) :]})
+    hits = job.retrieval.rank(History(tuple(line.history.parts[n] for n in used)), query) if used else ()
+    places = {(entry.part, entry.event): n for n, entry in enumerate(line.entries)} if hits else {}
     candidates = (
-        _evidence_item(job, section, hit, places[hit.part, hit.event])
+        _evidence_item(job, section, hit, places[used[hit.part], hit.event])
         for hit in hits
         if _reaches(hit, section.min_scores)
     )
