@@ -1,0 +1,82 @@
+"""An entity shard gives back its blocks and columns, and its digest sees content only."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from context_plane.errors import Corrupt
+from context_plane.index.entity_shard import (
+    BlockEntry,
+    ShardBlock,
+    columns_range,
+    decode_columns,
+    decode_entry_block,
+    encode_shard,
+    reusable_blocks,
+)
+from context_plane.index.rows import concat
+from context_plane.layout import pack
+from tests.index.test_blocks import same
+from tests.retrieval.world import block_of, grouped, made_events
+
+DAY = "2026-03-01"
+
+
+def blocks(nonce: str = "n1") -> list[ShardBlock]:
+    made = []
+    for own in grouped(made_events(2, 150, days=1)).values():
+        digest = hashlib.sha256(repr([event.id for event in own]).encode()).hexdigest()
+        made.append(ShardBlock(block_of(own), f"{digest[:24]}-{nonce}", digest))
+    return made
+
+
+def test_every_block_and_the_columns_are_found_by_address() -> None:
+    made = blocks()
+    shard = encode_shard(DAY, made)
+    for block in made:
+        entity = block.rows.entities[0]
+        page = pack.page_of(shard.pages, entity)
+        assert page is not None
+        entry = pack.find(pack.decode_page(shard.stored[page.offset : page.offset + page.length]), entity)
+        assert entry is not None
+        typed = BlockEntry.of(entry)
+        assert typed.events == block.rows.event_count
+        assert typed.rows == block.rows.row_count
+        assert (typed.first_ts_us, typed.last_ts_us) == (block.rows.event_ts_us[0], block.rows.event_ts_us[-1])
+        assert (typed.segment_id, typed.segment_digest) == (block.segment_id, block.segment_digest)
+        held = decode_entry_block(shard.stored[typed.range.offset : typed.range.stop], segment="key")
+        assert same(held, block.rows)
+        assert held.segments == ("key",)
+    span = columns_range(shard.sections)
+    columns = decode_columns(shard.stored[span.offset : span.stop], segments=[b.segment_id for b in made])
+    assert same(columns, concat([block.rows.without_payload() for block in made], day=DAY))
+    assert columns.segments == tuple(block.segment_id for block in made)
+
+
+def test_the_digest_sees_content_and_no_nonce() -> None:
+    """Fails when directory entries, which name segment ids, are fed to the digest."""
+    one, other = encode_shard(DAY, blocks("n1")), encode_shard(DAY, blocks("n2"))
+    assert one.digest == other.digest
+    assert one.stored != other.stored
+    assert encode_shard(DAY, blocks()[1:]).digest != one.digest
+
+
+def test_blocks_taken_over_give_the_same_shard() -> None:
+    first = encode_shard(DAY, blocks())
+    kept = reusable_blocks(first.stored, first.pages)
+    again = encode_shard(DAY, [kept[block.segment_digest] for block in blocks()])
+    assert again == first
+    assert all(block.raw is not None for block in kept.values())
+
+
+def test_a_shard_of_nothing_has_columns() -> None:
+    shard = encode_shard(DAY, [])
+    span = columns_range(shard.sections)
+    assert decode_columns(shard.stored[span.offset : span.stop]).event_count == 0
+
+
+def test_entries_of_another_pack_are_refused() -> None:
+    with pytest.raises(Corrupt, match="entity shard"):
+        BlockEntry.of(pack.Entry("a", 0, 1, (1, 2)))
