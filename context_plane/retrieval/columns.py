@@ -1,0 +1,125 @@
+"""Columns: rows as the filter and the ranking read them, with what is derived from them kept.
+
+`Rows` is immutable and slotted; what queries derive again and again (one attribute over all events, the
+events' first rows) is computed at first use and kept here. A reader keeps one `Columns` per decoded block
+or shard. Two threads may compute the same column twice; both get equal values.
+
+An attribute column is dictionary encoded: a filter is answered once per distinct string, then gathered.
+A null attribute counts as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from context_plane.index.rows import I64, Rows
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+MISSING: Final = 0
+BOOLEAN: Final = 1
+NUMBER: Final = 2
+STRING: Final = 3
+LIST: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class AttrColumn:
+    """One attribute over E events. Which arrays hold an event's value is told by `type`."""
+
+    type: NDArray[np.uint8]
+    """[E] MISSING, BOOLEAN, NUMBER, STRING or LIST"""
+    number: NDArray[np.float64]
+    """[E] the number, or 0/1 for a boolean. Exact: integers of events stay below 2^53."""
+    code: NDArray[np.int32]
+    """[E] index into `strings` or `lists`."""
+    strings: tuple[str, ...]
+    """Distinct, ascending by code point."""
+    lists: tuple[tuple[str, ...], ...]
+    """Distinct."""
+
+
+class Columns:
+    """Rows with cached derived columns. `rows` must not change."""
+
+    __slots__ = ("_attrs", "_first_row", "_ids", "rows")
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._attrs: dict[str, AttrColumn] = {}
+        self._first_row: NDArray[np.intp] | None = None
+        self._ids: StringColumn | None = None
+
+    @property
+    def first_row(self) -> NDArray[np.intp]:
+        """[E] each event's first row: every event has at least one, and rows ascend by event."""
+        if self._first_row is None:
+            self._first_row = np.searchsorted(self.rows.row_event, np.arange(self.rows.event_count))
+        return self._first_row
+
+    @property
+    def ids(self) -> StringColumn:
+        """Event ids, dictionary encoded."""
+        if self._ids is None:
+            values = tuple(sorted(set(self.rows.ids)))
+            place = {value: n for n, value in enumerate(values)}
+            self._ids = StringColumn(values, np.fromiter((place[i] for i in self.rows.ids), np.int32))
+        return self._ids
+
+    def attr(self, name: str) -> AttrColumn:
+        """The column of attribute `name`; all MISSING where no event has it."""
+        column = self._attrs.get(name)
+        if column is None:
+            column = self._attrs[name] = _attr_column(self.rows, name)
+        return column
+
+    def window(self, since_us: int | None, until_us: int | None) -> Mask:
+        """[E] since <= ts < until."""
+        ts: I64 = self.rows.event_ts_us
+        mask = np.ones(len(ts), np.bool_)
+        if since_us is not None:
+            mask &= ts >= since_us
+        if until_us is not None:
+            mask &= ts < until_us
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class StringColumn:
+    """A string per event: `values[code[e]]`."""
+
+    values: Sequence[str]
+    code: NDArray[np.integer]
+
+
+def _attr_column(rows: Rows, name: str) -> AttrColumn:
+    count = rows.event_count
+    kind, number, code = np.zeros(count, np.uint8), np.zeros(count, np.float64), np.zeros(count, np.int32)
+    strings: dict[str, list[int]] = {}
+    lists: dict[tuple[str, ...], list[int]] = {}
+    for n, attrs in enumerate(rows.attrs):
+        value = attrs.get(name) if attrs else None
+        match value:
+            case None:
+                continue
+            case bool():
+                kind[n], number[n] = BOOLEAN, float(value)
+            case int() | float():
+                kind[n], number[n] = NUMBER, float(value)
+            case str():
+                kind[n] = STRING
+                strings.setdefault(value, []).append(n)
+            case _:
+                kind[n] = LIST
+                lists.setdefault(tuple(value), []).append(n)
+    ordered = tuple(sorted(strings))
+    for place, text in enumerate(ordered):
+        code[strings[text]] = place
+    for place, events in enumerate(lists.values()):
+        code[events] = place
+    return AttrColumn(kind, number, code, ordered, tuple(lists))
