@@ -1,0 +1,68 @@
+"""The one order of results: score descending, then ts descending, then entity, then id, ascending.
+
+Events are addressed by (part, event) arrays; strings are looked at only where score and ts both tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from context_plane.retrieval.scope import Part
+
+Index: TypeAlias = NDArray[np.int64]
+
+
+def best_first(
+    parts: Sequence[Part], part: Index, event: Index, score: NDArray[np.float64], depth: int | None = None
+) -> Index:
+    """Positions of the best `depth` (None: all) of the events given, best first.
+
+    Independent of the order of its input: no two events share (ts, entity, id).
+    """
+    ts = timestamps(parts, part, event)
+    order = np.lexsort((-ts, -score))
+    if depth is not None and len(order) > depth:
+        if depth == 0:
+            return order[:0]
+        order = order[: _cut(score[order], ts[order], depth)]
+    order = _break_ties(parts, part, event, score, ts, order)
+    return order if depth is None else order[:depth]
+
+
+def timestamps(parts: Sequence[Part], part: Index, event: Index) -> NDArray[np.int64]:
+    """ts_us of each event."""
+    result = np.zeros(len(part), np.int64)
+    for number in np.unique(part):
+        chosen = part == number
+        result[chosen] = parts[number].rows.event_ts_us[event[chosen]]
+    return result
+
+
+def name(parts: Sequence[Part], part: int, event: int) -> tuple[str, str]:
+    """(entity, id) of an event."""
+    rows = parts[part].rows
+    return rows.entities[rows.event_entity[event]], rows.ids[event]
+
+
+def _cut(score: NDArray[Any], ts: NDArray[Any], depth: int) -> int:
+    """`depth`, moved on to where the tie it would split ends."""
+    same = (score[depth:] == score[depth - 1]) & (ts[depth:] == ts[depth - 1])
+    return depth + (len(same) if same.all() else int(np.argmin(same)))
+
+
+def _break_ties(
+    parts: Sequence[Part], part: Index, event: Index, score: NDArray[Any], ts: NDArray[Any], order: Index
+) -> Index:
+    tied = (score[order][1:] == score[order][:-1]) & (ts[order][1:] == ts[order][:-1])
+    if not tied.any():
+        return order
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], tied, [False])).astype(np.int8)))
+    result = order.copy()
+    for start, stop in zip(edges[::2].tolist(), (edges[1::2] + 1).tolist(), strict=True):
+        run = order[start:stop].tolist()
+        result[start:stop] = sorted(run, key=lambda n: name(parts, int(part[n]), int(event[n])))
+    return result

@@ -1,0 +1,118 @@
+"""Scope: which events of which parts a query is about, before anything is ranked.
+
+A *part* is some rows (an entity block, a shard's columns, the tail) with what hides some of them.
+Order of filters, the same on every path: masked events never existed; entities and the time window make
+the scope, which statistics are taken over; `where` narrows what may be ranked and changes no statistic.
+A mask that would be all true is None: most parts are wholly in scope, and then nothing is gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from context_plane.index.rows import Rows
+from context_plane.model import day_end_us, day_start_us
+from context_plane.retrieval.columns import Columns, Mask
+from context_plane.retrieval.where import Where, evaluate
+
+DAY_US: Final = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows to search. Everything beside `columns` belongs to one query or snapshot; `columns` is kept across."""
+
+    columns: Columns
+    live: Mask | None = None
+    """bool[E], False = masked out (erased, superseded by the tail); None = all live."""
+    text_candidates: Mask | None = None
+    """bool[N], rows the text leg may score; None = all. Statistics ignore it."""
+    vector_candidates: Mask | None = None
+    """bool[N], rows the vector leg may score; None = all."""
+
+    @classmethod
+    def of(cls, rows: Rows, live: Mask | None = None) -> Part:
+        return cls(Columns(rows), live)
+
+    @property
+    def rows(self) -> Rows:
+        return self.columns.rows
+
+    def limited(self, *, text: Mask | None = None, vector: Mask | None = None) -> Part:
+        """The same part with candidates proposed by an index."""
+        return replace(self, text_candidates=text, vector_candidates=vector)
+
+
+def scope_mask(part: Part, entities: frozenset[str] | None, since_us: int | None, until_us: int | None) -> Mask | None:
+    """bool[E]: live, of these entities, since <= ts < until. None when all events are."""
+    rows = part.rows
+    mask = part.live
+    if entities is not None:
+        wanted = np.fromiter((name in entities for name in rows.entities), np.bool_, len(rows.entities))
+        if not wanted.all():
+            mask = both(mask, wanted[rows.event_entity])
+    if since_us is not None or until_us is not None:
+        window = part.columns.window(since_us, until_us)
+        if not window.all():
+            mask = both(mask, window)
+    return mask
+
+
+def filter_mask(part: Part, scope: Mask | None, where: Where | None) -> Mask | None:
+    """bool[E]: in scope and passing the filter. None when all events are."""
+    if where is None:
+        return scope
+    return both(scope, evaluate(where, part.columns))
+
+
+def both(left: Mask | None, right: Mask | None) -> Mask | None:
+    """Conjunction where None is all true."""
+    if left is None or right is None:
+        return right if left is None else left
+    return left & right
+
+
+def rows_of(part: Part, events: Mask | None) -> Mask | None:
+    """bool[E] -> bool[N]."""
+    return None if events is None else events[part.rows.row_event]
+
+
+def live_mask(
+    columns: Columns,
+    *,
+    identities: Mapping[str, Collection[tuple[str, str]]] | None = None,
+    entities: Collection[str] = (),
+    days: Collection[str] = (),
+) -> Mask | None:
+    """bool[E] of the events that stay, or None when all do.
+
+    Hidden are: events whose (day, id) is listed under their entity in `identities` (what the tail puts or
+    deletes), every event of `entities` (erased), every event of `days` (a rollup's days that a day shard
+    answers for).
+    """
+    rows = columns.rows
+    live = np.ones(rows.event_count, np.bool_)
+    for day in days:
+        live &= ~columns.window(day_start_us(day), day_end_us(day))
+    for code, entity in enumerate(rows.entities):
+        gone = entity in entities
+        named = (identities or {}).get(entity, ())
+        if not gone and not named:
+            continue
+        events = np.flatnonzero(rows.event_entity == code)
+        if gone:
+            live[events] = False
+            continue
+        live[_named(rows, events, named)] = False
+    return None if live.all() else live
+
+
+def _named(rows: Rows, events: Sequence[int] | np.ndarray, named: Collection[tuple[str, str]]) -> list[int]:
+    starts: dict[str, set[int]] = {}
+    for day, event_id in named:
+        starts.setdefault(event_id, set()).add(day_start_us(day) // DAY_US)
+    return [n for n in events if int(rows.event_ts_us[n]) // DAY_US in starts.get(rows.ids[n], ())]
