@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from context_plane.catalog.manifest import PackRef, SegmentListRef, VectorRef
+from context_plane.catalog.manifest import ObjectRef, PackRef, SegmentListRef, VectorRef
 from context_plane.errors import Conflict, NotFound
 from context_plane.layout.keys import StagingKey
 from context_plane.store.base import Store
@@ -68,7 +68,7 @@ class EntityStage(Record):
 
 class FulltextStage(Record):
     source: str
-    shard: PackRef | None
+    shard: ObjectRef | None
     rows: int
 
 

@@ -25,6 +25,9 @@ COMMIT_ATTEMPTS_MAX: Final = 200
 LOST_RESPONSES_MAX: Final = 5
 """Attempts to learn what became of one create."""
 
+HEAD_READS_MAX: Final = 5
+"""Each further read means an erasure ended the version between its listing and its reading."""
+
 Mutation: TypeAlias = Callable[[Manifest], Manifest]
 
 
@@ -38,15 +41,36 @@ async def newest_version(store: Store, tenant: str) -> int:
 
 
 async def load_version(store: Store, tenant: str, version: int) -> Manifest:
-    """Raises `NotFound(snapshot_not_found)` when it was collected or never made."""
+    """Raises `NotFound`: `snapshot_not_found` when collected or never made, `snapshot_erased` when redacted."""
     if version == 0:
         return Manifest(tenant=tenant)
     try:
-        return decode(await store.get(str(ManifestKey(tenant, version))))
+        manifest = decode(await store.get(str(ManifestKey(tenant, version))))
     except NotFound as error:
         raise NotFound(
             "snapshot_not_found", "no such manifest; ask for the current snapshot", version=version
         ) from error
+    if manifest.redacted:
+        raise snapshot_erased(version)
+    return manifest
+
+
+def snapshot_erased(version: int) -> NotFound:
+    detail = "the snapshot was ended by an erasure; ask for the current one"
+    return NotFound("snapshot_erased", detail, version=version)
+
+
+async def load_snapshot(store: Store, head: Manifest, version: int) -> Manifest:
+    """The manifest of a pinned snapshot. The tombstones that hide its rows are those of `head`, the newest.
+
+    Raises `NotFound(snapshot_erased)` when an erasure ended it, `NotFound(snapshot_not_found)` when it was
+    collected or never made.
+    """
+    if version == head.version:
+        return head
+    if version < head.snapshots_from:
+        raise snapshot_erased(version)
+    return await load_version(store, head.tenant, version)
 
 
 async def load_hint(store: Store, tenant: str) -> Manifest | None:
@@ -62,9 +86,14 @@ async def load_head(store: Store, tenant: str, *, known: Manifest | None = None)
         known, version = await asyncio.gather(load_hint(store, tenant), newest_version(store, tenant))
     else:
         version = await newest_version(store, tenant)
-    if known is not None and known.version == version:
-        return known
-    return await load_version(store, tenant, version)
+    for _ in range(HEAD_READS_MAX):
+        if known is not None and known.version == version:
+            return known
+        try:
+            return await load_version(store, tenant, version)
+        except NotFound:  # superseded and redacted or collected since it was listed
+            version = await newest_version(store, tenant)
+    raise Unavailable("store_unavailable", "the newest manifest changes faster than it can be read; retry")
 
 
 async def commit(engine: Engine, tenant: str, mutate: Mutation, *, known: Manifest | None = None) -> Manifest:
@@ -86,12 +115,12 @@ async def commit(engine: Engine, tenant: str, mutate: Mutation, *, known: Manife
                 "version": head.version + 1,
                 "commit_id": engine.nonce(),
                 "committed_us": engine.now_us(),
-                "erasure_key": head.erasure_key or engine.nonce() + engine.nonce(),
+                "erasure_key": wanted.erasure_key or engine.nonce() + engine.nonce(),
             }
         )
         if await _create(engine, proposal):
             guards.young_knowledge(engine.monotonic_s() - read_at)
-            await _hint(engine, proposal)
+            await refresh_hint(engine.store, proposal)
             return proposal
         await asyncio.sleep(_backoff_s(attempt))
     raise Conflict("commit_conflict", "lost too many races for the next manifest; retry", attempts=COMMIT_ATTEMPTS_MAX)
@@ -114,14 +143,18 @@ async def _create(engine: Engine, proposal: Manifest) -> bool:
 
 
 async def _is_mine(store: Store, proposal: Manifest) -> bool:
-    there = await load_version(store, proposal.tenant, proposal.version)
+    """A redacted version keeps its commit id; a collected one is somebody's who is long gone."""
+    try:
+        there = decode(await store.get(str(ManifestKey(proposal.tenant, proposal.version))))
+    except NotFound:
+        return False
     return there.commit_id == proposal.commit_id
 
 
-async def _hint(engine: Engine, manifest: Manifest) -> None:
-    """Refresh the hint; readers confirm it, so a failure or a race here costs a round trip at most."""
+async def refresh_hint(store: Store, manifest: Manifest) -> None:
+    """Rewrite the hint; readers confirm it, so a failure or a race here costs a round trip at most."""
     try:
-        await engine.store.put(str(LatestKey(manifest.tenant)), encode(manifest))
+        await store.put(str(LatestKey(manifest.tenant)), encode(manifest))
     except PlaneError:
         return
 

@@ -82,7 +82,7 @@ class Shards(Value):
     """The three indexes over the same rows, and what they hold."""
 
     entity: PackRef
-    fulltext: PackRef
+    fulltext: ObjectRef
     vector: VectorRef
     entities: int
     events: int
@@ -173,10 +173,13 @@ class Manifest(Value):
     erasure_key: str = ""
     """Keys the hashes of tombstones; made with the first version, hex."""
     erasures: int = 0
-    """Tombstones ever made; `seq` of the newest."""
+    """Counts the steps of erasures that end builds under way: every tombstone, whose `seq` it becomes, and
+    every end of older snapshots."""
     tombstones: tuple[Tombstone, ...] = ()
     snapshots_from: int = 0
     """Snapshots of earlier versions were ended by an erasure."""
+    redacted: bool = False
+    """An erasure emptied this version; only its number and commit id still count."""
 
     def covered(self, day: str) -> int:
         """Log number up to which the day's writes are built."""
@@ -187,6 +190,22 @@ class Manifest(Value):
         if month is not None and day not in month.masked:
             return max(month.covered.get(day, 0), self.log_floor)
         return self.log_floor
+
+    def covered_max(self) -> int:
+        """The newest log number any built day may hold: a cut of the log below it would show half a batch."""
+        rolled = (number for month in self.months.values() for number in month.covered.values())
+        return max((self.log_floor, *(entry.covered for entry in self.days.values()), *rolled))
+
+    def redact(self) -> Manifest:
+        """What an erasure leaves of a version that it ended: the number stays taken, and the commit id known."""
+        return Manifest(
+            tenant=self.tenant,
+            version=self.version,
+            commit_id=self.commit_id,
+            committed_us=self.committed_us,
+            log_floor=self.log_floor,
+            redacted=True,
+        )
 
     def sources(self, day: str) -> str:
         """Fingerprint of what the day's built state is now: a build starts from one, a publish replaces it."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from context_plane.catalog.log import LogObject, list_log
 from context_plane.catalog.manifest import Manifest
-from context_plane.errors import Corrupt
+from context_plane.errors import Corrupt, NotFound
 from context_plane.layout.batch import HEADER_READ_BYTES, BatchHeader, decode_body, decode_header
 from context_plane.layout.keys import LogKey
 from context_plane.model import Write, identity
@@ -92,6 +92,17 @@ async def read_headers(
     return list(await asyncio.gather(*(one(item) for item in objects)))
 
 
+def check_whole(batches: Iterable[Batch]) -> None:
+    """Only batches below the floor of every manifest that still counts are redacted: the reader's has ended."""
+    for batch in batches:
+        if batch.header.redacted:
+            raise _ended(batch.number)
+
+
+def _ended(number: int) -> NotFound:
+    return NotFound("snapshot_erased", "an erasure ended the snapshot; reread the newest manifest", batch=number)
+
+
 async def read_writes(store: Store, tenant: str, batch: Batch, cache: WritesCache | None = None) -> list[Write]:
     """Every write of a batch, by line. Raises `Corrupt` when the stored body is short."""
     if cache is not None and (tenant, batch.number) in cache:
@@ -102,6 +113,9 @@ async def read_writes(store: Store, tenant: str, batch: Batch, cache: WritesCach
             str(LogKey(tenant, batch.number)), ByteRange(batch.body_offset, batch.header.body_bytes)
         )
         if len(body) != batch.header.body_bytes:
+            again = await store.get_range(str(LogKey(tenant, batch.number)), ByteRange(0, HEADER_READ_BYTES))
+            if decode_header(again)[0].redacted:
+                raise _ended(batch.number)
             raise Corrupt("corrupt_object", "a log batch is shorter than its header says", number=batch.number)
     writes = await asyncio.to_thread(decode_body, batch.header, body)
     if cache is not None:
@@ -134,12 +148,17 @@ async def load_tail(
 ) -> Tail:
     """The tail under `manifest`, up to `log_number` (default: the newest). Two rounds: LIST, then GETs.
 
-    `objects`: a listing already made (concurrently with reading the manifest, for instance).
+    `objects`: a listing already made (concurrently with reading the manifest, for instance). One that ends
+    before what the manifest has built is made again: it would show a batch on some of its days only.
+    Raises `NotFound(snapshot_erased)` when an erasure ended `manifest` meanwhile.
     """
     tenant = manifest.tenant
+    if objects is not None and manifest.covered_max() > (objects[-1].number if objects else 0):
+        objects = None
     listed = await list_log(store, tenant, after=manifest.log_floor) if objects is None else objects
     wanted = [o for o in listed if o.number > manifest.log_floor and (log_number is None or o.number <= log_number)]
     batches = await read_headers(store, tenant, wanted, batch_cache)
+    check_whole(batches)
     pending = [batch for batch in batches if uncovered_days(manifest, batch)]
     visible = [batch for batch in pending if batch.header.visible == "now"]
     bodies = await asyncio.gather(*(read_writes(store, tenant, batch, writes_cache) for batch in visible))

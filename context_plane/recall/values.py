@@ -159,13 +159,16 @@ class BundleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class OnDemandRequest:
-    """A bundle for a query: the spec's sections plus evidence for the question, tail included."""
+    """A bundle for a query: the spec's sections plus evidence for the question, tail included.
+
+    `where` is the API's JSON, not yet parsed: it is part of what the bundle's digest covers.
+    """
 
     entity: str
     spec: str
     text: str | None = None
     vector: Vector | None = None
-    where: Where | None = None
+    where: dict[str, Any] | None = None
     since_us: int | None = None
     until_us: int | None = None
     snapshot: str | None = None

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
@@ -24,6 +24,7 @@ from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound
 from context_plane.model import Write
 
+T = TypeVar("T")
 Consistency: TypeAlias = Literal["strong", "eventual"]
 
 EVENTUAL_AGE_MAX_S: Final = 1.0
@@ -68,6 +69,7 @@ class Snapshots:
     _flights: dict[str, asyncio.Task[Snapshot]] = field(default_factory=dict)
     _batches: LRUCache[tuple[str, int], Batch] = field(default_factory=lambda: LRUCache(BATCHES_CACHED))
     _bodies: LRUCache[tuple[str, int], list[Write]] = field(default_factory=lambda: LRUCache(BODIES_CACHED))
+    _derived: LRUCache[tuple[str, str, int], Any] = field(default_factory=lambda: LRUCache(PINNED_CACHED))
     _pinned: LRUCache[tuple[str, str], Snapshot] = field(default_factory=lambda: LRUCache(PINNED_CACHED))
 
     async def current(self, tenant: str, consistency: Consistency) -> Snapshot:
@@ -99,6 +101,14 @@ class Snapshots:
         snapshot = Snapshot(manifest, tail, Erasures.of(head))
         self._pinned[tenant, snapshot_id] = snapshot
         return snapshot
+
+    def derived(self, snapshot: Snapshot, make: Callable[[Snapshot], T]) -> T:
+        """What `make` gives for a cut, computed once per cut while it is among the recent ones."""
+        key = (snapshot.tenant, snapshot.id, snapshot.erasures.newest)
+        held: T | None = self._derived.get(key)
+        if held is None:
+            held = self._derived[key] = make(snapshot)
+        return held
 
     def forget(self, tenant: str) -> None:
         """Drop what is known, so that the next read asks the store."""

@@ -1,0 +1,86 @@
+"""Small control objects, remembered for a few seconds: API keys, tenant records.
+
+Younger than `refresh_after_s` a value is used as it is; up to `age_max_s` it is used and refreshed
+in the background; older, the caller waits for a fresh one. So a revocation holds everywhere within
+`age_max_s`, and a busy key never makes a request wait for the store twice. Concurrent loads of one
+name are one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from cachetools import LRUCache
+
+T = TypeVar("T")
+
+AGE_MAX_S: Final = 5.0
+"""How long a revoked key may still work in a process that knew it."""
+REFRESH_AFTER_S: Final = 2.5
+ENTRIES_MAX: Final = 4096
+"""Names kept, absent ones included: a flood of unknown names costs bounded memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held(Generic[T]):
+    value: T
+    at_s: float
+
+
+class Recent(Generic[T]):
+    """Values by name, as `load` gave them at most `age_max_s` ago. An error of `load` is never remembered."""
+
+    def __init__(
+        self,
+        load: Callable[[str], Awaitable[T]],
+        *,
+        monotonic_s: Callable[[], float],
+        age_max_s: float = AGE_MAX_S,
+        refresh_after_s: float = REFRESH_AFTER_S,
+    ) -> None:
+        assert refresh_after_s <= age_max_s
+        self._load = load
+        self._monotonic_s = monotonic_s
+        self._age_max_s = age_max_s
+        self._refresh_after_s = refresh_after_s
+        self._held: LRUCache[str, _Held[T]] = LRUCache(ENTRIES_MAX)
+        self._flights: dict[str, asyncio.Task[T]] = {}
+
+    async def get(self, name: str) -> T:
+        """The value of `name`, at most `age_max_s` old. Raises what `load` raises."""
+        held = self._held.get(name)
+        age_s = self._monotonic_s() - held.at_s if held is not None else 0.0
+        if held is not None and age_s <= self._age_max_s:
+            if age_s > self._refresh_after_s:
+                self._flight(name)
+            return held.value
+        return await asyncio.shield(self._flight(name))
+
+    def forget(self, name: str) -> None:
+        """Drop what is known, a load under way included, so that the next `get` asks again."""
+        self._held.pop(name, None)
+        self._flights.pop(name, None)
+
+    def _flight(self, name: str) -> asyncio.Task[T]:
+        flight = self._flights.get(name)
+        if flight is None:
+            flight = asyncio.create_task(self._refresh(name))
+            self._flights[name] = flight
+            flight.add_done_callback(lambda done: self._landed(name, done))
+        return flight
+
+    async def _refresh(self, name: str) -> T:
+        at_s = self._monotonic_s()
+        value = await self._load(name)
+        if self._flights.get(name) is asyncio.current_task():  # else forgotten meanwhile
+            self._held[name] = _Held(value, at_s)
+        return value
+
+    def _landed(self, name: str, flight: asyncio.Task[T]) -> None:
+        if self._flights.get(name) is flight:
+            del self._flights[name]
+        if not flight.cancelled():
+            flight.exception()  # a background refresh has nobody else to ask

@@ -1,0 +1,199 @@
+"""Materialize: the bundles of one spec and day, for every entity with events in the look-back.
+
+Read one manifest, read the look-back's shards, compute purely, put packs that changed, commit. A bundle
+day names a fingerprint of the sources it was made from; when these move, readers say `stale` until it is
+made again. The commit refuses a bundle day whose sources moved while it was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from context_plane.bundle.compiled import CompiledSpec, compile_spec
+from context_plane.bundle.history import History, Part
+from context_plane.bundle.materialize import Bundle, materialize
+from context_plane.bundle.pack import BundlePack, bucket_count, encode_packs
+from context_plane.bundle.spec import Spec, query_texts
+from context_plane.catalog import guards
+from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket, encode_directory
+from context_plane.catalog.erasures import Erasures
+from context_plane.catalog.head import commit, load_head
+from context_plane.catalog.manifest import BundleDay, Manifest, pack_ref
+from context_plane.engine import Engine
+from context_plane.errors import Conflict, PlaneError
+from context_plane.index.analyzer import ANALYZER
+from context_plane.layout.keys import BundleKey, built_id
+from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
+from context_plane.recall.periods import Period, live_mask, periods_of
+from context_plane.retrieval.columns import Columns
+from context_plane.retrieval.evidence import Evidence
+from context_plane.retrieval.reader import Reader
+
+REBUILDS_MAX: Final = 5
+PARALLEL_PUTS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BundleBuild:
+    """What one materialization did. `objects`, `bytes`: written; reused packs are counted apart."""
+
+    entities: int
+    tokens: int
+    objects: int
+    bytes: int
+    reused_packs: int
+    digest: str
+
+
+async def compiled(engine: Engine, spec: Spec) -> CompiledSpec:
+    """The spec with its filters parsed and its evidence queries embedded."""
+    texts = query_texts(spec)
+    vectors = {text: await engine.embedder.embed_query(text) for text in texts}
+    return compile_spec(spec, Evidence(), model=engine.embedder.model, analyzer=ANALYZER, vectors=vectors)
+
+
+def sources_of(manifest: Manifest, spec: Spec, day: str) -> str:
+    """Fingerprint of everything the bundles of `day` may look at. Pure."""
+    first = add_days(day, 1 - spec.lookback_days)
+    built = {d for d in manifest.days if first <= d <= day}
+    built |= {d for month in manifest.months.values() for d in month.covered if first <= d <= day}
+    return sha256_hex(canonical_json([[d, manifest.sources(d)] for d in sorted(built)]))[:32]
+
+
+async def materialize_day(engine: Engine, reader: Reader, tenant: str, spec: CompiledSpec, day: str) -> BundleBuild:
+    """Build and commit the bundles of a day, starting over when its sources moved."""
+    for attempt in range(REBUILDS_MAX):
+        manifest = await load_head(engine.store, tenant)
+        try:
+            return await _materialize(engine, reader, manifest, spec, day)
+        except Conflict as error:
+            if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> BundleBuild:
+    started_us = engine.now_us()
+    bundles = await _bundles(reader, manifest, spec, day)
+    packs = await asyncio.to_thread(encode_packs, bundles, bucket_count(len(bundles)))
+    before = await _buckets_before(reader, manifest, spec.spec.name, day)
+    name = spec.spec.name
+    buckets, written = await _put_packs(engine, manifest.tenant, name, day, packs, before, bucket_count(len(bundles)))
+    directory = encode_directory(buckets)
+    key = str(BundleKey(manifest.tenant, name, day, built_id(directory.digest, engine.nonce())))
+    await engine.store.put_new(key, directory.stored)
+    entry = BundleDay(
+        directory=pack_ref(key, directory),
+        spec_fingerprint=spec.fingerprint,
+        sources=sources_of(manifest, spec.spec, day),
+        entities=len(bundles),
+        erasures=manifest.erasures,
+        built_us=engine.now_us(),
+    )
+
+    def mutate(head: Manifest) -> Manifest:
+        guards.young_build(engine.now_us(), started_us)
+        guards.same_erasures(head, entry.erasures)
+        if sources_of(head, spec.spec, day) != entry.sources:
+            raise Conflict("build_stale", "a day of the look-back was published meanwhile; build again", day=day)
+        mine = {**head.bundles.get(name, {}), day: entry}
+        return head.model_copy(update={"bundles": {**head.bundles, name: mine}})
+
+    await commit(engine, manifest.tenant, mutate, known=manifest)
+    return BundleBuild(
+        entities=len(bundles),
+        tokens=sum(bundle.tokens for bundle in bundles),
+        objects=len(written) + 1,
+        bytes=sum(written) + len(directory.stored),
+        reused_packs=len(packs) - len(written),
+        digest=sha256_hex(canonical_json([bundle.digest for bundle in bundles])),
+    )
+
+
+async def _bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> list[Bundle]:
+    """Every entity's bundle, ascending by entity."""
+    first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))
+    periods = periods_of(manifest, first_us, day_end_us(day))
+    blocks = [await reader.all_blocks(manifest.tenant, period.name, period.shards) for period in periods]
+    return await asyncio.to_thread(_compute, periods, blocks, Erasures.of(manifest), spec, day)
+
+
+def _compute(
+    periods: Sequence[Period],
+    blocks: Sequence[Mapping[str, Columns]],
+    erasures: Erasures,
+    spec: CompiledSpec,
+    day: str,
+) -> list[Bundle]:
+    evidence = Evidence()
+    made = []
+    for entity in sorted({name for period in blocks for name in period}):
+        parts = [
+            Part(held[entity].rows, live_mask(held[entity].rows, period, erasures, {}))
+            for period, held in zip(periods, blocks, strict=True)
+            if entity in held
+        ]
+        bundle = materialize(spec, entity, day, History(tuple(parts)), evidence)
+        if bundle is not None:
+            made.append(bundle)
+    return made
+
+
+async def _buckets_before(reader: Reader, manifest: Manifest, spec: str, day: str) -> list[Bucket]:
+    """The day's directory as committed: its packs are reused where their content is the same."""
+    entry = manifest.bundles.get(spec, {}).get(day)
+    if entry is None or entry.erasures != manifest.erasures:
+        return []
+    try:
+        frames = await asyncio.gather(
+            *(reader.cache.raw(entry.directory.key, byte_range=span.range) for span in entry.directory.sections)
+        )
+    except PlaneError:
+        return []  # derived state is disposable: what cannot be read is written again
+    return [decode_bucket(frame) for frame in frames]
+
+
+async def _put_packs(
+    engine: Engine,
+    tenant: str,
+    spec: str,
+    day: str,
+    packs: Iterable[BundlePack],
+    before: Sequence[Bucket],
+    count: int,
+) -> tuple[list[Bucket], list[int]]:
+    """The day's buckets, by number, and the sizes of the packs that had to be written."""
+    known = {bucket.digest: bucket.key for bucket in before if bucket.key}
+    buckets = [Bucket("", "", ())] * count
+    written: list[int] = []
+    gate = asyncio.Semaphore(PARALLEL_PUTS)
+
+    async def put(one: BundlePack) -> None:
+        encoded = one.pack
+        key = known.get(encoded.digest)
+        if key is None:
+            key = str(BundleKey(tenant, spec, day, built_id(encoded.digest, engine.nonce())))
+            async with gate:
+                await engine.store.put_new(key, encoded.stored)
+            written.append(len(encoded.stored))
+        entries = tuple(
+            BundleEntry(entry.key, entry.offset, entry.length, str(entry.meta[0]), int(entry.meta[1]))
+            for entry in encoded.entries
+        )
+        buckets[one.bucket] = Bucket(key, encoded.digest, entries)
+
+    await asyncio.gather(*(put(one) for one in packs))
+    return buckets, written
+
+
+def days_to_rebuild(manifest: Manifest, spec: Spec, changed: Iterable[str], rebuild_days: int) -> list[str]:
+    """Days whose bundles a change of some days makes stale, the newest `rebuild_days` of the built ones. Pure."""
+    built = sorted(manifest.days)
+    if not built:
+        return []
+    window = set(days_between(add_days(built[-1], 1 - rebuild_days), built[-1]))
+    affected = {add_days(day, n) for day in changed for n in range(spec.lookback_days)}
+    return sorted(window & affected & (set(manifest.bundles.get(spec.name, {})) | set(changed)))

@@ -1,0 +1,239 @@
+"""The plane: one object per process through which everything is written, built and read.
+
+`open(settings)` is how everyone gets one: it opens the store, refuses one whose creates are not exclusive,
+opens the embedder and the cache, and closes them again. No Dagster and no HTTP here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import context_plane
+from context_plane.bundle.spec import Spec, load_specs
+from context_plane.cache.disk import DiskCache
+from context_plane.cache.folders import Folders
+from context_plane.cache.tiers import Cache
+from context_plane.catalog.head import newest_version
+from context_plane.catalog.log import list_log
+from context_plane.catalog.tail import uncovered_days
+from context_plane.embed.open import MemoizedEmbedder, open_embedder
+from context_plane.engine import Engine
+from context_plane.errors import NotFound, PlaneError
+from context_plane.idempotency import key_hash, once
+from context_plane.ingest import Accepted, Ingest, last_wins
+from context_plane.layout.batch import Visible
+from context_plane.layout.keys import ControlKey
+from context_plane.materialize import BundleBuild, materialize_day
+from context_plane.model import Write, check_tenant, identity
+from context_plane.recall.bundles import Bundles
+from context_plane.recall.listing import Listing
+from context_plane.recall.search import Searcher
+from context_plane.recall.values import (
+    BundleAnswer,
+    EntitiesAnswer,
+    OnDemandRequest,
+    SearchAnswer,
+    SearchRequest,
+    SnapshotInfo,
+    TimelineAnswer,
+    TimelineRequest,
+)
+from context_plane.reindex import build_day
+from context_plane.retrieval.reader import Reader
+from context_plane.retrieval.snapshots import Snapshots
+from context_plane.settings import Settings, store_options_from_environment
+from context_plane.store import CountingStore, StoreOptions, open_store, probe
+
+FOLDERS_SHARE: Final = 4
+"""Unpacked shards take at most this fraction (1/n) of the disk budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Everything one process does with a store. Methods raise `context_plane.errors`."""
+
+    settings: Settings
+    engine: Engine
+    store: CountingStore
+    ingest: Ingest
+    cache: Cache
+    reader: Reader
+    snapshots: Snapshots
+    specs: Mapping[str, Spec]
+    searcher: Searcher
+    listing: Listing
+    bundles: Bundles
+
+    # --- write ----------------------------------------------------------------------------------
+
+    async def write(
+        self,
+        tenant: str,
+        writes: Sequence[Write],
+        *,
+        body_bytes: int,
+        visible: Visible = "now",
+        idempotency_key: str | None = None,
+        body_digest: str | None = None,
+    ) -> Accepted:
+        """Durable when it returns; with an idempotency key, written once in 24 hours."""
+        if idempotency_key is None or body_digest is None:
+            return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible)
+        hashed = key_hash(idempotency_key)
+        version = 0
+
+        async def append() -> int:
+            nonlocal version
+            accepted = await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed)
+            version = accepted.manifest_version
+            return accepted.batch
+
+        batch = await once(self.engine, tenant, hashed, body_digest, append)
+        unique = last_wins(writes)
+        days = tuple(sorted({identity(write)[1] for write in unique}))
+        return Accepted(len(unique), len(writes) - len(unique), batch, days, version)
+
+    # --- build ----------------------------------------------------------------------------------
+
+    async def build(self, tenant: str, days: Sequence[str], *, specs: Sequence[str] | None = None) -> None:
+        """Build days and then their bundles in this process: what the assets do, without Dagster."""
+        for day in days:
+            await build_day(self.engine, tenant, day)
+        for name in self.specs if specs is None else specs:
+            for day in days:
+                await self.materialize(tenant, name, day)
+        self.snapshots.forget(tenant)
+
+    async def materialize(self, tenant: str, spec: str, day: str) -> BundleBuild:
+        """Build and commit one day's bundles of one spec."""
+        return await materialize_day(self.engine, self.reader, tenant, await self.bundles.compiled(spec), day)
+
+    # --- read -----------------------------------------------------------------------------------
+
+    async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
+        try:
+            return await self.searcher.search(tenant, request)
+        except NotFound as error:
+            if error.code != "object_not_found" or request.snapshot is not None:
+                raise
+        self.snapshots.forget(tenant)  # a collector was faster than an old cut: read the newest once more
+        return await self.searcher.search(tenant, request)
+
+    async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
+        return await self.listing.timeline(tenant, request)
+
+    async def entities(
+        self, tenant: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, snapshot: str | None = None
+    ) -> EntitiesAnswer:
+        return await self.listing.entities(tenant, prefix=prefix, limit=limit, cursor=cursor, snapshot=snapshot)
+
+    async def bundle(
+        self, tenant: str, entity: str, *, spec: str, as_of: str | None = None, snapshot: str | None = None
+    ) -> BundleAnswer:
+        return await self.bundles.bundle(tenant, entity, spec=spec, as_of=as_of, snapshot=snapshot)
+
+    def bundle_batch(
+        self,
+        tenant: str,
+        entities: Sequence[str] | None,
+        *,
+        spec: str,
+        as_of: str | None = None,
+        snapshot: str | None = None,
+    ) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
+        return self.bundles.batch(tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot)
+
+    async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
+        return await self.bundles.on_demand(tenant, request)
+
+    async def snapshot_info(self, tenant: str) -> SnapshotInfo:
+        """The newest cut: what it covers and what waits."""
+        cut = await self.snapshots.current(tenant, "strong")
+        manifest, tail = cut.manifest, cut.tail
+        dirty = sorted({day for batch in tail.batches for day in uncovered_days(manifest, batch)})
+        months = [entry.shards.last_ts_us for entry in manifest.months.values()]
+        newest = [entry.shards.last_ts_us for entry in manifest.days.values() if entry.shards] + months
+        newest += [item.write.event.ts_us for item in tail.writes if hasattr(item.write, "event")]
+        oldest_us = min((batch.header.created_us for batch in tail.batches), default=None)
+        days = {*manifest.days, *(day for entry in manifest.months.values() for day in entry.covered)}
+        return SnapshotInfo(
+            snapshot=cut.id,
+            max_event_us=max(newest, default=None),
+            days=tuple(sorted(days)),
+            dirty_days=tuple(dirty),
+            pending_log_objects=len(tail.batches),
+            pending_events=sum(batch.header.writes for batch in tail.batches),
+            index_lag_s=0.0 if oldest_us is None else max(0.0, (self.engine.now_us() - oldest_us) / 1e6),
+            model=manifest.model.name if manifest.model else None,
+            bundles={name: max(built) for name, built in manifest.bundles.items() if built},
+        )
+
+    async def tenant_exists(self, tenant: str) -> bool:
+        """Whether the tenant was created, or has anything in its log or manifest."""
+        check_tenant(tenant)
+        settings = str(ControlKey(None, f"tenants/{tenant}.json"))
+        try:
+            await self.engine.store.get(settings)
+        except NotFound:
+            version, log = await asyncio.gather(
+                newest_version(self.engine.store, tenant), list_log(self.engine.store, tenant, after=0)
+            )
+            return version > 0 or bool(log)
+        return True
+
+
+@asynccontextmanager
+async def open(
+    settings: Settings | None = None, *, options: StoreOptions | None = None, probe_store: bool = True
+) -> AsyncIterator[Plane]:
+    """A plane over the settings' store. Raises `Unavailable(store_not_exclusive)` from the probe."""
+    settings = settings or Settings()
+    embedder = open_embedder(settings.embedder)
+    store = CountingStore(open_store(settings.store_url, options=options or store_options_from_environment()))
+    plane = assemble(settings, store, embedder)
+    try:
+        if probe_store:
+            await probe(store, nonce=plane.engine.nonce())
+        yield plane
+    finally:
+        await plane.ingest.aclose()
+        await embedder.aclose()
+        await store.aclose()
+
+
+def assemble(
+    settings: Settings, store: CountingStore, embedder: MemoizedEmbedder, engine: Engine | None = None
+) -> Plane:
+    """A plane from opened parts."""
+    engine = engine or Engine(store, embedder)
+    folder = settings.cache_folder
+    disk = DiskCache(folder / "objects", settings.cache_disk_bytes) if settings.cache_disk_bytes else None
+    cache = Cache(store, settings.cache_memory_bytes, disk)
+    reader = Reader(cache)
+    snapshots = Snapshots(engine)
+    specs = load_specs(settings.specs_dir or shipped_specs())
+    listing = Listing(engine, snapshots, reader)
+    folders = Folders(folder / "unpacked", settings.cache_disk_bytes // FOLDERS_SHARE)
+    return Plane(
+        settings=settings,
+        engine=engine,
+        store=store,
+        ingest=Ingest(engine),
+        cache=cache,
+        reader=reader,
+        snapshots=snapshots,
+        specs=specs,
+        searcher=Searcher(engine, store, snapshots, reader, folders),
+        listing=listing,
+        bundles=Bundles(engine, snapshots, reader, listing, specs),
+    )
+
+
+def shipped_specs() -> Path:
+    """The specs that come with the product, beside the package."""
+    return Path(context_plane.__file__).resolve().parent.parent / "specs"

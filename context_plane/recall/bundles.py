@@ -1,0 +1,234 @@
+"""Reading bundles: one, many, and on demand for a query.
+
+A built bundle is three steps from cold: manifest, bucket of the day's directory, block. It does not contain
+the tail; the on-demand form does, and is made by the same pure function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from cachetools import LRUCache
+
+from context_plane.bundle.compiled import CompiledSpec
+from context_plane.bundle.history import History, Part
+from context_plane.bundle.materialize import ContextQuery, materialize_query
+from context_plane.bundle.pack import bucket_of
+from context_plane.bundle.spec import Spec
+from context_plane.cache.tiers import track_lookups
+from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket
+from context_plane.catalog.manifest import BundleDay
+from context_plane.catalog.tail import uncovered_days
+from context_plane.engine import Engine
+from context_plane.errors import NotFound, PlaneError
+from context_plane.layout.pack import decode_block
+from context_plane.materialize import compiled, sources_of
+from context_plane.model import add_days, day_end_us, day_of, day_start_us
+from context_plane.recall.listing import Listing
+from context_plane.recall.tail_view import TailView
+from context_plane.recall.values import BundleAnswer, Freshness, OnDemandRequest
+from context_plane.retrieval.evidence import Evidence
+from context_plane.retrieval.reader import Reader
+from context_plane.retrieval.snapshots import Snapshot, Snapshots
+from context_plane.store.base import ByteRange
+
+BATCH_AHEAD: Final = 8
+"""Packs fetched ahead of the one being streamed."""
+
+
+class Bundles:
+    """The bundle journeys of one process."""
+
+    def __init__(
+        self, engine: Engine, snapshots: Snapshots, reader: Reader, listing: Listing, specs: Mapping[str, Spec]
+    ) -> None:
+        self._engine = engine
+        self._snapshots = snapshots
+        self._reader = reader
+        self._listing = listing
+        self._specs = specs
+        self._compiled: dict[str, CompiledSpec] = {}
+        self._fresh: LRUCache[tuple[str, str, str, str], Freshness] = LRUCache(4096)
+
+    def spec(self, name: str) -> Spec:
+        """Raises `NotFound(spec_not_found)`."""
+        try:
+            return self._specs[name]
+        except KeyError:
+            known = ", ".join(sorted(self._specs)) or "none"
+            raise NotFound("spec_not_found", f"no such spec; known: {known}", spec=name[:80]) from None
+
+    async def compiled(self, name: str) -> CompiledSpec:
+        if name not in self._compiled:
+            self._compiled[name] = await compiled(self._engine, self.spec(name))
+        return self._compiled[name]
+
+    async def bundle(
+        self, tenant: str, entity: str, *, spec: str, as_of: str | None, snapshot: str | None
+    ) -> BundleAnswer:
+        """Raises `NotFound(entity_not_found | bundle_not_built | spec_not_found)`."""
+        self.spec(spec)
+        lookups = track_lookups()
+        cut = await self._cut(tenant, snapshot)
+        day, entry = self._day(cut, spec, as_of)
+        found = await self._find(cut, entry, entity)
+        if found is None:
+            raise await self._absent(cut, entity, day)
+        bucket, place = found
+        body = await self._body(bucket, place)
+        return self._answer(cut, spec, day, entry, place, body, lookups.temperature)
+
+    async def batch(
+        self, tenant: str, entities: Sequence[str] | None, *, spec: str, as_of: str | None, snapshot: str | None
+    ) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
+        """One item per entity, in the order asked, or in key order for every entity (None)."""
+        self.spec(spec)
+        lookups = track_lookups()
+        cut = await self._cut(tenant, snapshot)
+        day, entry = self._day(cut, spec, as_of)
+        count = len(entry.directory.sections)
+        wanted = range(count) if entities is None else sorted({bucket_of(name, count) for name in entities})
+        gate = asyncio.Semaphore(BATCH_AHEAD)
+
+        async def load(number: int) -> tuple[int, dict[str, tuple[BundleEntry, bytes]]]:
+            async with gate:
+                return number, await self._pack(await self._bucket(entry, number))
+
+        held = dict(await asyncio.gather(*(load(number) for number in wanted)))
+        names = heapq.merge(*(sorted(pack) for pack in held.values())) if entities is None else entities
+        for name in names:
+            found = held[bucket_of(name, count)].get(name)
+            if found is None or cut.erasures.hides_built(name, entry.erasures):
+                if entities is not None:
+                    yield name, await self._absent(cut, name, day)
+                continue
+            yield self._answer(cut, spec, day, entry, found[0], found[1], lookups.temperature)
+
+    async def on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
+        """The bundle of a query over built rows and tail. Raises `NotFound(entity_not_found)`."""
+        lookups = track_lookups()
+        spec = await self.compiled(request.spec)
+        if request.snapshot is not None:
+            cut = await self._snapshots.pinned(tenant, request.snapshot)
+        else:
+            cut = await self._snapshots.current(tenant, "strong")
+        view = self._snapshots.derived(cut, TailView.of)
+        as_of = _newest_day(cut) if request.until_us is None else day_of(request.until_us - 1)
+        first_us = day_start_us(add_days(as_of, 1 - spec.spec.lookback_days))
+        since_us = first_us if request.since_us is None else min(first_us, request.since_us)
+        found = await self._listing.entity_parts(view, request.entity, since_us, day_end_us(as_of))
+        history = History(tuple(Part(part.rows, part.live) for part in found.parts))
+        vector = request.vector
+        if vector is None and request.text:
+            vector = await self._engine.embedder.embed_query(request.text)
+        query = ContextQuery(
+            text=request.text,
+            vector=vector,
+            where=request.where,
+            since_us=request.since_us,
+            until_us=request.until_us,
+            budget_tokens=request.budget_tokens,
+        )
+        made = await asyncio.to_thread(materialize_query, spec, request.entity, as_of, history, Evidence(), query)
+        if made is None:
+            raise NotFound("entity_not_found", "the entity has no events in the look-back", entity=request.entity)
+        return BundleAnswer(
+            entity=request.entity,
+            spec=request.spec,
+            as_of=made.as_of,
+            json_bytes=made.body,
+            digest=made.digest,
+            freshness="fresh",
+            snapshot=cut.id,
+            cache=lookups.temperature,
+        )
+
+    # --- leaves ---------------------------------------------------------------------------------
+
+    async def _cut(self, tenant: str, snapshot: str | None) -> Snapshot:
+        if snapshot is not None:
+            return await self._snapshots.pinned(tenant, snapshot)
+        return await self._snapshots.current(tenant, "eventual")
+
+    def _day(self, cut: Snapshot, spec: str, as_of: str | None) -> tuple[str, BundleDay]:
+        days = cut.manifest.bundles.get(spec, {})
+        day = max(days, default=None) if as_of is None else as_of
+        if as_of is not None:
+            day_start_us(as_of)
+        if day is None or day not in days:
+            newest = max(days, default="none")
+            detail = "no bundles of that day; build it, or ask on demand"
+            raise NotFound("bundle_not_built", detail, spec=spec, as_of=as_of, newest=newest)
+        return day, days[day]
+
+    async def _find(self, cut: Snapshot, entry: BundleDay, entity: str) -> tuple[Bucket, BundleEntry] | None:
+        if cut.erasures.hides_built(entity, entry.erasures):
+            return None
+        bucket = await self._bucket(entry, bucket_of(entity, len(entry.directory.sections)))
+        place = bucket.find(entity)
+        return None if place is None else (bucket, place)
+
+    async def _bucket(self, entry: BundleDay, number: int) -> Bucket:
+        span = entry.directory.sections[number].range
+        return await self._reader.cache.value(entry.directory.key, decode_bucket, byte_range=span, form="bucket")
+
+    async def _body(self, bucket: Bucket, place: BundleEntry) -> bytes:
+        span = ByteRange(place.offset, place.length)
+        return await self._reader.cache.value(bucket.key, decode_block, byte_range=span, form="bundle")
+
+    async def _pack(self, bucket: Bucket) -> dict[str, tuple[BundleEntry, bytes]]:
+        if not bucket.entries:
+            return {}
+
+        def decode(stored: bytes) -> dict[str, tuple[BundleEntry, bytes]]:
+            return {
+                entry.entity: (entry, decode_block(stored[entry.offset : entry.offset + entry.length]))
+                for entry in bucket.entries
+            }
+
+        return await self._reader.cache.value(bucket.key, decode, form="bundles")
+
+    async def _absent(self, cut: Snapshot, entity: str, day: str) -> NotFound:
+        view = self._snapshots.derived(cut, TailView.of)
+        if entity in view.latest:
+            detail = "the entity's events wait to be built; build the days, or ask on demand"
+            return NotFound("bundle_not_built", detail, entity=entity, as_of=day)
+        return NotFound("entity_not_found", "the entity has no bundle on that day", entity=entity, as_of=day)
+
+    def _answer(
+        self, cut: Snapshot, spec: str, day: str, entry: BundleDay, place: BundleEntry, body: bytes, cache: str
+    ) -> BundleAnswer:
+        return BundleAnswer(
+            entity=place.entity,
+            spec=spec,
+            as_of=day,
+            json_bytes=body,
+            digest=place.digest,
+            freshness=self._freshness(cut, spec, day, entry),
+            snapshot=cut.id,
+            cache=cache,  # type: ignore[arg-type]  # a Temperature
+        )
+
+    def _freshness(self, cut: Snapshot, spec: str, day: str, entry: BundleDay) -> Freshness:
+        """`stale`: a day of the look-back was published since; `building`: some of its writes wait to be."""
+        key = (cut.tenant, cut.id, spec, day)
+        held = self._fresh.get(key)
+        if held is None:
+            first = add_days(day, 1 - self.spec(spec).lookback_days)
+            dirty = {d for batch in cut.tail.batches for d in uncovered_days(cut.manifest, batch)}
+            if sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
+                held = "stale"
+            else:
+                held = "building" if any(first <= d <= day for d in dirty) else "fresh"
+            self._fresh[key] = held
+        return held
+
+
+def _newest_day(cut: Snapshot) -> str:
+    """The last day with anything known, built or not: where an on-demand bundle stands. Not the clock's."""
+    days = [*cut.manifest.days, *(day for month in cut.manifest.months.values() for day in month.covered)]
+    days += cut.tail.days()
+    return max(days, default="1970-01-01")

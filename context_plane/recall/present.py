@@ -1,0 +1,112 @@
+"""From ranked positions to answers: texts, attributes, snippets and citations of found events.
+
+A part without texts (a shard's columns) sends each hit to its entity's block: one more round of reads,
+for the hits alone. A hit from the tail cites its log object and line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from context_plane.catalog.days import load_day
+from context_plane.engine import Engine
+from context_plane.errors import Corrupt
+from context_plane.index.rows import Rows
+from context_plane.model import Vector, day_of
+from context_plane.recall.assemble import Assembled
+from context_plane.recall.periods import Period
+from context_plane.recall.tail_view import TailView
+from context_plane.recall.values import Citation, FoundEvent
+from context_plane.retrieval.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An event of an assembled part, and the row that represents it (None: the event as a whole)."""
+
+    part: int
+    event: int
+    row: int | None = None
+
+
+class Presenter:
+    """Turns places into `FoundEvent`s, reading blocks where texts are missing."""
+
+    def __init__(self, engine: Engine, reader: Reader) -> None:
+        self._engine = engine
+        self._reader = reader
+
+    async def events(
+        self, view: TailView, found: Assembled, places: Sequence[Place], *, vector: bool = False
+    ) -> list[FoundEvent]:
+        """One per place, in order, scores left at their defaults."""
+        return list(await asyncio.gather(*(self._one(view, found, place, vector) for place in places)))
+
+    async def _one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
+        rows = found.parts[place.part].rows
+        period = found.sources[place.part].period
+        chars = None
+        if place.row is not None:
+            chars = (int(rows.row_start[place.row]), int(rows.row_stop[place.row]))
+        event = place.event
+        if rows.texts is None:
+            assert period is not None
+            rows, event = await self._in_block(view, period, rows, event)
+        entity = rows.entities[rows.event_entity[event]]
+        ts_us = int(rows.event_ts_us[event])
+        if period is None:
+            segment, line = view.place(entity, ts_us, rows.ids[event])
+        else:
+            segment, line = await self._segment(view, period, rows, entity, ts_us), int(rows.event_line[event])
+        assert rows.texts is not None
+        return FoundEvent(
+            entity=entity,
+            id=rows.ids[event],
+            ts_us=ts_us,
+            source=rows.sources[rows.event_source[event]],
+            kind=rows.kinds[rows.event_kind[event]],
+            thread=rows.threads[event],
+            text=rows.texts[event],
+            attrs=rows.attrs[event],
+            citation=Citation(segment, line, chars, rows.event_digest[event].tobytes().hex()),
+            vector=_vector(rows, event, chars) if vector else None,
+        )
+
+    async def _in_block(self, view: TailView, period: Period, rows: Rows, event: int) -> tuple[Rows, int]:
+        entity = rows.entities[rows.event_entity[event]]
+        block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
+        if block is None:
+            raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
+        first = int(np.searchsorted(rows.event_entity, rows.event_entity[event]))
+        return block.rows, event - first
+
+    async def _segment(self, view: TailView, period: Period, rows: Rows, entity: str, ts_us: int) -> str:
+        """The segment's key: attached to a day's block, looked up in the month's list for a rollup."""
+        if not period.is_month:
+            return rows.segments[0]
+        manifest = view.snapshot.manifest
+        day = day_of(ts_us)
+        entry = await load_day(self._engine.store, manifest, day)
+        if entry is None or entry.segments is None:
+            raise Corrupt("corrupt_object", "a month's list lacks a day of its rollup", day=day)
+        for segment in await self._reader.segment_lines(entry.segments):
+            if segment.entity == entity:
+                return segment.key(manifest.tenant, day)
+        raise Corrupt("corrupt_object", "a day's segment list lacks an entity of its shard", day=day)
+
+
+def _vector(rows: Rows, event: int, chars: tuple[int, int] | None) -> Vector | None:
+    """float32 [D] of the representing row, from fixed point; None where it has none."""
+    if not rows.dim:
+        return None
+    for row in np.flatnonzero(rows.row_event == event):
+        if chars is None or int(rows.row_start[row]) == chars[0]:
+            if rows.scales[row] == 0:
+                return None
+            vector: Vector = rows.vectors[row].astype(np.float32) * rows.scales[row]
+            return vector
+    return None
