@@ -71,8 +71,8 @@ def made_query(seed: int) -> RankQuery:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_ranking_equals_brute_force(seed: int) -> None:
-    """Fails when `where` filters after the legs are ranked, when it narrows the statistics, when `until` is
-    inclusive, when a missing vector scores zero, and when an event's rows count as several hits."""
+    """Fails when `where` does not reach a leg, when it narrows the statistics, when a row without a vector
+    scores zero, when an event's score is the sum of its rows', and when vectors are kept in 8 bits."""
     events = made_events(seed, 150)
     query, where = made_query(seed), WHERES[seed % len(WHERES)]
     if where is not None:
@@ -151,14 +151,23 @@ def test_splitting_events_over_parts_changes_no_bit(mode: Mode) -> None:
 
 
 def test_ties_break_by_time_then_entity_then_id() -> None:
+    """Fails when ties keep the order of parts."""
     made = [
         Event(entity, FIRST_DAY + ts, event_id, "s", "ticket", text="export fails")
         for entity, ts, event_id in [("b", 5, "x"), ("a", 5, "z"), ("a", 5, "y"), ("c", 9, "w"), ("a", 1, "v")]
     ]
     query = RankQuery(terms=(("export", 1),), fusion=Fusion("text"), limit=4)
-    for count in (1, 3):
-        parts = split(made, count)
+    for parts in (split(made, 1), split(made, 3), split(made, 3)[::-1]):
         assert ids(parts, rank(parts, query)) == ["w", "y", "z", "x"]
+
+
+def test_the_window_holds_its_start_and_not_its_end() -> None:
+    """Fails when `until` is inclusive or `since` exclusive."""
+    made = [Event("a", FIRST_DAY + ts, f"t{ts}", "s", "ticket", text="export fails") for ts in range(5)]
+    parts = split(made, 1)
+    query = RankQuery(terms=(("export", 1),), since_us=FIRST_DAY + 1, until_us=FIRST_DAY + 3)
+    assert ids(parts, rank(parts, query)) == ["t2", "t1"]
+    assert scope_statistics(parts, query).rows == 2
 
 
 def test_masked_events_weigh_nothing() -> None:
