@@ -1,0 +1,78 @@
+"""`python -m benchmarks SCENARIO [--quick] [--seed N] [--json FILE]`, `python -m benchmarks --list`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, cast
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.scenario import Row, Scenario, Skipped, result_of
+
+SCENARIOS: Final = {"quality": "benchmarks.quality"}
+"""Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 wrong arguments or the scenario's data is missing."""
+    options = _options(arguments)
+    if options.list:
+        for name in SCENARIOS:
+            print(f"{name:12} {_scenario(name).SUMMARY}")
+        return 0
+    try:
+        rows = _scenario(options.scenario).run(quick=options.quick, seed=options.seed)
+    except Skipped as reason:
+        print(f"{options.scenario}: {reason}", file=sys.stderr)
+        return 2
+    encoded = orjson.dumps(
+        result_of(options.scenario, options.seed, rows), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    )
+    if options.json == "-":
+        sys.stdout.write(encoded.decode())
+        return 0
+    if options.json:
+        Path(options.json).write_bytes(encoded)
+    _show(options.scenario, rows)
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("scenario", nargs="?", choices=sorted(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("--list", action="store_true", help="name the scenarios")
+    parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--json", metavar="FILE", help="write the result there; - for standard output alone")
+    options = parser.parse_args(arguments)
+    if not options.list and options.scenario is None:
+        parser.error("name a scenario, or --list")
+    return options
+
+
+def _scenario(name: str) -> Scenario:
+    return cast(Scenario, import_module(SCENARIOS[name]))
+
+
+def _show(title: str, rows: Sequence[Row]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(_cell(row.get(key)) for key in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
