@@ -18,7 +18,7 @@ from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, encode_segments
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest, SegmentListRef
-from context_plane.catalog.tail import Batch, dirty_days, read_headers, read_writes
+from context_plane.catalog.tail import Batch, check_whole, dirty_days, read_headers, read_writes
 from context_plane.engine import Engine
 from context_plane.layout import segment as segments
 from context_plane.layout.keys import ListKey, SegmentKey, built_id, entity_part
@@ -49,7 +49,9 @@ class Pending:
 async def load_pending(engine: Engine, tenant: str, *, manifest: Manifest | None = None) -> Pending:
     manifest = manifest or await load_head(engine.store, tenant)
     objects = await list_log(engine.store, tenant, after=manifest.log_floor)
-    return Pending(manifest, tuple(await read_headers(engine.store, tenant, objects)))
+    batches = await read_headers(engine.store, tenant, objects)
+    check_whole(batches)
+    return Pending(manifest, tuple(batches))
 
 
 def apply_writes(events: Iterable[Event], writes: Iterable[Write]) -> list[Event]:
@@ -76,7 +78,8 @@ async def fold_day(engine: Engine, tenant: str, day: str, *, pending: Pending | 
     writes = await _writes_of(engine.store, tenant, day, pending, erasures)
     folded = await _fold_entities(engine, tenant, day, kept, writes)
     entries = sorted(folded.entries.values(), key=lambda e: e.entity)
-    segment_list, list_bytes = await _put_list(engine, tenant, day, entries, entry.segments if entry else None)
+    reusable = entry.segments if entry is not None and entries == built else None
+    segment_list, list_bytes = await _put_list(engine, tenant, day, entries, reusable)
     stage = SegmentsStage(
         tenant=tenant,
         day=day,
@@ -159,13 +162,13 @@ async def _fold_entities(
 
 
 async def _put_list(
-    engine: Engine, tenant: str, day: str, entries: Sequence[SegmentEntry], before: SegmentListRef | None
+    engine: Engine, tenant: str, day: str, entries: Sequence[SegmentEntry], reusable: SegmentListRef | None
 ) -> tuple[SegmentListRef | None, int]:
-    if not entries:
-        return None, 0
+    """`reusable`: the committed list when it names these very objects. An equal digest is not enough: an
+    entity erased and written again the same has equal content in another object, and the old one goes."""
+    if not entries or reusable is not None:
+        return reusable, 0
     stored, digest = encode_segments(entries)
-    if before is not None and before.digest == digest:
-        return before, 0
     key = str(ListKey(tenant, day, built_id(digest, engine.nonce())))
     await engine.store.put_new(key, stored)
     ref = SegmentListRef(

@@ -8,7 +8,7 @@ bodies are decoded for batches visible to searches. A write of batch n on day D 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +92,14 @@ async def read_headers(
     return list(await asyncio.gather(*(one(item) for item in objects)))
 
 
+def check_dense(listed: Sequence[LogObject], floor: int, log_number: int | None) -> None:
+    """Numbers are dense, so a gap is a collected batch: the snapshot is over, and a part of it is no answer."""
+    last = log_number if log_number is not None else (listed[-1].number if listed else floor)
+    if len(listed) != max(0, last - floor):
+        detail = "log batches of the snapshot were collected; ask for the current snapshot"
+        raise NotFound("snapshot_expired", detail, log=last)
+
+
 def check_whole(batches: Iterable[Batch]) -> None:
     """Only batches below the floor of every manifest that still counts are redacted: the reader's has ended."""
     for batch in batches:
@@ -150,13 +158,15 @@ async def load_tail(
 
     `objects`: a listing already made (concurrently with reading the manifest, for instance). One that ends
     before what the manifest has built is made again: it would show a batch on some of its days only.
-    Raises `NotFound(snapshot_erased)` when an erasure ended `manifest` meanwhile.
+    Raises `NotFound`: `snapshot_erased` when an erasure ended `manifest` meanwhile, `snapshot_expired` when
+    batches of a pinned snapshot were collected.
     """
     tenant = manifest.tenant
     if objects is not None and manifest.covered_max() > (objects[-1].number if objects else 0):
         objects = None
     listed = await list_log(store, tenant, after=manifest.log_floor) if objects is None else objects
     wanted = [o for o in listed if o.number > manifest.log_floor and (log_number is None or o.number <= log_number)]
+    check_dense(wanted, manifest.log_floor, log_number)
     batches = await read_headers(store, tenant, wanted, batch_cache)
     check_whole(batches)
     pending = [batch for batch in batches if uncovered_days(manifest, batch)]

@@ -56,6 +56,11 @@ class BatchHeader:
     raw_bytes: int
     requests: tuple[str, ...] = ()
 
+    @property
+    def redacted(self) -> bool:
+        """Emptied by an erasure; no append writes an empty batch."""
+        return self.writes == 0
+
 
 def encode(
     writes: Sequence[Write], *, writer: str, created_us: int, visible: Visible, requests: Sequence[str] = ()
@@ -82,10 +87,30 @@ def encode(
     return compress(canonical_json(header) + b"\n") + body
 
 
+def redact(header: BatchHeader) -> bytes:
+    """An empty batch under the same writer: what an erasure leaves of a built one, so its number stays taken
+    and a lost response or a retried request is still recognized."""
+    body = compress(b"")
+    fields = {
+        "format": FORMAT,
+        "writer": header.writer,
+        "created_us": header.created_us,
+        "visible": header.visible,
+        "days": {},
+        "writes": 0,
+        "body_bytes": len(body),
+        "raw_bytes": 0,
+        "requests": list(header.requests),
+    }
+    return compress(canonical_json(fields) + b"\n") + body
+
+
 def decode_header(data: bytes) -> tuple[BatchHeader, int]:
     """Header from the object's first bytes, and the offset of the body. Raises `Corrupt`."""
     worker = zstandard.ZstdDecompressor().decompressobj()
     try:
+        if not 0 <= zstandard.frame_content_size(data) <= HEADER_BYTES_MAX:
+            raise Corrupt("corrupt_object", "a log header declares more than its limit", limit=HEADER_BYTES_MAX)
         raw = worker.decompress(data)
         if not worker.eof or len(raw) > HEADER_BYTES_MAX:
             raise Corrupt("corrupt_object", "a log header is truncated or over its limit", bytes=len(raw))

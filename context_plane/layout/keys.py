@@ -272,3 +272,7 @@ def log_prefix(tenant: str) -> str:
 
 def manifests_prefix(tenant: str) -> str:
     return f"tenants/{tenant}/manifests/"
+
+
+def tenant_prefix(tenant: str) -> str:
+    return f"tenants/{tenant}/"
