@@ -132,7 +132,7 @@ def _compute(
     made = []
     for entity in sorted({name for period in blocks for name in period}):
         parts = [
-            Part(held[entity].rows, live_mask(held[entity].rows, period, erasures, {}))
+            Part(held[entity].rows, live_mask(held[entity], period, erasures, {}))
             for period, held in zip(periods, blocks, strict=True)
             if entity in held
         ]

@@ -74,7 +74,7 @@ class Assembler:
         parts, sources = [], []
         for period, columns in found:
             for one in columns:
-                parts.append(Part(one, live_mask(one.rows, period, snapshot.erasures, view.rewritten)))
+                parts.append(Part(one, live_mask(one, period, snapshot.erasures, view.rewritten)))
                 sources.append(Source(period))
         for one in await tail_work:
             parts.append(Part(one))

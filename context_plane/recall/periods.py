@@ -6,18 +6,13 @@ a month that were opened again, and identities that the tail rewrites or deletes
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest, Shards
-from context_plane.index.rows import Rows
-from context_plane.model import day_end_us, day_start_us
-from context_plane.retrieval.columns import Mask
-from context_plane.retrieval.scope import both
+from context_plane.retrieval import scope
+from context_plane.retrieval.columns import Columns, Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +38,16 @@ def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -
     return sorted((p for p in found if _overlaps(p.shards, since_us, until_us)), key=lambda p: p.name)
 
 
-def days_of(period: Period) -> list[str]:
-    """The days a missing period leaves out: the day itself, or the month's name as `YYYY-MM`."""
-    return [period.name]
-
-
 def live_mask(
-    rows: Rows,
-    period: Period,
-    erasures: Erasures,
-    rewritten: Mapping[str, Mapping[str, Collection[str]]],
+    columns: Columns, period: Period, erasures: Erasures, rewritten: Mapping[str, Collection[tuple[str, str]]]
 ) -> Mask | None:
-    """bool[E], False for hidden events; None when none is. `rewritten`: entity -> day -> ids in the tail."""
-    mask: Mask | None = None
+    """bool[E], False for hidden events; None when none is. `rewritten`: entity -> (day, id)s in the tail."""
+    erased: list[str] = []
     if period.erasures < erasures.newest:
-        hidden = np.fromiter(
-            (erasures.hides_built(name, period.erasures) for name in rows.entities), np.bool_, len(rows.entities)
-        )
-        if hidden.any():
-            mask = ~hidden[rows.event_entity]
-    for day in period.masked:
-        outside = (rows.event_ts_us < day_start_us(day)) | (rows.event_ts_us >= day_end_us(day))
-        mask = both(mask, outside)
-    touched = [name for name in rewritten if _holds(rows.entities, name)]
-    if touched:
-        mask = np.ones(rows.event_count, np.bool_) if mask is None else mask
-        for name in touched:
-            _hide(rows, name, rewritten[name], mask)
-    return mask
-
-
-def _hide(rows: Rows, entity: str, by_day: Mapping[str, Collection[str]], mask: Mask) -> None:
-    code = bisect.bisect_left(rows.entities, entity)
-    start, stop = np.searchsorted(rows.event_entity, [code, code + 1])
-    for day, ids in by_day.items():
-        first, last = day_start_us(day), day_end_us(day)
-        for event in range(int(start), int(stop)):
-            if rows.ids[event] in ids and first <= rows.event_ts_us[event] < last:
-                mask[event] = False
-
-
-def _holds(names: tuple[str, ...], name: str) -> bool:
-    at = bisect.bisect_left(names, name)
-    return at < len(names) and names[at] == name
+        erased = [name for name in columns.rows.entities if erasures.hides_built(name, period.erasures)]
+    if not erased and not period.masked and not rewritten:
+        return None
+    return scope.live_mask(columns, identities=rewritten, entities=erased, days=period.masked)
 
 
 def _overlaps(shards: Shards, since_us: int | None, until_us: int | None) -> bool:

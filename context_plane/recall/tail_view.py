@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from cachetools import LRUCache
@@ -25,8 +26,10 @@ from context_plane.model import Event, Put, day_of, identity, sha256_hex, text_d
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.snapshots import Snapshot
 
-LOG_FIRST_LINE = 2
+LOG_FIRST_LINE: Final = 2
 """Line 1 of a log object is its header."""
+VECTORS_KEPT: Final = 65_536
+"""Of tail texts, by digest: a full tail of ordinary events, 64 MiB at 256 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class TailView:
 
     snapshot: Snapshot
     latest: Mapping[str, Mapping[str, Mapping[str, TailWrite]]]
+    rewritten: Mapping[str, Collection[tuple[str, str]]]
+    """entity -> (day, id)s whose built rows are hidden."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> TailView:
@@ -43,12 +48,11 @@ class TailView:
             entity, day, event_id = identity(item.write)
             if not snapshot.erasures.hides_log(entity, item.number):
                 latest.setdefault(entity, {}).setdefault(day, {})[event_id] = item
-        return cls(snapshot, latest)
-
-    @property
-    def rewritten(self) -> Mapping[str, Mapping[str, Collection[str]]]:
-        """entity -> day -> ids whose built rows are hidden."""
-        return self.latest
+        rewritten = {
+            entity: {(day, event_id) for day, ids in by_day.items() for event_id in ids}
+            for entity, by_day in latest.items()
+        }
+        return cls(snapshot, latest, rewritten)
 
     def puts(self, entity: str, day: str) -> list[Event]:
         """Live events of the tail, ascending by (ts, id)."""
@@ -72,7 +76,7 @@ class TailRows:
     def __init__(self, embedder: Embedder, cache: Cache) -> None:
         self._embedder = embedder
         self._cache = cache
-        self._vectors: LRUCache[bytes, F32] = LRUCache(65_536)
+        self._vectors: LRUCache[bytes, F32] = LRUCache(VECTORS_KEPT)
 
     async def of_entities(self, view: TailView, entities: Collection[str]) -> list[Columns]:
         """One part per entity and day that the tail touches with a put."""
@@ -111,7 +115,7 @@ class TailRows:
     async def _row_vectors(self, events: list[Event]) -> F32:
         texts = blocks.rows_to_embed(events)
         missing = list({text_digest(text): text for text in texts if text_digest(text) not in self._vectors}.items())
-        fresh = dict(self._vectors)
+        fresh = {digest: self._vectors[digest] for text in texts if (digest := text_digest(text)) in self._vectors}
         if missing:
             made = await self._embedder.embed_documents([text for _, text in missing])
             for (digest, _), vector in zip(missing, made, strict=True):

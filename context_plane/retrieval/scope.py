@@ -8,7 +8,8 @@ A mask that would be all true is None: most parts are wholly in scope, and then 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import bisect
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -98,20 +99,24 @@ def live_mask(
     live = np.ones(rows.event_count, np.bool_)
     for day in days:
         live &= ~columns.window(day_start_us(day), day_end_us(day))
-    for code, entity in enumerate(rows.entities):
-        gone = entity in entities
-        named = (identities or {}).get(entity, ())
-        if not gone and not named:
-            continue
-        events = np.flatnonzero(rows.event_entity == code)
-        if gone:
-            live[events] = False
-            continue
-        live[_named(rows, events, named)] = False
+    for entity in entities:
+        live[_events_of(rows, entity)] = False
+    for entity, named in (identities or {}).items():
+        chosen = _events_of(rows, entity)
+        if chosen.stop > chosen.start:
+            live[_named(rows, range(chosen.start, chosen.stop), named)] = False
     return None if live.all() else live
 
 
-def _named(rows: Rows, events: Sequence[int] | np.ndarray, named: Collection[tuple[str, str]]) -> list[int]:
+def _events_of(rows: Rows, entity: str) -> slice:
+    """The entity's events: rows are sorted by entity, so they lie together."""
+    first = bisect.bisect_left(rows.entities, entity)
+    last = bisect.bisect_right(rows.entities, entity)
+    start, stop = np.searchsorted(rows.event_entity, [first, last])
+    return slice(int(start), int(stop))
+
+
+def _named(rows: Rows, events: range, named: Collection[tuple[str, str]]) -> list[int]:
     starts: dict[str, set[int]] = {}
     for day, event_id in named:
         starts.setdefault(event_id, set()).add(day_start_us(day) // DAY_US)
