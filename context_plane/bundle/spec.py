@@ -199,8 +199,8 @@ class SignalsSection(_Section):
 
 
 class Weights(_Model):
-    text: Annotated[float, Field(ge=0, le=100)] = 1.0
-    vector: Annotated[float, Field(ge=0, le=100)] = 1.0
+    text: Annotated[float, Field(ge=0, le=100)] = 0.8
+    vector: Annotated[float, Field(ge=0, le=100)] = 0.2
 
 
 class MinScores(_Model):

@@ -31,7 +31,7 @@ from context_plane.recall.present import Place, Presenter
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
 from context_plane.reindex import dataset_name
-from context_plane.retrieval.fuse import Fusion, Hit
+from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion, Hit
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
@@ -46,9 +46,6 @@ CANDIDATES_PER_HIT: Final = 20
 """Rows a shard proposes per hit asked for: tantivy's order differs from ours by quantized lengths only."""
 INLINE_ROWS_MAX: Final = 2_000
 """Fewer rows rank in under half a millisecond, on the event loop."""
-WEIGHT_TEXT: Final = 1.0
-WEIGHT_VECTOR: Final = 0.3
-"""Default leg weights."""
 
 
 @dataclass(slots=True)
@@ -150,6 +147,7 @@ class Searcher:
             vector = await self._query_vector(request)
         fusion = Fusion(
             mode=request.mode,
+            method=request.fusion_method,
             k=request.fusion_k,
             weight_text=WEIGHT_TEXT if request.weight_text is None else request.weight_text,
             weight_vector=WEIGHT_VECTOR if request.weight_vector is None else request.weight_vector,

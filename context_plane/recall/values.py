@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from context_plane.model import AttrValue, Event, Vector
-from context_plane.retrieval.fuse import FUSION_K, Mode
+from context_plane.retrieval.fuse import FUSION_K, FusionMethod, Mode
 from context_plane.retrieval.snapshots import Consistency
 from context_plane.retrieval.where import Where
 
@@ -35,9 +35,11 @@ class SearchRequest:
     limit: int = 10
     group_by_entity: bool = False
     per_group: int = 3
+    fusion_method: FusionMethod = "relative_score"
     fusion_k: float = FUSION_K
+    """Of reciprocal ranks."""
     weight_text: float | None = None
-    """None: the tenant's, else the product's default."""
+    """None: the product's default."""
     weight_vector: float | None = None
     consistency: Consistency = "strong"
     snapshot: str | None = None

@@ -16,7 +16,7 @@ from context_plane.index.blocks import join_blocks
 from context_plane.index.bm25 import Bm25Params, Bm25Settings
 from context_plane.model import Event
 from context_plane.retrieval.columns import Columns
-from context_plane.retrieval.fuse import Fusion, Hit, Mode
+from context_plane.retrieval.fuse import Fusion, FusionMethod, Hit, Mode
 from context_plane.retrieval.order import name
 from context_plane.retrieval.rank import RankQuery, rank, rank_parts, scope_statistics
 from context_plane.retrieval.scope import Part, live_mask
@@ -112,15 +112,17 @@ def well_separated(found: Sequence[tuple[str, float, float | None, float | None]
     return True
 
 
-def test_the_order_is_compared_often_enough() -> None:
+@pytest.mark.parametrize("method", ["relative_score", "reciprocal_rank"])
+def test_the_order_is_compared_often_enough(method: FusionMethod) -> None:
     """The parity above compares exact orders only of well separated scores: small sets of events guarantee some."""
     compared = 0
     for seed in range(40):
         events = made_events(seed, 14, days=2, entities=2)
-        query = replace(made_query(seed), entities=None, since_us=None, until_us=None)
+        fusion = Fusion(method=method)
+        query = replace(made_query(seed), entities=None, since_us=None, until_us=None, fusion=fusion)
         assert query.vector is not None
         expected = plain_rank(
-            events, query.terms, query.vector, in_scope=lambda _: True, passes=lambda _: True, weights=(1.0, 1.0)
+            events, query.terms, query.vector, in_scope=lambda _: True, passes=lambda _: True, method=method
         )
         if well_separated(expected):
             parts = split(events, 3)

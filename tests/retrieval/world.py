@@ -138,7 +138,8 @@ def plain_rank(
     *,
     in_scope: Callable[[Event], bool],
     passes: Callable[[Event], bool],
-    weights: tuple[float, float] = (1.0, 1.0),
+    weights: tuple[float, float] = (0.8, 0.2),
+    method: str = "relative_score",
 ) -> list[tuple[str, float, float | None, float | None]]:
     """(id, fused score, text score, vector score) of every event found, best first."""
     rows = [row for row in plain_rows(events) if in_scope(row.event)]
@@ -150,8 +151,10 @@ def plain_rank(
     near = best_by_event(rows, found, -8.0)
     total: dict[str, float] = defaultdict(float)
     for leg, weight in ((text, weights[0]), (near, weights[1])):
-        for rank, (event, _) in enumerate(leg, 1):
-            total[event.id] += weight / (10 + rank)
+        best = max((score for _, score in leg), default=0.0)
+        for rank, (event, score) in enumerate(leg, 1):
+            relative = max(score, 0.0) / best if best > 0 else 0.0
+            total[event.id] += weight * (relative if method == "relative_score" else 1 / (10 + rank))
     by_text, by_vector = {e.id: s for e, s in text}, {e.id: s for e, s in near}
     of = {event.id: event for event in events}
     order = sorted(total, key=lambda i: (-total[i], -of[i].ts_us, of[i].entity, i))
