@@ -10,12 +10,14 @@ the ten right) are averaged over the questions. Systems:
 
 Fusion weights sum to 1, both at least 0.2. For each fusion method they are chosen by nDCG@10 on five products
 (case `tuning`) and judged on the other five (`held_out`); `weights` rows show the choices, `hybrid` is the
-plane's own default, `hybrid_tuned_...` the choice of each method. `difference` rows compare two systems question by question, with the standard error of the mean.
+plane's own default, `hybrid_tuned_...` the choice of each method. `difference` rows compare two systems
+question by question, with the standard error of the mean.
 
 What is held out is this choice of weights and nothing else: relative scores became the default method after
-reciprocal ranks lost to text alone on both halves, and every method's held-out figures had been seen by then. Chunk lengths, the length of a short message,
-stop words, k1 and b were chosen with all ten products in view (some 50 settings), so `text` has no unseen
-data here, and a later change that is picked for its `held_out` figure ends what those figures are worth.
+reciprocal ranks lost to text alone on both halves, and every method's held-out figures had been seen by then.
+Chunk lengths, the length of a short message, stop words, k1 and b were chosen with all ten products in view
+(some 50 settings), so `text` has no unseen data here, and a later change that is picked for its `held_out`
+figure ends what those figures are worth.
 """
 
 from __future__ import annotations
