@@ -1,0 +1,186 @@
+"""API keys: who may do what. `cp_<id>_<secret>`; the store holds only the SHA-256 of the secret.
+
+A key belongs to one tenant, or is an operator key (`tenant` None) that reaches all of them. It has scopes,
+an expiry and a revocation. The secret is 256 random bits, so a plain digest is enough: there is nothing
+to guess. No HTTP here: the service and the command line both come through this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+import orjson
+
+from context_plane.cache.recent import Recent
+from context_plane.engine import Engine
+from context_plane.errors import Denied, Invalid, NotFound
+from context_plane.layout.keys import ControlKey, parse
+from context_plane.model import check_tenant
+from context_plane.store.base import Store
+
+Scope: TypeAlias = Literal["read", "write", "admin"]
+
+SCOPES: Final[tuple[Scope, ...]] = ("read", "write", "admin")
+NOTE_CHARS_MAX: Final = 200
+_SECRET_BYTES: Final = 32
+_ID = re.compile(r"[0-9a-f]{16}")
+_TOKEN = re.compile(r"cp_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_PREFIX: Final = "control/keys/"
+_ANY: Final = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key as stored. `tenant` None: an operator key. Times are microseconds since 1970."""
+
+    id: str
+    sha256: str
+    tenant: str | None
+    scopes: frozenset[Scope]
+    created_us: int
+    expires_us: int | None = None
+    revoked_us: int | None = None
+    note: str = ""
+
+    def live(self, now_us: int) -> bool:
+        return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
+
+    def opens(self, tenant: str) -> bool:
+        """Whether the key reaches the tenant at all, whatever its scopes."""
+        return self.tenant is None or self.tenant == tenant
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made. `token` is shown once and kept nowhere."""
+
+    key: AccessKey
+    token: str
+
+
+async def create_key(
+    engine: Engine, *, tenant: str | None, scopes: Iterable[str], expires_us: int | None = None, note: str = ""
+) -> NewKey:
+    """Make and store a key. Raises `Invalid(settings_invalid | tenant_invalid)`."""
+    now_us = engine.now_us()
+    if tenant is not None:
+        check_tenant(tenant)
+    if expires_us is not None and expires_us <= now_us:
+        raise Invalid("settings_invalid", "the expiry of a key lies ahead of now", field="expires")
+    if len(note) > NOTE_CHARS_MAX:
+        raise Invalid("settings_invalid", f"a note has at most {NOTE_CHARS_MAX} characters", field="note")
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    key = AccessKey(
+        id=secrets.token_hex(8),
+        sha256=_digest(secret),
+        tenant=tenant,
+        scopes=_scopes(scopes),
+        created_us=now_us,
+        expires_us=expires_us,
+        note=note,
+    )
+    await engine.store.put_new(_object(key.id), _encode(key))
+    return NewKey(key, f"cp_{key.id}_{secret}")
+
+
+async def list_keys(store: Store) -> list[AccessKey]:
+    """Every key, revoked and expired ones included, oldest first."""
+    keys = []
+    async for info in store.list(_PREFIX):
+        found = parse(info.key)
+        assert isinstance(found, ControlKey)
+        key = await load_key(store, found.path.removeprefix("keys/").removesuffix(".json"))
+        if key is not None:
+            keys.append(key)
+    return sorted(keys, key=lambda key: (key.created_us, key.id))
+
+
+async def revoke_key(engine: Engine, key_id: str) -> AccessKey:
+    """End a key for good; processes that know it obey within 5 s. Raises `NotFound(key_not_found)`."""
+    key = await load_key(engine.store, key_id) if _ID.fullmatch(key_id) else None
+    if key is None:
+        raise NotFound("key_not_found", "no such key; list them with `context-plane keys list`", id=key_id[:64])
+    if key.revoked_us is None:
+        key = replace(key, revoked_us=engine.now_us())
+        await engine.store.put(_object(key_id), _encode(key))
+    return key
+
+
+async def load_key(store: Store, key_id: str) -> AccessKey | None:
+    try:
+        return _decode(await store.get(_object(key_id)))
+    except NotFound:
+        return None
+
+
+class Keyring:
+    """Keys as one process knows them: at most 5 s old."""
+
+    def __init__(self, engine: Engine) -> None:
+        store = engine.store
+        self._now_us = engine.now_us
+        self._keys: Recent[AccessKey | None] = Recent(
+            lambda key_id: load_key(store, key_id), monotonic_s=engine.monotonic_s
+        )
+        self._any: Recent[bool] = Recent(lambda _: any_key(store), monotonic_s=engine.monotonic_s)
+
+    async def authenticate(self, token: str) -> AccessKey:
+        """The live key of a token. One answer for every defect: raises `Denied(key_invalid)`."""
+        found = _TOKEN.fullmatch(token)
+        key = await self._keys.get(found[1]) if found else None
+        expected = key.sha256 if key is not None else "0" * 64
+        matches = hmac.compare_digest(expected, _digest(found[2] if found else ""))
+        if key is None or not matches or not key.live(self._now_us()):
+            raise Denied("key_invalid", "the API key is unknown, expired or revoked; ask an operator for a new one")
+        return key
+
+    async def configured(self) -> bool:
+        """Whether the store holds any key at all, revoked ones included."""
+        return await self._any.get(_ANY)
+
+
+async def any_key(store: Store) -> bool:
+    async for _ in store.list(_PREFIX, limit=1):
+        return True
+    return False
+
+
+def _scopes(names: Iterable[str]) -> frozenset[Scope]:
+    wanted = set(names)
+    if not wanted or wanted - set(SCOPES):
+        raise Invalid("settings_invalid", f"scopes are among {' '.join(SCOPES)}, at least one", got=sorted(wanted))
+    return frozenset(scope for scope in SCOPES if scope in wanted)
+
+
+def _object(key_id: str) -> str:
+    return str(ControlKey(None, f"keys/{key_id}.json"))
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _encode(key: AccessKey) -> bytes:
+    return orjson.dumps(
+        {
+            "id": key.id,
+            "sha256": key.sha256,
+            "tenant": key.tenant,
+            "scopes": [scope for scope in SCOPES if scope in key.scopes],
+            "created_us": key.created_us,
+            "expires_us": key.expires_us,
+            "revoked_us": key.revoked_us,
+            "note": key.note,
+        }
+    )
+
+
+def _decode(stored: bytes) -> AccessKey:
+    fields = orjson.loads(stored)
+    return AccessKey(**{**fields, "scopes": frozenset(fields["scopes"])})
