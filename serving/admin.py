@@ -1,0 +1,67 @@
+"""Tenants, erasures, and what operators and probes ask of the process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from context_plane.errors import Denied
+from context_plane.tenants import put_tenant
+from serving import answers, limits, wire
+from serving.auth import Reads, authorize
+from serving.describe import Json, gives, takes
+from serving.metrics import MEDIA_TYPE as METRICS_TYPE
+from serving.service import service_of
+from serving.wire import TenantBody
+
+router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["admin"])
+process = APIRouter(tags=["process"])
+
+
+@router.put(
+    "",
+    summary="Create a tenant, or replace its settings",
+    openapi_extra=takes(TenantBody),
+    responses={
+        **gives(200, answers.TenantOut, "replaced"),
+        201: {"model": answers.TenantOut, "description": "created"},
+    },
+)
+async def create_tenant(request: Request, tenant: str) -> Response:
+    """For operator keys with the scope `admin`."""
+    service = service_of(request)
+    key = await authorize(service, request, tenant, "admin")
+    if key is not None and key.tenant is not None:
+        raise Denied("scope_missing", "only an operator key creates or changes tenants")
+    limits.check_media_type(request, "application/json")
+    async with limits.body(request, service.ledger, bytes_max=limits.QUERY_BODY_BYTES_MAX) as raw:
+        wanted = wire.read(TenantBody, raw)
+    record, created = await put_tenant(service.plane.engine, tenant, wanted.settings)
+    service.tenants.forget(tenant)
+    return Json(orjson.dumps(answers.tenant(record)), status_code=201 if created else 200)
+
+
+@router.get("", summary="A tenant's settings", responses=gives(200, answers.TenantOut, "as stored"))
+async def get_tenant(caller: Reads) -> Response:
+    return Json(orjson.dumps(answers.tenant(caller.tenant)))
+
+
+@process.get("/healthz", summary="The process runs", responses=gives(200, answers.HealthOut, "always"))
+async def healthz() -> Response:
+    return Json(b'{"status":"ok"}')
+
+
+@process.get("/readyz", summary="The process can serve", responses=gives(200, answers.HealthOut, "the store answers"))
+async def readyz(request: Request) -> Response:
+    """Asks the store, at most every few seconds."""
+    await service_of(request).keyring.configured()
+    return Json(b'{"status":"ok"}')
+
+
+@process.get("/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Prometheus text format. No label names a tenant."""
+    text = await asyncio.to_thread(service_of(request).metrics.text)
+    return Response(text, headers={"content-type": METRICS_TYPE})

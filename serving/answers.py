@@ -1,0 +1,278 @@
+"""Answers of the HTTP contract: models that describe them in OpenAPI, functions that write them.
+
+The functions make plain objects for the JSON encoder (a model per hit would cost more than the search); a test
+holds the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from context_plane.ingest import Accepted
+from context_plane.model import format_time
+from context_plane.recall.values import (
+    Citation,
+    EntitiesAnswer,
+    FoundEvent,
+    Include,
+    ReadStats,
+    SearchAnswer,
+    SnapshotInfo,
+    TimelineAnswer,
+)
+from context_plane.tenants import Tenant, TenantSettings
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FaultOut(_Answer):
+    code: str
+    detail: str
+    line: int | None = Field(default=None, description="1-based line of an NDJSON body")
+    pointer: str | None = Field(default=None, description="JSON pointer (RFC 6901) into the body")
+
+
+class Problem(_Answer):
+    """RFC 9457, with a stable `code` to match on."""
+
+    type: str = Field(examples=["urn:context-plane:problem:ts_invalid"])
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FaultOut] | None = None
+    request_id: str | None = Field(default=None, description="names the log entry, where there is one")
+
+
+class AcceptedOut(_Answer):
+    accepted: int
+    duplicates: int = Field(description="identities repeated within the request; the last one won")
+    batch: int
+    days: list[str]
+    snapshot: str
+
+
+class LegValues(_Answer):
+    text: float | None
+    vector: float | None
+
+
+class CitationOut(_Answer):
+    segment: str
+    line: int
+    chars: tuple[int, int] | None
+    digest: str
+
+
+class TimelineEventOut(_Answer):
+    id: str
+    entity: str
+    ts: str
+    source: str
+    kind: str
+    thread: str | None
+    text: str | None = None
+    attrs: dict[str, Any] | None = None
+    citation: CitationOut
+
+
+class HitOut(TimelineEventOut):
+    score: float
+    ranks: LegValues
+    scores: LegValues
+    snippet: str | None = None
+    vector: list[float] | None = None
+
+
+class StatsOut(_Answer):
+    cache: Literal["memory", "disk", "cold"]
+    round_trips: int
+    gets: int
+    bytes_read: int
+    shards: int
+    rows_scored: int
+    exact: bool
+    tail_events: int
+    ms: dict[str, float]
+
+
+class SearchOut(_Answer):
+    hits: list[HitOut]
+    snapshot: str
+    partial: bool
+    missing_days: list[str]
+    stats: StatsOut
+    explain: dict[str, Any] | None = None
+
+
+class TimelineOut(_Answer):
+    events: list[TimelineEventOut]
+    cursor: str | None = Field(description="send it back for the next page; null at the end")
+    snapshot: str
+
+
+class EntityOut(_Answer):
+    entity: str
+    events: int
+    last_ts: str
+
+
+class EntitiesOut(_Answer):
+    entities: list[EntityOut]
+    cursor: str | None
+    snapshot: str
+
+
+class SnapshotOut(_Answer):
+    snapshot: str
+    max_event_time: str | None
+    days: list[str]
+    dirty_days: list[str]
+    pending_log_objects: int
+    pending_events: int
+    index_lag_s: float
+    model: str | None
+    bundles: dict[str, str] = Field(description="spec -> newest built day")
+
+
+class TenantOut(_Answer):
+    tenant: str
+    created: str | None = Field(description="null for a tenant that was written to before it was created")
+    updated: str | None
+    settings: TenantSettings
+
+
+class ErasureOut(_Answer):
+    erasure: str
+
+
+class HealthOut(_Answer):
+    status: Literal["ok"]
+
+
+def accepted(answer: Accepted) -> dict[str, Any]:
+    return {
+        "accepted": answer.accepted,
+        "duplicates": answer.duplicates,
+        "batch": answer.batch,
+        "days": answer.days,
+        "snapshot": answer.snapshot,
+    }
+
+
+def search_answer(answer: SearchAnswer, include: frozenset[Include]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "hits": [_hit(hit, include) for hit in answer.hits],
+        "snapshot": answer.snapshot,
+        "partial": answer.partial,
+        "missing_days": answer.missing_days,
+        "stats": _stats(answer.stats),
+    }
+    if answer.explain is not None:
+        shown["explain"] = answer.explain
+    return shown
+
+
+def timeline(answer: TimelineAnswer, cursor: str | None) -> dict[str, Any]:
+    return {
+        "events": [
+            _event(event) | {"text": event.text, "attrs": event.attrs or {}, "citation": _citation(event.citation)}
+            for event in answer.events
+        ],
+        "cursor": cursor,
+        "snapshot": answer.snapshot,
+    }
+
+
+def entities(answer: EntitiesAnswer, cursor: str | None) -> dict[str, Any]:
+    return {
+        "entities": [
+            {"entity": info.entity, "events": info.events, "last_ts": format_time(info.last_ts_us)}
+            for info in answer.entities
+        ],
+        "cursor": cursor,
+        "snapshot": answer.snapshot,
+    }
+
+
+def snapshot(info: SnapshotInfo) -> dict[str, Any]:
+    return {
+        "snapshot": info.snapshot,
+        "max_event_time": _time(info.max_event_us),
+        "days": info.days,
+        "dirty_days": info.dirty_days,
+        "pending_log_objects": info.pending_log_objects,
+        "pending_events": info.pending_events,
+        "index_lag_s": info.index_lag_s,
+        "model": info.model,
+        "bundles": dict(info.bundles),
+    }
+
+
+def _time(ts_us: int | None) -> str | None:
+    return None if ts_us is None else format_time(ts_us)
+
+
+def _event(event: FoundEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "entity": event.entity,
+        "ts": format_time(event.ts_us),
+        "source": event.source,
+        "kind": event.kind,
+        "thread": event.thread,
+    }
+
+
+def _hit(hit: FoundEvent, include: frozenset[Include]) -> dict[str, Any]:
+    shown = _event(hit) | {
+        "score": hit.score,
+        "ranks": {"text": hit.text_rank, "vector": hit.vector_rank},
+        "scores": {"text": hit.text_score, "vector": hit.vector_score},
+        "citation": _citation(hit.citation),
+    }
+    if "text" in include:
+        shown["text"] = hit.text
+    if "attrs" in include:
+        shown["attrs"] = dict(hit.attrs or {})
+    if "snippet" in include:
+        shown["snippet"] = hit.snippet
+    if "vector" in include:
+        shown["vector"] = None if hit.vector is None else [float(x) for x in hit.vector]
+    return shown
+
+
+def _citation(citation: Citation) -> dict[str, Any]:
+    return {
+        "segment": citation.segment,
+        "line": citation.line,
+        "chars": citation.chars,
+        "digest": citation.digest,
+    }
+
+
+def _stats(stats: ReadStats) -> dict[str, Any]:
+    return {
+        "cache": stats.cache,
+        "round_trips": stats.round_trips,
+        "gets": stats.gets,
+        "bytes_read": stats.bytes_read,
+        "shards": stats.shards,
+        "rows_scored": stats.rows_scored,
+        "exact": stats.exact,
+        "tail_events": stats.tail_events,
+        "ms": dict(stats.ms),
+    }
+
+
+def tenant(record: Tenant) -> dict[str, Any]:
+    return {
+        "tenant": record.tenant,
+        "created": _time(record.created_us),
+        "updated": _time(record.updated_us),
+        "settings": record.settings.model_dump(mode="json"),
+    }

@@ -1,0 +1,153 @@
+"""The app: routes, problems, and the envelope around every request.
+
+`create_app` wires; the plane is opened by the lifespan, so importing and creating cost no I/O. The envelope
+gives each request an id, routes it by its raw path, bounds how many are in flight, times it by route, and turns
+what nobody caught into a problem.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from context_plane.errors import PlaneError
+from context_plane.settings import Settings
+from serving import admin, problems, read, write
+from serving.auth import bearer
+from serving.describe import describe
+from serving.limits import Ledger
+from serving.metrics import Metrics
+from serving.paths import canonical_path
+from serving.service import Service
+
+log = logging.getLogger("context_plane.serving")
+
+API_VERSION: Final = "v1"
+DESCRIPTION: Final = """
+The context store and context cache for AI agents: context per entity, built ahead of time, cited, served in one read.
+Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, answered in UTC.
+"""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
+    """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only."""
+    ledger, metrics = Ledger(), Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        from context_plane import plane
+
+        async with plane.open(settings) as opened:
+            app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
+            yield
+            app.state.service = None
+
+    app = FastAPI(
+        title="Context Plane",
+        version=API_VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            PlaneError: problems.on_plane_error,
+            RequestValidationError: problems.on_validation,
+            HTTPException: problems.on_http,
+        },
+    )
+    for router in (write.router, read.router, admin.router):
+        app.include_router(router, dependencies=[Depends(bearer)])
+    app.include_router(admin.process)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.add_middleware(Envelope, ledger=ledger, metrics=metrics)
+    return app
+
+
+class Envelope:
+    """ASGI middleware, outermost of ours. Pure ASGI: a wrapper per request would buffer the streams."""
+
+    def __init__(self, app: ASGIApp, *, ledger: Ledger, metrics: Metrics) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        scope["path"] = canonical_path(raw_path.partition(b"?")[0])
+        sent = _Sent(scope["request_id"], send)
+        started_s = time.perf_counter()
+        self._metrics.in_flight.inc()
+        try:
+            await self._serve(scope, receive, sent)
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.observe(
+                method=scope["method"] if scope["method"] in _METHODS else "other",
+                route=getattr(scope.get("route"), "path", "none"),
+                status=sent.status,
+                cache=sent.cache,
+                seconds=time.perf_counter() - started_s,
+            )
+
+    async def _serve(self, scope: Scope, receive: Receive, sent: _Sent) -> None:
+        bounded = scope["path"].startswith("/v1/")
+        try:
+            if bounded:
+                self._ledger.enter()
+        except PlaneError as error:
+            await problems.response_of(error, sent.request_id)(scope, receive, sent)
+            return
+        try:
+            await self._app(scope, receive, sent)
+        except ClientDisconnect:
+            sent.status = 499
+        except Exception as error:
+            if sent.started:
+                raise  # the server closes the connection: a cut answer must not look complete
+            await problems.unexpected(error, sent.request_id)(scope, receive, sent)
+        finally:
+            if bounded:
+                self._ledger.leave()
+
+
+_METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"})
+
+
+class _Sent:
+    """`send`, watched: status, cache temperature, and the headers every answer has."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status = 499
+        """Until an answer starts: the client went away."""
+        self.cache = "none"
+        self.started = False
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            headers.setdefault("x-content-type-options", "nosniff")
+            self.cache = headers.get("x-cache", "none")
+        await self._send(message)

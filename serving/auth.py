@@ -1,0 +1,96 @@
+"""Who calls, and may they: bearer keys, scopes, and the open mode of a store without keys.
+
+A key of another tenant is answered like a tenant that does not exist, before anything of that tenant is
+read: same body, same work. Open mode holds only while the store has no key object, the socket is bound to
+loopback, and the request names a loopback host (a page that rebinds its own name to 127.0.0.1 does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Path, Request
+from fastapi.security import HTTPBearer
+
+from context_plane.access import AccessKey, Scope
+from context_plane.errors import Denied, NotFound
+from context_plane.model import check_tenant
+from context_plane.tenants import Tenant
+from serving.service import Service, service_of
+
+LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+
+bearer = HTTPBearer(auto_error=False, description="`cp_<id>_<secret>`, made by `context-plane keys create`")
+"""For the OpenAPI document; the header is read by `authenticate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A request that may go on: the tenant it names exists, and its key has the scope."""
+
+    service: Service
+    tenant: Tenant
+
+    @property
+    def name(self) -> str:
+        return self.tenant.tenant
+
+
+async def authenticate(service: Service, request: Request) -> AccessKey | None:
+    """The key of the request; None in open mode. Raises `Denied(key_missing | key_invalid)`."""
+    header = request.headers.get("authorization")
+    if header is None:
+        await _check_open_mode(service, request)
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Denied("key_invalid", "send the API key as Authorization: Bearer cp_<id>_<secret>")
+    return await service.keyring.authenticate(token.strip())
+
+
+async def _check_open_mode(service: Service, request: Request) -> None:
+    host = request.headers.get("host", "").lower()
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if not service.loopback or name not in LOOPBACK_HOSTS or await service.keyring.configured():
+        raise Denied("key_missing", "send an API key as Authorization: Bearer cp_<id>_<secret>")
+
+
+def allow(scope: Scope) -> Callable[[Request, str], Awaitable[Caller]]:
+    """A dependency: the caller of a tenant's route that needs `scope`."""
+
+    async def dependency(
+        request: Request, tenant: Annotated[str, Path(description="1-63 of a-z 0-9 and -", examples=["acme"])]
+    ) -> Caller:
+        service = service_of(request)
+        await authorize(service, request, tenant, scope)
+        found = await service.tenants.get(tenant)
+        if found is None:
+            raise unknown_tenant()
+        if found.settings.requests_per_s is not None:
+            service.rates.take(tenant, found.settings.requests_per_s)
+        return Caller(service, found)
+
+    return dependency
+
+
+async def authorize(service: Service, request: Request, tenant: str, scope: Scope) -> AccessKey | None:
+    """Raises `Denied`, `NotFound(tenant_not_found)`, `Invalid(tenant_invalid)`. Reads nothing of the tenant."""
+    key = await authenticate(service, request)
+    if key is not None:
+        if not key.opens(tenant):
+            raise unknown_tenant()
+        if scope not in key.scopes:
+            raise Denied("scope_missing", f"the API key lacks the scope {scope}")
+    check_tenant(tenant)
+    return key
+
+
+def unknown_tenant() -> NotFound:
+    return NotFound("tenant_not_found", "no such tenant for this key")
+
+
+Reads = Annotated[Caller, Depends(allow("read"))]
+Writes = Annotated[Caller, Depends(allow("write"))]
+Administers = Annotated[Caller, Depends(allow("admin"))]

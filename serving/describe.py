@@ -1,0 +1,57 @@
+"""The OpenAPI document: request bodies that routes read themselves, and problems that every route may answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from serving.answers import Problem
+
+_REF: Final = "#/components/schemas/{model}"
+
+
+def takes(model: type[BaseModel], *, ndjson: type[BaseModel] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its own body. `ndjson`: the model of one line, where lines are taken."""
+    content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema(ref_template=_REF)}}
+    if ndjson is not None:
+        content["application/x-ndjson"] = {"schema": ndjson.model_json_schema(ref_template=_REF)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def gives(
+    status: int, model: type[BaseModel] | None, description: str, *, media: str | None = None
+) -> dict[int | str, Any]:
+    """`responses` of a route. `media`: a further media type of the success."""
+    shown: dict[str, Any] = {"description": description}
+    if model is not None:
+        shown["model"] = model
+    if media is not None:
+        shown["content"] = {media: {}}
+    return {status: shown, "default": {"model": Problem, "description": "a problem (RFC 9457)"}}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, with the definitions of request bodies moved to its components."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            default = operation["responses"].get("default", {}).get("content", {})
+            if "application/json" in default:
+                default["application/problem+json"] = default.pop("application/json")
+            for media in operation.get("requestBody", {}).get("content", {}).values():
+                schemas.update(media["schema"].pop("$defs", {}))
+    app.openapi_schema = document
+    return document
+
+
+class Json(Response):
+    """A body that is JSON already."""
+
+    media_type = "application/json"

@@ -1,0 +1,194 @@
+"""What one process takes on at a time: sizes of bodies, bytes in memory, requests in flight, request rates.
+
+A body is decoded under a bound while it is decompressed, so a small bomb costs no more than an honest
+body of the limit. Every byte held for a request is charged to one ledger of the process.
+Formats: RFC 1952 (gzip), RFC 8878 (zstd).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import zstandard
+from cachetools import LRUCache
+from fastapi import Request
+
+from context_plane.errors import Invalid, Unavailable
+
+T = TypeVar("T")
+
+EVENTS_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Decoded events of one request: half of what one log object is made of."""
+QUERY_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A batch of 50,000 entities of the longest names fits."""
+EVENTS_MAX: Final = 10_000
+BATCH_ENTITIES_MAX: Final = 50_000
+"""Longer lists are `"*"` or several requests: the answer streams, but the list is held."""
+BODIES_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Request bodies held by one process, compressed and decoded: sixteen of the largest."""
+IN_FLIGHT_MAX: Final = 1_024
+"""Requests under way in one process: a task and a socket each, and more than that many are not being served."""
+INLINE_BYTES: Final = 4 * 1024
+"""Work on smaller bodies takes well under half a millisecond and stays on the event loop."""
+
+_FRAMES_MAX: Final = 256
+"""Frames of one zstd or gzip body: parallel compressors write some dozens; millions of empty ones are an attack."""
+_SLICE_BYTES: Final = 512
+"""zstd input at a time. A block takes at least 4 bytes and yields at most 128 KiB: the overshoot is 16 MiB."""
+_WINDOW_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Memory a zstd frame may ask for; level 19 asks for 8 MiB."""
+_GZIP_WBITS: Final = 31
+_RATES_MAX: Final = 10_000
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Bytes and requests that the process holds at this moment."""
+
+    bytes_max: int = BODIES_BYTES_MAX
+    requests_max: int = IN_FLIGHT_MAX
+    bytes_held: int = 0
+    requests: int = 0
+
+    def enter(self) -> None:
+        """One more request. Raises `Unavailable(rate_limited)`; pair with `leave`."""
+        if self.requests >= self.requests_max:
+            raise Unavailable("rate_limited", "the process serves all it can; retry", retry_after_s=1.0)
+        self.requests += 1
+
+    def leave(self) -> None:
+        self.requests -= 1
+
+    def charge(self, count: int) -> None:
+        if self.bytes_held + count > self.bytes_max:
+            raise Unavailable("rate_limited", "the process holds all the bodies it can; retry", retry_after_s=1.0)
+        self.bytes_held += count
+
+    def release(self, count: int) -> None:
+        self.bytes_held -= count
+
+
+@dataclass(slots=True)
+class Rates:
+    """Token buckets, one per tenant, that hold one second of requests."""
+
+    monotonic_s: Callable[[], float]
+    _buckets: LRUCache[str, tuple[float, float]] = field(default_factory=lambda: LRUCache(_RATES_MAX))
+
+    def take(self, tenant: str, per_s: float) -> None:
+        """Raises `Unavailable(rate_limited)` when the tenant's second is used up."""
+        now_s, burst = self.monotonic_s(), max(1.0, per_s)
+        level, at_s = self._buckets.get(tenant, (burst, now_s))
+        level = min(burst, level + (now_s - at_s) * per_s)
+        if level < 1.0:
+            self._buckets[tenant] = (level, now_s)
+            raise Unavailable("rate_limited", "over the tenant's request rate; slow down", retry_after_s=1.0 / per_s)
+        self._buckets[tenant] = (level - 1.0, now_s)
+
+
+@asynccontextmanager
+async def body(request: Request, ledger: Ledger, *, bytes_max: int) -> AsyncIterator[bytes]:
+    """The decoded body, charged to the ledger until the block ends.
+
+    Raises `Invalid(body_too_large | encoding_invalid)`, `Unavailable(rate_limited)`."""
+    charged = 0
+    try:
+        parts: list[bytes] = []
+        async for part in request.stream():
+            if charged + len(part) > bytes_max:
+                raise _too_large(bytes_max)
+            ledger.charge(len(part))
+            charged += len(part)
+            parts.append(part)
+        sent = b"".join(parts)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding in ("", "identity"):
+            yield sent
+            return
+        # The decoded size is unknown until it is decoded: the limit is charged, then what was not used given back.
+        ledger.charge(bytes_max)
+        charged += bytes_max
+        decoded = await asyncio.to_thread(decode, sent, encoding, bytes_max=bytes_max)
+        ledger.release(bytes_max - len(decoded))
+        charged -= bytes_max - len(decoded)
+        yield decoded
+    finally:
+        ledger.release(charged)
+
+
+def decode(data: bytes, encoding: str, *, bytes_max: int) -> bytes:
+    """Undo a content encoding. Raises `Invalid(encoding_invalid)` for truncated, damaged or unknown input,
+    `Invalid(body_too_large)` as soon as more than `bytes_max` bytes come out."""
+    try:
+        match encoding:
+            case "zstd":
+                return _decode_zstd(data, bytes_max)
+            case "gzip" | "x-gzip":
+                return _decode_gzip(data, bytes_max)
+    except (zstandard.ZstdError, zlib.error) as error:
+        raise Invalid("encoding_invalid", f"the {encoding} body does not decode: {error}") from error
+    raise Invalid("encoding_invalid", "Content-Encoding is zstd or gzip", got=encoding[:40])
+
+
+def _decode_zstd(data: bytes, bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size = offset = 0
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES_MAX)
+    for _ in range(_FRAMES_MAX):
+        frame = decompressor.decompressobj()
+        while not frame.eof and offset < len(data):
+            taken = data[offset : offset + _SLICE_BYTES]
+            part = frame.decompress(taken)
+            offset += len(taken) - len(frame.unused_data)
+            size += len(part)
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            parts.append(part)
+        if not frame.eof:
+            raise Invalid("encoding_invalid", "the zstd body ends before its frame does; send all of it")
+        if offset == len(data):
+            return b"".join(parts)
+    raise Invalid("encoding_invalid", f"a zstd body has at most {_FRAMES_MAX} frames")
+
+
+def _decode_gzip(data: bytes, bytes_max: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for _ in range(_FRAMES_MAX):
+        member = zlib.decompressobj(_GZIP_WBITS)
+        part = member.decompress(data, bytes_max - size + 1)
+        size += len(part)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        parts.append(part)
+        if not member.eof:
+            raise Invalid("encoding_invalid", "the gzip body ends before its member does; send all of it")
+        data = member.unused_data
+        if not data:
+            return b"".join(parts)
+    raise Invalid("encoding_invalid", f"a gzip body has at most {_FRAMES_MAX} members")
+
+
+def _too_large(bytes_max: int) -> Invalid:
+    return Invalid("body_too_large", "split the request", limit_bytes=bytes_max)
+
+
+def check_media_type(request: Request, *allowed: str) -> str:
+    """The body's media type, one of `allowed`. Raises `Invalid(content_type_invalid)`.
+
+    Being strict here also keeps web pages of other origins out: they cannot send these without a preflight.
+    """
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent not in allowed:
+        raise Invalid("content_type_invalid", f"send Content-Type: {' or '.join(allowed)}", got=sent[:80])
+    return sent
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """Run CPU work over `size` bytes of input: here when that is little, else in a thread."""
+    return work() if size <= INLINE_BYTES else await asyncio.to_thread(work)

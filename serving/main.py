@@ -1,0 +1,86 @@
+"""Running the service: `run(settings, host, port, workers)`, for the command line.
+
+A store without any API key is served on loopback only, and says so; on any other address the start is refused.
+Workers share one bound socket; each opens its own plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import tempfile
+from functools import partial
+from typing import Final
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from context_plane.access import any_key
+from context_plane.errors import Denied
+from context_plane.settings import Settings, store_options_from_environment
+from context_plane.store import open_store
+from serving.app import create_app
+from serving.metrics import MULTIPROCESS_DIR
+
+log = logging.getLogger("uvicorn.error")
+
+DRAIN_S: Final = 30
+"""A stopping process finishes the requests under way; the longest read deadline is 30 s."""
+KEEP_ALIVE_S: Final = 75
+"""Above the idle limit of common load balancers (60 s), so that they close first."""
+BACKLOG: Final = 2048
+
+
+def run(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
+    """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys."""
+    loopback = is_loopback(host)
+    check_exposure(asyncio.run(_configured(settings)), host)
+    config = uvicorn.Config(
+        partial(create_app, settings, loopback=loopback),
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        backlog=BACKLOG,
+        access_log=False,  # paths name entities
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    if workers == 1:
+        uvicorn.Server(config).run()
+        return
+    with tempfile.TemporaryDirectory(prefix="context-plane-metrics-") as folder:
+        os.environ[MULTIPROCESS_DIR] = folder  # read by the metrics library in the workers
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_exposure(configured: bool, host: str) -> None:
+    """Raises `Denied(key_missing)` when anyone on the network could do everything."""
+    if configured:
+        return
+    if not is_loopback(host):
+        raise Denied(
+            "key_missing",
+            "the store has no API key, so the service binds to loopback only; make one with "
+            "`context-plane keys create`, or serve on 127.0.0.1",
+            host=host,
+        )
+    log.warning("no API key is configured: open mode, whoever can reach %s may do everything", host)
+
+
+async def _configured(settings: Settings) -> bool:
+    store = open_store(settings.store_url, options=store_options_from_environment())
+    try:
+        return await any_key(store)
+    finally:
+        await store.aclose()

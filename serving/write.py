@@ -1,0 +1,102 @@
+"""Write routes. A 2xx means durable; one invalid line refuses the request, and nothing of it is written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from context_plane.errors import Invalid
+from context_plane.model import Write, sha256_hex
+from context_plane.wire import parse_ndjson, parse_objects
+from serving import answers, limits, wire
+from serving.auth import Caller, Writes
+from serving.describe import Json, gives, takes
+from serving.wire import DeleteEventsBody, EventBody, EventsBody
+
+router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["write"])
+
+NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+Visible = Literal["now", "after_build"]
+IdempotencyKey = Annotated[
+    str | None, Header(description="1-256 bytes; the same request again within 24 h is written once")
+]
+
+
+class WriteQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    visible: Visible = "now"
+
+
+@router.post(
+    "/events",
+    status_code=201,
+    summary="Write events",
+    openapi_extra=takes(EventsBody, ndjson=EventBody),
+    responses=gives(201, answers.AcceptedOut, "durable"),
+)
+async def post_events(
+    request: Request, caller: Writes, query: Annotated[WriteQuery, Query()], idempotency_key: IdempotencyKey = None
+) -> Response:
+    """NDJSON, or JSON `{"events": [...]}`; `Content-Encoding: zstd` or `gzip`. Up to 10,000 events and 16 MiB decoded.
+    `visible=after_build` keeps bulk loads out of the searched tail until their days are built."""
+    media_type = limits.check_media_type(request, *NDJSON_TYPES, "application/json")
+    return await _write(
+        request,
+        caller,
+        "json" if media_type == "application/json" else "ndjson",
+        visible=query.visible,
+        idempotency_key=idempotency_key,
+    )
+
+
+@router.post(
+    "/events:delete",
+    status_code=201,
+    summary="Delete events",
+    openapi_extra=takes(DeleteEventsBody),
+    responses=gives(201, answers.AcceptedOut, "durable"),
+)
+async def delete_events(request: Request, caller: Writes, idempotency_key: IdempotencyKey = None) -> Response:
+    """Named by entity, id and any time of their day. Deleting what is not there is no error."""
+    limits.check_media_type(request, "application/json")
+    return await _write(request, caller, "deletes", visible="now", idempotency_key=idempotency_key)
+
+
+async def _write(
+    request: Request,
+    caller: Caller,
+    form: Literal["ndjson", "json", "deletes"],
+    *,
+    visible: Visible,
+    idempotency_key: str | None,
+) -> Response:
+    service = caller.service
+    now_us, dim = service.plane.engine.now_us(), service.plane.engine.embedder.dim
+    async with limits.body(request, service.ledger, bytes_max=limits.EVENTS_BODY_BYTES_MAX) as raw:
+        writes, digest = await limits.off_loop(len(raw), lambda: (_parse(raw, form, now_us, dim), sha256_hex(raw)))
+        accepted = await service.plane.write(
+            caller.name,
+            writes,
+            body_bytes=len(raw),
+            visible=visible,
+            idempotency_key=idempotency_key,
+            body_digest=f"{form}:{visible}:{digest}",
+        )
+    service.metrics.events.inc(accepted.accepted)
+    headers = {"x-snapshot": accepted.snapshot}
+    return Json(orjson.dumps(answers.accepted(accepted)), status_code=201, headers=headers)
+
+
+def _parse(raw: bytes, form: Literal["ndjson", "json", "deletes"], now_us: int, dim: int) -> list[Write]:
+    if form == "ndjson":
+        return parse_ndjson(raw, now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim)
+    held = wire.loads(raw)
+    if not isinstance(held, dict) or held.keys() != {"events"} or not isinstance(held["events"], list):
+        raise Invalid("malformed_event", 'the body reads {"events": [...]}; or send application/x-ndjson')
+    return parse_objects(
+        held["events"], now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim, deletes=form == "deletes"
+    )
