@@ -106,8 +106,10 @@ class FusionBody(_Request):
     k: float | None = Field(default=None, ge=0, le=FUSION_K_MAX, description="of reciprocal_rank; default 10")
     weights: LegWeights = LegWeights()
 
-    @property
     def chosen(self) -> FusionMethod:
+        """Raises `Invalid(query_invalid)` for a `k` that the method would ignore."""
+        if self.k is not None and self.method == "relative_score":
+            raise Invalid("query_invalid", "k belongs to reciprocal_rank; leave one of the two out", field="fusion.k")
         return self.method or ("relative_score" if self.k is None else "reciprocal_rank")
 
 
@@ -153,7 +155,7 @@ class SearchBody(_Request):
             limit=self.limit,
             group_by_entity=self.group_by == "entity",
             per_group=self.per_group,
-            fusion_method=self.fusion.chosen,
+            fusion_method=self.fusion.chosen(),
             fusion_k=FUSION_K if self.fusion.k is None else self.fusion.k,
             weight_text=weights.text if own.text is None else own.text,
             weight_vector=weights.vector if own.vector is None else own.vector,

@@ -59,6 +59,12 @@ class Recent(Generic[T]):
             return held.value
         return await asyncio.shield(self._flight(name))
 
+    def prefetch(self, name: str) -> None:
+        """Start loading what is not known, so that a `get` after other work waits less. Errors wait for the `get`."""
+        held = self._held.get(name)
+        if held is None or self._monotonic_s() - held.at_s > self._age_max_s:
+            self._flight(name)
+
     def forget(self, name: str) -> None:
         """Drop what is known, a load under way included, so that the next `get` asks again."""
         self._held.pop(name, None)

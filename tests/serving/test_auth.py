@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from dataclasses import replace
@@ -61,6 +62,20 @@ async def test_another_tenants_key_gets_the_answer_of_a_tenant_that_does_not_exi
     operator = await served.key(None, "read")
     missing = await served.client.get("/v1/tenants/no-such-tenant", headers=operator)
     assert missing.content == answers[0].content, "also like a tenant that truly does not exist"
+
+
+async def test_a_refusal_waits_for_nothing_of_the_tenant(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow answer would tell that the tenant exists. Seen to fail with the tenant looked up first (it hung)."""
+    key, never = await served.key("globex", "read"), asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await never.wait()
+
+    monkeypatch.setattr(served.service.tenants, "_load", hang)
+    served.service.tenants.forget("acme")
+    async with asyncio.timeout(30):
+        problem(await served.client.get(served.base, headers=key), 404, "tenant_not_found")
+    never.set()
 
 
 async def test_keys_open_what_their_scopes_say(served: Served) -> None:
@@ -218,7 +233,8 @@ async def test_a_busy_name_never_waits_twice() -> None:
         await recent._flights["a"]
     assert await recent.get("a") == "a2"
     recent.forget("a")
-    assert await recent.get("a") == "a3"
+    recent.prefetch("a")
+    assert [await recent.get("a"), await recent.get("a")] == ["a3", "a3"], "a get joins the load under way"
 
 
 async def test_tenant_records_round_trip(engine: Engine) -> None:

@@ -251,6 +251,7 @@ SEARCHES: dict[str, tuple[object, int, str]] = {
     "snapshot of words": ({"text": "a", "snapshot": "yesterday"}, 400, "snapshot_invalid"),
     "snapshot of tomorrow": ({"text": "a", "snapshot": "99.1"}, 404, "snapshot_not_found"),
     "group by kind": ({"text": "a", "group_by": "kind"}, 422, "query_invalid"),
+    "k of another method": ({"text": "a", "fusion": {"k": 5, "method": "relative_score"}}, 422, "query_invalid"),
     "negative weight": ({"text": "a", "fusion": {"weights": {"text": -1}}}, 422, "query_invalid"),
     "relative time": ({"text": "a", "resolve_time": True}, 422, "query_invalid"),
     "deadline of a day": ({"text": "a", "deadline_ms": 86_400_000}, 422, "query_invalid"),

@@ -183,6 +183,8 @@ async def test_tenant_weights_are_the_default(built: Served) -> None:
     assert await scores() == await scores(weights={"text": 0, "vector": 1})
     assert await scores() != plain
     assert await scores(weights={"text": 1, "vector": 0}) != await scores()
+    by_rank = await scores(k=10)
+    assert by_rank == await scores(k=10, method="reciprocal_rank") != await scores(method="relative_score")
 
 
 async def test_answers_are_what_the_document_says(built: Served) -> None:
