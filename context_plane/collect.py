@@ -1,4 +1,4 @@
-"""Collect: mark what live manifests name, list the rest, mark again, delete. A dry run by default.
+"""Collect: mark what live manifests name, list the rest, fence, mark again, delete. A dry run by default.
 
 A manifest is live while it is the newest or was superseded less than the snapshots' life plus an hour ago
 (the hour covers reads that began in time). An object goes when
@@ -6,8 +6,9 @@ A manifest is live while it is the newest or was superseded less than the snapsh
 - no live manifest names it, itself or through a list;
 - it is older than 24 h: a build may be writing objects that nothing names yet, and a publish refuses
   builds older than 12 h, so an older unnamed object can not become named;
-- it is still unnamed after a second marking: the collector itself may have been suspended between its
-  first marking and its listing, and by then a young build's object looks old.
+- except by a committer that was suspended after its last look at its own age. So the collector commits an
+  unchanged manifest first (the fence: that committer's number is taken, and it looks again), and marks
+  again after it (a commit that came before the fence is seen, and what it names is spared).
 
 Log batches go when the floor of every live manifest is past them, and their age keeps their numbers from
 being used again: a writer trusts its knowledge of the newest number for ten minutes only. The newest
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from context_plane.catalog.head import load_head, load_hint, load_version, refresh_hint
+from context_plane.catalog.head import commit, load_head, load_hint, load_version, refresh_hint
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.named import NamedCache, named_keys
 from context_plane.engine import Engine
@@ -104,6 +105,8 @@ async def collect(
     """One collection of one tenant. Raises `NotFound` when an erasure ran into it; collect again."""
     cache: NamedCache = {}
     plan = await plan_collection(engine, tenant, snapshot_ttl_us=snapshot_ttl_us, cache=cache)
+    if plan.candidates and not dry_run:
+        await fence(engine, tenant)
     doomed = await still_dead(engine, plan, snapshot_ttl_us=snapshot_ttl_us, cache=cache)
     if not dry_run:
         for start in range(0, len(doomed), DELETE_CHUNK):
@@ -127,6 +130,11 @@ async def plan_collection(
         if kind is not None and now_us - info.modified_us > age_min_us:
             candidates.append(Candidate(info.key, info.size, kind))
     return CollectPlan(tenant, frozenset(live.versions), live.log_floor, tuple(candidates))
+
+
+async def fence(engine: Engine, tenant: str) -> None:
+    """Take the next version, so that every commit begun before has to judge its age anew."""
+    await commit(engine, tenant, lambda manifest: manifest.model_copy())
 
 
 async def still_dead(
