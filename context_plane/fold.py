@@ -115,9 +115,9 @@ async def _writes_of(
     """Uncovered writes of the day by entity, in write order, without erased lives."""
     grouped: dict[str, list[Write]] = {}
     for batch in pending.dirty.get(day, ()):
-        for write in await read_writes(store, tenant, batch):
-            entity, write_day, _ = identity(write)
-            if write_day == day and not erasures.hides_log(entity, batch.number):
+        for write in await read_writes(store, tenant, batch, day=day):
+            entity, _, _ = identity(write)
+            if not erasures.hides_log(entity, batch.number):
                 grouped.setdefault(entity, []).append(write)
     return grouped
 

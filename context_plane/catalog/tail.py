@@ -111,8 +111,11 @@ def _ended(number: int) -> NotFound:
     return NotFound("snapshot_erased", "an erasure ended the snapshot; reread the newest manifest", batch=number)
 
 
-async def read_writes(store: Store, tenant: str, batch: Batch, cache: WritesCache | None = None) -> list[Write]:
-    """Every write of a batch, by line. Raises `Corrupt` when the stored body is short."""
+async def read_writes(
+    store: Store, tenant: str, batch: Batch, cache: WritesCache | None = None, *, day: str | None = None
+) -> list[Write]:
+    """Every write of a batch (of one day, with `day`), by line. Raises `Corrupt` when the stored body is short."""
+    assert cache is None or day is None, "the cache holds whole batches"
     if cache is not None and (tenant, batch.number) in cache:
         return cache[tenant, batch.number]
     body = batch.body
@@ -125,7 +128,7 @@ async def read_writes(store: Store, tenant: str, batch: Batch, cache: WritesCach
             if decode_header(again)[0].redacted:
                 raise _ended(batch.number)
             raise Corrupt("corrupt_object", "a log batch is shorter than its header says", number=batch.number)
-    writes = await asyncio.to_thread(decode_body, batch.header, body)
+    writes = await asyncio.to_thread(decode_body, batch.header, body, day=day)
     if cache is not None:
         cache[tenant, batch.number] = writes
     return writes

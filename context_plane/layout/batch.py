@@ -123,10 +123,17 @@ def decode_header(data: bytes) -> tuple[BatchHeader, int]:
     return BatchHeader(**fields), len(data) - len(worker.unused_data)
 
 
-def decode_body(header: BatchHeader, body: bytes) -> list[Write]:
-    raw = decompress(body, size_max=BATCH_RAW_BYTES_MAX)
-    writes = [_write(orjson.loads(line)) for line in raw.splitlines()]
-    if len(writes) != header.writes:
+def decode_body(header: BatchHeader, body: bytes, *, day: str | None = None) -> list[Write]:
+    """The writes in order; with `day`, those of that day alone, at a fraction of the cost of all."""
+    lines = decompress(body, size_max=BATCH_RAW_BYTES_MAX).split(b"\n")
+    if day is None:
+        writes = [_write(orjson.loads(line)) for line in lines if line]
+    else:
+        # Stored times are in UTC, so every line of the day holds these bytes; what else holds them is sorted out.
+        mark = f'"ts":"{day}'.encode()
+        found = (_write(orjson.loads(line)) for line in lines if mark in line)
+        writes = [write for write in found if identity(write)[1] == day]
+    if len(writes) != (header.writes if day is None else header.days.get(day, 0)):
         raise Corrupt("corrupt_object", "a log batch has another number of lines than its header says")
     return writes
 
