@@ -1,7 +1,8 @@
 """Small control objects, remembered for a few seconds: API keys, tenant records.
 
 Younger than `refresh_after_s` a value is used as it is; up to `age_max_s` it is used and refreshed
-in the background; older, the caller waits for a fresh one. So a revocation holds everywhere within
+in the background; older, the caller waits for a fresh one. None means absent and is never remembered: what
+was just made is found at once, and a flood of unknown names pushes nobody out. So a revocation holds everywhere within
 `age_max_s`, and a busy key never makes a request wait for the store twice. Concurrent loads of one
 name are one.
 """
@@ -21,7 +22,7 @@ AGE_MAX_S: Final = 5.0
 """How long a revoked key may still work in a process that knew it."""
 REFRESH_AFTER_S: Final = 2.5
 ENTRIES_MAX: Final = 4096
-"""Names kept, absent ones included: a flood of unknown names costs bounded memory."""
+"""Names kept; least recently used go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,10 @@ class Recent(Generic[T]):
         at_s = self._monotonic_s()
         value = await self._load(name)
         if self._flights.get(name) is asyncio.current_task():  # else forgotten meanwhile
-            self._held[name] = _Held(value, at_s)
+            if value is None:
+                self._held.pop(name, None)
+            else:
+                self._held[name] = _Held(value, at_s)
         return value
 
     def _landed(self, name: str, flight: asyncio.Task[T]) -> None:

@@ -237,6 +237,19 @@ async def test_a_busy_name_never_waits_twice() -> None:
     assert [await recent.get("a"), await recent.get("a")] == ["a3", "a3"], "a get joins the load under way"
 
 
+async def test_what_is_absent_is_asked_for_again() -> None:
+    """A tenant or key that another process just made works at once. Seen to fail with None remembered."""
+    made: dict[str, str] = {}
+
+    async def load(name: str) -> str | None:
+        return made.get(name)
+
+    recent: Recent[str | None] = Recent(load, monotonic_s=Clock())
+    assert await recent.get("a") is None
+    made["a"] = "there"
+    assert await recent.get("a") == "there"
+
+
 async def test_tenant_records_round_trip(engine: Engine) -> None:
     assert await load_tenant(engine.store, "acme") is None
     first, new = await put_tenant(engine, "acme", TenantSettings())
