@@ -17,13 +17,15 @@ from typing import Final
 
 LOW_WATER: Final = 0.9
 """Eviction frees a tenth at a time, so that it runs seldom."""
+SCANS_PER_BUDGET: Final = 16
+"""The folder is counted again each time this process wrote a 16th of the budget: other processes write too."""
 TOUCH_AFTER_S: Final = 60.0
 """Recency is refreshed at most once a minute per entry: a hit is then one read, no write."""
 _HASH_BYTES: Final = 32
 
 
 class DiskCache:
-    """`budget_bytes` bounds the folder as this process knows it; the folder is scanned at start."""
+    """`budget_bytes` bounds the folder, whoever fills it: each process may overshoot by a 16th of it."""
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
         self.folder = folder
@@ -31,6 +33,7 @@ class DiskCache:
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.used_bytes = sum(size for _, size, _ in self._scan())
+        self._written_bytes = 0
 
     def get(self, name: str) -> bytes | None:
         """The payload, or None when absent or damaged. Blocking."""
@@ -63,7 +66,9 @@ class DiskCache:
             return
         with self._lock:
             self.used_bytes += _HASH_BYTES + len(payload)
-            full = self.used_bytes > self.budget_bytes
+            self._written_bytes += _HASH_BYTES + len(payload)
+            due = self._written_bytes * SCANS_PER_BUDGET > self.budget_bytes
+            full = due or self.used_bytes > self.budget_bytes
         if full:
             self._evict()
 
@@ -77,10 +82,13 @@ class DiskCache:
             self.used_bytes = 0
 
     def _evict(self) -> None:
+        """Count the folder, and when it is over its budget delete the entries used longest ago."""
         with self._lock:
+            self._written_bytes = 0
             entries = sorted(self._scan(), key=lambda entry: entry[2])
             used = sum(size for _, size, _ in entries)
-            for path, size, _ in entries:
+            over = used > self.budget_bytes
+            for path, size, _ in entries if over else ():
                 if used <= self.budget_bytes * LOW_WATER:
                     break
                 path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import hashlib
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from cachetools import LRUCache
 
 from context_plane.cache.disk import DiskCache
+from context_plane.errors import Corrupt
 from context_plane.store.base import ByteRange, Store
 
 T = TypeVar("T")
@@ -83,14 +85,15 @@ class Cache:
     async def value(
         self, key: str, decode: Callable[[bytes], T], *, byte_range: ByteRange | None = None, form: str = ""
     ) -> T:
-        """The decoded object or range. `form` tells apart different decodings of the same bytes."""
+        """The decoded object or range. `form` tells apart different decodings of the same bytes.
+
+        `decode` raises `Corrupt` for damaged bytes: those from disk are then fetched again, once.
+        """
         name = _name(key, byte_range)
 
         async def load() -> tuple[T, int]:
-            data = await self._bytes(name, key, byte_range)
-            if len(data) <= DECODE_INLINE_BYTES:
-                return decode(data), len(data) * 4
-            return await asyncio.to_thread(decode, data), len(data) * 4
+            decoded, size = await self._checked(name, key, byte_range, decode)
+            return decoded, size * 4
 
         return await self.derived(f"{name}|{form}", load)
 
@@ -110,13 +113,25 @@ class Cache:
 
         return await self._once(name, fly)
 
-    async def raw(self, key: str, *, byte_range: ByteRange | None = None) -> bytes:
-        """The raw object or range, through disk; not kept in memory."""
+    async def raw(self, key: str, *, byte_range: ByteRange | None = None, sha256: str | None = None) -> bytes:
+        """The raw object or range, through disk; not kept in memory.
+
+        `sha256`: hex, of the bytes as the manifest names them. Raises `Corrupt(corrupt_object)` on others.
+        """
         name = _name(key, byte_range)
-        return await self._once(f"{name}|bytes", lambda: self._bytes(name, key, byte_range))
+
+        async def fly() -> bytes:
+            data, _ = await self._checked(name, key, byte_range, lambda data: _verified(key, data, sha256))
+            return data
+
+        return await self._once(f"{name}|bytes|{sha256}", fly)
 
     def holds(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> bool:
         return f"{_name(key, byte_range)}|{form}" in self._memory
+
+    def has(self, name: str) -> bool:
+        """Whether a derived value is in memory."""
+        return name in self._memory
 
     def clear(self) -> None:
         """Forget everything, on disk too."""
@@ -124,20 +139,28 @@ class Cache:
         if self.disk is not None:
             self.disk.clear()
 
-    async def _bytes(self, name: str, key: str, byte_range: ByteRange | None) -> bytes:
-        if self.disk is not None:
-            held = await asyncio.to_thread(self.disk.get, name)
-            if held is not None:
+    async def _checked(
+        self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
+    ) -> tuple[T, int]:
+        """The decoded bytes and their number. Only bytes that decode are kept on disk."""
+        held = None if self.disk is None else await asyncio.to_thread(self.disk.get, name)
+        if self.disk is not None and held is not None:
+            try:
+                decoded = await _decoded(held, decode)
+            except Corrupt:
+                await asyncio.to_thread(self.disk.delete, name)
+            else:
                 self.stats.disk_hits += 1
                 _count("disk")
-                return held
+                return decoded, len(held)
         data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
         self.stats.misses += 1
         self.stats.bytes_fetched += len(data)
         _count("cold")
+        decoded = await _decoded(data, decode)
         if self.disk is not None:
             await asyncio.to_thread(self.disk.put, name, data)
-        return data
+        return decoded, len(data)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
         """Join the flight under way for `name`, or start one; a cancelled caller does not end it."""
@@ -158,6 +181,18 @@ class Cache:
         item = _Sized(value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES)
         if item.bytes <= self.memory_bytes // 4:
             self._memory[name] = item
+
+
+async def _decoded(data: bytes, decode: Callable[[bytes], T]) -> T:
+    if len(data) <= DECODE_INLINE_BYTES:
+        return decode(data)
+    return await asyncio.to_thread(decode, data)
+
+
+def _verified(key: str, data: bytes, sha256: str | None) -> bytes:
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise Corrupt("corrupt_object", "an object does not match the digest its manifest records", key=key)
+    return data
 
 
 def _name(key: str, byte_range: ByteRange | None) -> str:
