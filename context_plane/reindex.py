@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from context_plane.catalog.head import load_version, newest_version
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import DayEntry, FileRef, PackRef, VectorRef, object_ref, pack_ref
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, PlaneError
+from context_plane.errors import Conflict, Corrupt, PlaneError
 from context_plane.fold import fold_day, read_events
 from context_plane.index import blocks, entity_shard, fulltext_shard, vector_shard
 from context_plane.index.rows import F32, U8, Rows, concat
@@ -43,6 +43,8 @@ from context_plane.staging import (
 EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
 PARALLEL_FILES: Final = 16
+ReadFile: TypeAlias = Callable[[str, FileRef], Awaitable[bytes]]
+"""(key, file) -> the stored bytes of one file of a dataset."""
 REBUILDS_MAX: Final = 5
 """How often a build starts over because another one published first."""
 
@@ -118,8 +120,8 @@ async def _known_vectors(engine: Engine, tenant: str, day: str) -> dict[bytes, F
     if entry is None or entry.shards is None or entry.shards.vector.model != engine.embedder.model:
         return {}
     try:
-        return vector_shard.reusable_vectors(await read_vectors(engine, entry.shards.vector))
-    except PlaneError:
+        return vector_shard.reusable_vectors(await read_vectors(entry.shards.vector, _from(engine)))
+    except (PlaneError, OSError, ValueError):
         return {}  # derived state is disposable: what cannot be read is computed again
 
 
@@ -148,19 +150,31 @@ async def _put_file(engine: Engine, key: ShardKey, dataset: Path, path: Path) ->
     return FileRef(path=path.as_posix(), bytes=len(data), sha256=sha256_hex(data))
 
 
-async def read_vectors(engine: Engine, ref: VectorRef) -> vector_shard.StoredVectors:
-    """Vectors and text digests of a stored dataset, fetched whole."""
+async def read_vectors(ref: VectorRef, read: ReadFile) -> vector_shard.StoredVectors:
+    """Vectors and text digests of a stored dataset, fetched whole. Raises `Corrupt` where a file is damaged."""
     gate = asyncio.Semaphore(PARALLEL_FILES)
     name = dataset_name(ref.key)
     with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
 
         async def fetch(file: FileRef) -> None:
             async with gate:
-                data = await engine.store.get(f"{ref.key}/{file.path}")
+                data = await read(f"{ref.key}/{file.path}", file)
             await asyncio.to_thread(_write, Path(scratch) / f"{name}.lance" / file.path, data)
 
         await asyncio.gather(*(fetch(file) for file in ref.files))
         return await asyncio.to_thread(vector_shard.read_vectors, Path(scratch), name)
+
+
+def _from(engine: Engine) -> ReadFile:
+    """Straight from the store: a build reads a file once."""
+
+    async def read(key: str, file: FileRef) -> bytes:
+        data = await engine.store.get(key)
+        if await asyncio.to_thread(sha256_hex, data) != file.sha256:
+            raise Corrupt("corrupt_object", "a file of a vector shard does not match its recorded digest", key=key)
+        return data
+
+    return read
 
 
 def dataset_name(key: str) -> str:
@@ -195,7 +209,7 @@ async def index_entities(
     else:
         entries = decode_segments(await engine.store.get(segments.segments.key))
         groups = await read_events(engine.store, segments.tenant, segments.day, entries)
-        stored = await read_vectors(engine, vector.shard)
+        stored = await read_vectors(vector.shard, _from(engine))
         stage = await _put_entities(engine, segments, entries, groups, stored.vectors)
     await save(engine.store, segments.tenant, segments.day, "entity", stage)
     return stage

@@ -20,19 +20,20 @@ from context_plane.bundle.pack import bucket_of
 from context_plane.bundle.spec import Spec
 from context_plane.cache.tiers import track_lookups
 from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket
-from context_plane.catalog.manifest import BundleDay
+from context_plane.catalog.manifest import BundleDay, Manifest
 from context_plane.catalog.tail import uncovered_days
 from context_plane.engine import Engine
 from context_plane.errors import NotFound, PlaneError
 from context_plane.layout.pack import decode_block
 from context_plane.materialize import compiled, sources_of
 from context_plane.model import add_days, day_end_us, day_of, day_start_us
+from context_plane.recall.assemble import abandon
 from context_plane.recall.listing import Listing
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import BundleAnswer, Freshness, OnDemandRequest
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Snapshot, Snapshots
+from context_plane.retrieval.snapshots import Outline, Snapshot, Snapshots, Started
 from context_plane.store.base import ByteRange
 
 BATCH_AHEAD: Final = 8
@@ -72,14 +73,27 @@ class Bundles:
         """Raises `NotFound(entity_not_found | bundle_not_built | spec_not_found)`."""
         self.spec(spec)
         lookups = track_lookups()
-        cut = await self._cut(tenant, snapshot)
-        day, entry = self._day(cut, spec, as_of)
-        found = await self._find(cut, entry, entity)
+        reads: dict[str, asyncio.Task[tuple[BundleEntry, bytes] | None]] = {}
+
+        def start(manifest: Manifest) -> None:
+            """Look while the log is still being listed; only the confirmed cut's day is answered from."""
+            entry = manifest.bundles.get(spec, {}).get(as_of or _newest_built(manifest, spec))
+            if entry is not None and entry.directory.key not in reads:
+                reads[entry.directory.key] = asyncio.ensure_future(self._read(entry, entity))
+
+        try:
+            cut = await self._cut(tenant, snapshot, start)
+            day, entry = self._day(cut.manifest, spec, as_of)
+            start(cut.manifest)
+            found = None
+            if not cut.erasures.hides_built(entity, entry.erasures):
+                found = await reads[entry.directory.key]
+        finally:
+            for read in reads.values():
+                abandon(read)
         if found is None:
             raise await self._absent(cut, entity, day)
-        bucket, place = found
-        body = await self._body(bucket, place)
-        return self._answer(cut, spec, day, entry, place, body, lookups.temperature)
+        return self._answer(cut, spec, day, entry, found[0], found[1], lookups.temperature)
 
     async def batch(
         self, tenant: str, entities: Sequence[str] | None, *, spec: str, as_of: str | None, snapshot: str | None
@@ -87,8 +101,8 @@ class Bundles:
         """One item per entity, in the order asked, or in key order for every entity (None)."""
         self.spec(spec)
         lookups = track_lookups()
-        cut = await self._cut(tenant, snapshot)
-        day, entry = self._day(cut, spec, as_of)
+        cut = await self._cut(tenant, snapshot, None)
+        day, entry = self._day(cut.manifest, spec, as_of)
         count = len(entry.directory.sections)
         wanted = range(count) if entities is None else sorted({bucket_of(name, count) for name in entities})
         gate = asyncio.Semaphore(BATCH_AHEAD)
@@ -115,7 +129,7 @@ class Bundles:
             cut = await self._snapshots.pinned(tenant, request.snapshot)
         else:
             cut = await self._snapshots.current(tenant, "strong")
-        view = self._snapshots.derived(cut, TailView.of)
+        view = await self._snapshots.derived(cut, TailView.of)
         as_of = _newest_day(cut) if request.until_us is None else day_of(request.until_us - 1)
         first_us = day_start_us(add_days(as_of, 1 - spec.spec.lookback_days))
         since_us = first_us if request.since_us is None else min(first_us, request.since_us)
@@ -148,28 +162,27 @@ class Bundles:
 
     # --- leaves ---------------------------------------------------------------------------------
 
-    async def _cut(self, tenant: str, snapshot: str | None) -> Snapshot:
+    async def _cut(self, tenant: str, snapshot: str | None, started: Started | None) -> Outline:
+        """A built bundle does not contain the tail: its writes are not waited for."""
         if snapshot is not None:
-            return await self._snapshots.pinned(tenant, snapshot)
-        return await self._snapshots.current(tenant, "eventual")
+            return await self._snapshots.pinned_outline(tenant, snapshot, started)
+        return await self._snapshots.outline(tenant, "eventual", started)
 
-    def _day(self, cut: Snapshot, spec: str, as_of: str | None) -> tuple[str, BundleDay]:
-        days = cut.manifest.bundles.get(spec, {})
-        day = max(days, default=None) if as_of is None else as_of
+    def _day(self, manifest: Manifest, spec: str, as_of: str | None) -> tuple[str, BundleDay]:
+        days = manifest.bundles.get(spec, {})
+        day = _newest_built(manifest, spec) if as_of is None else as_of
         if as_of is not None:
             day_start_us(as_of)
-        if day is None or day not in days:
+        if day not in days:
             newest = max(days, default="none")
             detail = "no bundles of that day; build it, or ask on demand"
             raise NotFound("bundle_not_built", detail, spec=spec, as_of=as_of, newest=newest)
         return day, days[day]
 
-    async def _find(self, cut: Snapshot, entry: BundleDay, entity: str) -> tuple[Bucket, BundleEntry] | None:
-        if cut.erasures.hides_built(entity, entry.erasures):
-            return None
+    async def _read(self, entry: BundleDay, entity: str) -> tuple[BundleEntry, bytes] | None:
         bucket = await self._bucket(entry, bucket_of(entity, len(entry.directory.sections)))
         place = bucket.find(entity)
-        return None if place is None else (bucket, place)
+        return None if place is None else (place, await self._body(bucket, place))
 
     async def _bucket(self, entry: BundleDay, number: int) -> Bucket:
         span = entry.directory.sections[number].range
@@ -191,15 +204,15 @@ class Bundles:
 
         return await self._reader.cache.value(bucket.key, decode, form="bundles")
 
-    async def _absent(self, cut: Snapshot, entity: str, day: str) -> NotFound:
-        view = self._snapshots.derived(cut, TailView.of)
+    async def _absent(self, cut: Outline, entity: str, day: str) -> NotFound:
+        view = await self._snapshots.derived(await self._snapshots.complete(cut), TailView.of)
         if entity in view.latest:
             detail = "the entity's events wait to be built; build the days, or ask on demand"
             return NotFound("bundle_not_built", detail, entity=entity, as_of=day)
         return NotFound("entity_not_found", "the entity has no bundle on that day", entity=entity, as_of=day)
 
     def _answer(
-        self, cut: Snapshot, spec: str, day: str, entry: BundleDay, place: BundleEntry, body: bytes, cache: str
+        self, cut: Outline, spec: str, day: str, entry: BundleDay, place: BundleEntry, body: bytes, cache: str
     ) -> BundleAnswer:
         return BundleAnswer(
             entity=place.entity,
@@ -212,19 +225,24 @@ class Bundles:
             cache=cache,  # type: ignore[arg-type]  # a Temperature
         )
 
-    def _freshness(self, cut: Snapshot, spec: str, day: str, entry: BundleDay) -> Freshness:
+    def _freshness(self, cut: Outline, spec: str, day: str, entry: BundleDay) -> Freshness:
         """`stale`: a day of the look-back was published since; `building`: some of its writes wait to be."""
         key = (cut.tenant, cut.id, spec, day)
         held = self._fresh.get(key)
         if held is None:
             first = add_days(day, 1 - self.spec(spec).lookback_days)
-            dirty = {d for batch in cut.tail.batches for d in uncovered_days(cut.manifest, batch)}
+            dirty = {d for batch in cut.pending for d in uncovered_days(cut.manifest, batch)}
             if sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
                 held = "stale"
             else:
                 held = "building" if any(first <= d <= day for d in dirty) else "fresh"
             self._fresh[key] = held
         return held
+
+
+def _newest_built(manifest: Manifest, spec: str) -> str:
+    """The newest day with bundles; empty when there is none."""
+    return max(manifest.bundles.get(spec, {}), default="")
 
 
 def _newest_day(cut: Snapshot) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Final
 
 from context_plane.engine import Engine
@@ -23,7 +23,7 @@ from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import EntitiesAnswer, EntityInfo, TimelineAnswer, TimelineRequest
 from context_plane.retrieval import where
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Snapshot, Snapshots
+from context_plane.retrieval.snapshots import Snapshot, Snapshots, Started
 from context_plane.retrieval.timeline import select_events
 
 READ_DEADLINE_S: Final = 30.0
@@ -38,13 +38,15 @@ class Listing:
         self._snapshots = snapshots
         self._reader = reader
         self._assembler = Assembler(engine, reader)
-        self._presenter = Presenter(engine, reader)
+        self._presenter = Presenter(reader)
 
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
         """Events of one entity, newest first unless asked otherwise. Raises `NotFound(entity_not_found)`."""
-        snapshot = await self._snapshot(tenant, request.snapshot)
-        view = self._snapshots.derived(snapshot, TailView.of)
-        found = await self.entity_parts(view, request.entity, request.since_us, request.until_us)
+        scope = self._scope(request.entity, request.since_us, request.until_us)
+        with self._assembler.fetches(scope) as fetches:
+            snapshot = await self._snapshot(tenant, request.snapshot, fetches.start)
+            view = await self._snapshots.derived(snapshot, TailView.of)
+            found = (await self._assembler.parts(view, scope, fetches)).whole()
         cursor = request.cursor
         refs = select_events(
             found.parts,
@@ -65,33 +67,31 @@ class Listing:
 
     async def entity_parts(self, view: TailView, entity: str, since_us: int | None, until_us: int | None) -> Assembled:
         """Every part of one entity in a window. Raises `Unavailable` when something is missing."""
+        scope = self._scope(entity, since_us, until_us)
+        with self._assembler.fetches(scope) as fetches:
+            return (await self._assembler.parts(view, scope, fetches)).whole()
+
+    def _scope(self, entity: str, since_us: int | None, until_us: int | None) -> Scope:
         until_s = self._engine.monotonic_s() + READ_DEADLINE_S
-        scope = Scope((entity,), since_us, until_us, vectors=True, until_s=until_s)
-        return (await self._assembler.parts(view, scope)).whole()
+        return Scope((entity,), since_us, until_us, vectors=True, until_s=until_s)
 
     async def entities(
         self, tenant: str, *, prefix: str, limit: int, cursor: str | None, snapshot: str | None = None
     ) -> EntitiesAnswer:
         """Entities in key order, after `cursor`, with live event count and last event time."""
         cut = await self._snapshot(tenant, snapshot)
-        view = self._snapshots.derived(cut, TailView.of)
+        view = await self._snapshots.derived(cut, TailView.of)
         periods = periods_of(cut.manifest, None, None)
         directories = await asyncio.gather(*(self._reader.directory(period.shards.entity) for period in periods))
-        names = _merged([[entry.key for entry in entries] for entries in directories], view.latest)
         held = [{entry.key: entry for entry in entries} for entries in directories]
+        every = _merged([[entry.key for entry in entries] for entries in directories], view.latest)
+        names = (name for name in every if name.startswith(prefix) and (cursor is None or name > cursor))
         found: list[EntityInfo] = []
-        more = False
-        for name in names:
-            if not name.startswith(prefix) or (cursor is not None and name <= cursor):
-                continue
-            info = await self._info(view, periods, held, name)
-            if info is None:
-                continue
-            if len(found) == limit:
-                more = True
-                break
-            found.append(info)
-        return EntitiesAnswer(tuple(found), found[-1].entity if more else None, cut.id)
+        while len(found) <= limit and (asked := list(islice(names, limit + 1 - len(found)))):
+            infos = await asyncio.gather(*(self._info(view, periods, held, name) for name in asked))
+            found += [info for info in infos if info is not None]
+        shown = found[:limit]
+        return EntitiesAnswer(tuple(shown), shown[-1].entity if len(found) > limit else None, cut.id)
 
     async def _info(
         self, view: TailView, periods: list[Period], held: list[dict[str, pack.Entry]], name: str
@@ -115,10 +115,10 @@ class Listing:
         found = await self.entity_parts(view, entity, None, None)
         return bool(select_events(found.parts, limit=1))
 
-    async def _snapshot(self, tenant: str, snapshot: str | None) -> Snapshot:
+    async def _snapshot(self, tenant: str, snapshot: str | None, started: Started | None = None) -> Snapshot:
         if snapshot is not None:
-            return await self._snapshots.pinned(tenant, snapshot)
-        return await self._snapshots.current(tenant, "strong")
+            return await self._snapshots.pinned(tenant, snapshot, started)
+        return await self._snapshots.current(tenant, "strong", started)
 
 
 def _merged(lists: list[list[str]], tail: Iterable[str]) -> Iterator[str]:

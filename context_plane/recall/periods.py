@@ -17,11 +17,12 @@ from context_plane.retrieval.columns import Columns, Mask
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """`name` is a day or a month. `masked`: days of the month that are read from elsewhere."""
+    """`name` is a day or a month, `days` those it answers for. `masked`: days of the month read from elsewhere."""
 
     name: str
     shards: Shards
     erasures: int
+    days: tuple[str, ...]
     masked: tuple[str, ...] = ()
 
     @property
@@ -32,9 +33,13 @@ class Period:
 def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -> list[Period]:
     """Shards with an event in `since <= ts < until`, by the time zones the manifest records; ascending."""
     found = [
-        Period(day, entry.shards, entry.erasures) for day, entry in manifest.days.items() if entry.shards is not None
+        Period(day, entry.shards, entry.erasures, (day,))
+        for day, entry in manifest.days.items()
+        if entry.shards is not None
     ]
-    found += [Period(month, entry.shards, entry.erasures, entry.masked) for month, entry in manifest.months.items()]
+    for month, rolled in manifest.months.items():
+        days = tuple(day for day in rolled.covered if day not in rolled.masked)
+        found.append(Period(month, rolled.shards, rolled.erasures, days, rolled.masked))
     return sorted((p for p in found if _overlaps(p.shards, since_us, until_us)), key=lambda p: p.name)
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from context_plane.catalog.days import load_day
-from context_plane.engine import Engine
 from context_plane.errors import Corrupt
 from context_plane.index.rows import Rows
 from context_plane.model import Vector, day_of
@@ -36,17 +34,16 @@ class Place:
 class Presenter:
     """Turns places into `FoundEvent`s, reading blocks where texts are missing."""
 
-    def __init__(self, engine: Engine, reader: Reader) -> None:
-        self._engine = engine
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     async def events(
         self, view: TailView, found: Assembled, places: Sequence[Place], *, vector: bool = False
     ) -> list[FoundEvent]:
         """One per place, in order, scores left at their defaults."""
-        return list(await asyncio.gather(*(self._one(view, found, place, vector) for place in places)))
+        return list(await asyncio.gather(*(self.one(view, found, place, vector) for place in places)))
 
-    async def _one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
+    async def one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
         rows = found.parts[place.part].rows
         period = found.sources[place.part].period
         chars = None
@@ -90,7 +87,7 @@ class Presenter:
             return rows.segments[0]
         manifest = view.snapshot.manifest
         day = day_of(ts_us)
-        entry = await load_day(self._engine.store, manifest, day)
+        entry = (await self._reader.month_days(manifest.months[period.name].days)).get(day)
         if entry is None or entry.segments is None:
             raise Corrupt("corrupt_object", "a month's list lacks a day of its rollup", day=day)
         for segment in await self._reader.segment_lines(entry.segments):

@@ -21,12 +21,12 @@ from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import track_lookups
 from context_plane.catalog.manifest import Shards
 from context_plane.engine import Engine
-from context_plane.errors import Invalid
+from context_plane.errors import Corrupt, Invalid, Unavailable
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.index.analyzer import term_counts
 from context_plane.index.rows import F32
-from context_plane.model import unit
-from context_plane.recall.assemble import Assembled, Assembler, Scope
+from context_plane.model import day_of, unit
+from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, within
 from context_plane.recall.present import Place, Presenter
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
@@ -89,7 +89,7 @@ class Searcher:
         self._reader = reader
         self._folders = folders
         self._assembler = Assembler(engine, reader)
-        self._presenter = Presenter(engine, reader)
+        self._presenter = Presenter(reader)
         self._exact_rows_max = exact_rows_max
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
@@ -97,16 +97,18 @@ class Searcher:
         clock = _Clock.start(self._engine)
         lookups = track_lookups()
         with self._store.trace() as trace:
-            query, (snapshot, view) = await asyncio.gather(self._query(request), self._view(tenant, request))
-            clock.lap("plan")
             until_s = clock.started_s + request.deadline_ms / 1000
-            scope = Scope(request.entities, request.since_us, request.until_us, query.wants_vector, until_s)
-            found = await self._assembler.parts(view, scope)
+            scope = Scope(request.entities, request.since_us, request.until_us, _wants_vector(request), until_s)
+            with self._assembler.fetches(scope) as fetches:
+                query, view = await self._planned(tenant, request, fetches, until_s)
+                clock.lap("plan")
+                found = await self._assembler.parts(view, scope, fetches)
             clock.lap("fetch")
-            ranking, exact = await self._rank(found, query)
+            ranking, found, exact = await self._rank(found, query, until_s)
             clock.lap("score")
-            hits = await self._hits(view, found, ranking, request, query)
+            hits, late = await self._hits(view, found, ranking, request, query, until_s)
             clock.lap("present")
+        snapshot, missing = view.snapshot, tuple(sorted({*found.missing, *late}))
         stats = ReadStats(
             cache=lookups.temperature,
             round_trips=trace.round_trips,
@@ -122,18 +124,29 @@ class Searcher:
         return SearchAnswer(
             hits=tuple(hits),
             snapshot=snapshot.id,
-            partial=bool(found.missing),
-            missing_days=found.missing,
+            partial=bool(missing),
+            missing_days=missing,
             stats=stats,
             explain=explain,
         )
 
-    async def _view(self, tenant: str, request: SearchRequest) -> tuple[Snapshot, TailView]:
+    async def _planned(
+        self, tenant: str, request: SearchRequest, fetches: Fetches, until_s: float
+    ) -> tuple[RankQuery, TailView]:
+        """The query and the cut. Nothing can be answered without them: late is `Unavailable(deadline_exceeded)`."""
+        planning = asyncio.gather(self._query(request), self._view(tenant, request, fetches))
+        try:
+            return await asyncio.wait_for(planning, max(0.0, until_s - self._engine.monotonic_s()))
+        except TimeoutError as error:
+            detail = "the newest cut was not known in time; retry, or allow a longer deadline_ms"
+            raise Unavailable("deadline_exceeded", detail, deadline_ms=request.deadline_ms) from error
+
+    async def _view(self, tenant: str, request: SearchRequest, fetches: Fetches) -> TailView:
         if request.snapshot is not None:
-            snapshot = await self._snapshots.pinned(tenant, request.snapshot)
+            snapshot = await self._snapshots.pinned(tenant, request.snapshot, fetches.start)
         else:
-            snapshot = await self._snapshots.current(tenant, request.consistency)
-        return snapshot, self._snapshots.derived(snapshot, TailView.of)
+            snapshot = await self._snapshots.current(tenant, request.consistency, fetches.start)
+        return await self._snapshots.derived(snapshot, TailView.of)
 
     async def _query(self, request: SearchRequest) -> RankQuery:
         text_leg = request.mode in ("text", "hybrid")
@@ -177,21 +190,23 @@ class Searcher:
 
     # --- ranking --------------------------------------------------------------------------------
 
-    async def _rank(self, found: Assembled, query: RankQuery) -> tuple[Ranking, bool]:
+    async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> tuple[Ranking, Assembled, bool]:
+        """The ranking, what it was made over (less than `found` where indexes came late), whether it is exact."""
         rows = sum(part.rows.row_count for part in found.parts)
-        if rows <= INLINE_ROWS_MAX:
-            return rank_parts(found.parts, query), True
+        if rows <= INLINE_ROWS_MAX and rows <= self._exact_rows_max:
+            return rank_parts(found.parts, query), found, True
         if rows <= self._exact_rows_max or query.entities is not None:
-            return await asyncio.to_thread(rank_parts, found.parts, query), True
+            return await asyncio.to_thread(rank_parts, found.parts, query), found, True
         statistics = await asyncio.to_thread(scope_statistics, found.parts, query)
         weights = candidate_weights(query, statistics)
-        limited = await asyncio.gather(
-            *(
-                self._limited(part, source.period.shards if source.period else None, query, weights)
-                for part, source in zip(found.parts, found.sources, strict=True)
-            )
-        )
-        return await asyncio.to_thread(rank_parts, limited, query, statistics), False
+        tasks = [
+            asyncio.ensure_future(self._limited(part, source.period.shards if source.period else None, query, weights))
+            for part, source in zip(found.parts, found.sources, strict=True)
+        ]
+        limited = await within(tasks, until_s - self._engine.monotonic_s())
+        found = found.without([n for n, part in enumerate(limited) if part is None])
+        kept = [part for part in limited if part is not None]
+        return await asyncio.to_thread(rank_parts, kept, query, statistics), found, False
 
     async def _limited(
         self, part: Part, shards: Shards | None, query: RankQuery, weights: Sequence[tuple[str, float]]
@@ -215,18 +230,24 @@ class Searcher:
     async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
         key = shards.fulltext.key
 
+        def unpacked(stored: bytes) -> fulltext_shard.FulltextSearcher:
+            folder = self._folders.get(key, lambda target: fulltext_shard.unpack(stored, target))
+            return fulltext_shard.open_searcher(folder)
+
         async def load() -> tuple[fulltext_shard.FulltextSearcher, int]:
-            stored = await self._reader.cache.raw(key)
-            folder = await asyncio.to_thread(
-                self._folders.get, key, lambda target: fulltext_shard.unpack(stored, target)
-            )
-            return await asyncio.to_thread(fulltext_shard.open_searcher, folder), len(stored)
+            stored = await self._reader.fulltext(shards)
+            try:
+                searcher = await asyncio.to_thread(unpacked, stored)
+            except (OSError, ValueError, Corrupt):  # damaged on disk, or evicted while it was opened
+                await asyncio.to_thread(self._folders.remove, key)
+                searcher = await asyncio.to_thread(unpacked, stored)
+            return searcher, len(stored)
 
         return await self._reader.cache.derived(f"{key}|searcher", load)
 
     async def _dataset(self, shards: Shards) -> Path:
         ref = shards.vector
-        files = await asyncio.gather(*(self._reader.cache.raw(f"{ref.key}/{file.path}") for file in ref.files))
+        files = await asyncio.gather(*(self._reader.file(f"{ref.key}/{file.path}", file) for file in ref.files))
 
         def fill(target: Path) -> None:
             for file, data in zip(ref.files, files, strict=True):
@@ -239,12 +260,34 @@ class Searcher:
     # --- presenting -----------------------------------------------------------------------------
 
     async def _hits(
-        self, view: TailView, found: Assembled, ranking: Ranking, request: SearchRequest, query: RankQuery
-    ) -> list[FoundEvent]:
-        places = [Place(hit.part, hit.event, hit.row) for hit in ranking.hits]
-        events = await self._presenter.events(view, found, places, vector="vector" in request.include)
+        self,
+        view: TailView,
+        found: Assembled,
+        ranking: Ranking,
+        request: SearchRequest,
+        query: RankQuery,
+        until_s: float,
+    ) -> tuple[list[FoundEvent], set[str]]:
+        """The hits, and the days of those whose texts came too late: they are left out, and named."""
+        wants_vector = "vector" in request.include
+        tasks = [
+            asyncio.ensure_future(self._presenter.one(view, found, Place(hit.part, hit.event, hit.row), wants_vector))
+            for hit in ranking.hits
+        ]
+        events = await within(tasks, until_s - self._engine.monotonic_s())
         terms = [term for term, _ in query.terms]
-        return [_scored(event, hit, request, terms) for event, hit in zip(events, ranking.hits, strict=True)]
+        late = {
+            day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event]))
+            for event, hit in zip(events, ranking.hits, strict=True)
+            if event is None
+        }
+        shown = [(event, hit) for event, hit in zip(events, ranking.hits, strict=True) if event is not None]
+        return [_scored(event, hit, request, terms) for event, hit in shown], late
+
+
+def _wants_vector(request: SearchRequest) -> bool:
+    """Whether the vector leg will run, as far as the request alone tells."""
+    return request.mode == "vector" or (request.mode == "hybrid" and request.weight_vector != 0)
 
 
 def _scored(event: FoundEvent, hit: Hit, request: SearchRequest, terms: Sequence[str]) -> FoundEvent:

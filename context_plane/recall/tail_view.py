@@ -32,6 +32,10 @@ VECTORS_KEPT: Final = 65_536
 """Of tail texts, by digest: a full tail of ordinary events, 64 MiB at 256 dimensions."""
 
 
+TAIL_ROW_BYTES: Final = 2048
+"""About what a row of the tail takes in memory: text, terms, vector."""
+
+
 @dataclass(frozen=True, slots=True)
 class TailView:
     """The visible tail of one snapshot. `latest`: entity -> day -> id -> last write."""
@@ -79,9 +83,18 @@ class TailRows:
         self._vectors: LRUCache[bytes, F32] = LRUCache(VECTORS_KEPT)
 
     async def of_entities(self, view: TailView, entities: Collection[str]) -> list[Columns]:
-        """One part per entity and day that the tail touches with a put."""
-        wanted = [(name, day) for name in sorted(entities) for day in sorted(view.latest.get(name, {}))]
-        return [part for name, day in wanted if (part := await self._block(view, name, day)) is not None]
+        """One part per entity and day that the tail touches with a put. What lacks a vector is embedded at once."""
+        wanted = [
+            (entity, day, events)
+            for entity in sorted(entities)
+            for day in sorted(view.latest.get(entity, {}))
+            if (events := view.puts(entity, day))
+        ]
+        names = [self._name(view, entity, day) for entity, day, _ in wanted]
+        unmade = [events for (_, _, events), name in zip(wanted, names, strict=True) if not self._cache.has(name)]
+        vectors = await self._vectors_of(await asyncio.to_thread(_texts, unmade)) if unmade else {}
+        made = (self._block(name, *one, vectors) for name, one in zip(names, wanted, strict=True))
+        return list(await asyncio.gather(*made))
 
     async def of_tenant(self, view: TailView) -> Columns | None:
         """The whole tail as one part."""
@@ -93,33 +106,44 @@ class TailRows:
             if not parts:
                 return None, 0
             joined = await asyncio.to_thread(blocks.join_blocks, [part.rows for part in parts], day=None)
-            return Columns(joined), joined.row_count * 2048
+            return Columns(joined), joined.row_count * TAIL_ROW_BYTES
 
         name = f"tail|{view.snapshot.tenant}|{view.snapshot.id}|{view.snapshot.erasures.newest}"
         return await self._cache.derived(name, load)
 
-    async def _block(self, view: TailView, entity: str, day: str) -> Columns | None:
-        events = view.puts(entity, day)
-        if not events:
-            return None
-        numbers = [(i.number, i.line) for i in view.latest[entity][day].values()]
+    def _name(self, view: TailView, entity: str, day: str) -> str:
+        numbers = sorted((item.number, item.line) for item in view.latest[entity][day].values())
+        return f"tail|{view.snapshot.tenant}|{sha256_hex(repr((entity, day, numbers)).encode())}"
 
+    async def _block(
+        self, name: str, entity: str, day: str, events: list[Event], vectors: Mapping[bytes, F32]
+    ) -> Columns:
         async def load() -> tuple[Columns, int]:
-            vectors = await self._row_vectors(events)
-            rows: Rows = await asyncio.to_thread(blocks.build_block, entity, day, events, vectors)
-            return Columns(rows), rows.row_count * 2048
+            texts = blocks.rows_to_embed(events)
+            known = vectors if all(text_digest(text) in vectors for text in texts) else await self._vectors_of(texts)
+            dim = self._embedder.dim
 
-        digest = sha256_hex(repr((entity, day, sorted(numbers))).encode())
-        return await self._cache.derived(f"tail|{view.snapshot.tenant}|{digest}", load)
+            def build() -> Rows:
+                found = [known[text_digest(text)] for text in texts]
+                embedded = np.stack(found) if found else np.zeros((0, dim), np.float32)
+                return blocks.build_block(entity, day, events, blocks.row_vectors(events, embedded, dim))
 
-    async def _row_vectors(self, events: list[Event]) -> F32:
-        texts = blocks.rows_to_embed(events)
-        missing = list({text_digest(text): text for text in texts if text_digest(text) not in self._vectors}.items())
-        fresh = {digest: self._vectors[digest] for text in texts if (digest := text_digest(text)) in self._vectors}
+            rows = await asyncio.to_thread(build)
+            return Columns(rows), rows.row_count * TAIL_ROW_BYTES
+
+        return await self._cache.derived(name, load)
+
+    async def _vectors_of(self, texts: Iterable[str]) -> dict[bytes, F32]:
+        """Vectors by text digest; those not remembered are embedded together."""
+        wanted = {text_digest(text): text for text in texts}
+        found = {digest: self._vectors[digest] for digest in wanted if digest in self._vectors}
+        missing = [digest for digest in wanted if digest not in found]
         if missing:
-            made = await self._embedder.embed_documents([text for _, text in missing])
-            for (digest, _), vector in zip(missing, made, strict=True):
-                self._vectors[digest] = fresh[digest] = vector
-        dim = self._embedder.dim
-        known = [fresh[text_digest(text)] for text in texts]
-        return blocks.row_vectors(events, np.stack(known) if known else np.zeros((0, dim), np.float32), dim)
+            made = await self._embedder.embed_documents([wanted[digest] for digest in missing])
+            for digest, vector in zip(missing, made, strict=True):
+                self._vectors[digest] = found[digest] = vector
+        return found
+
+
+def _texts(groups: Iterable[list[Event]]) -> list[str]:
+    return [text for events in groups for text in blocks.rows_to_embed(events)]

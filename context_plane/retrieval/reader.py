@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Final
 
 from context_plane.cache.tiers import Cache
-from context_plane.catalog.lists import SegmentEntry, decode_segments
-from context_plane.catalog.manifest import PackRef, SegmentListRef, Shards
+from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments
+from context_plane.catalog.manifest import DayEntry, FileRef, ObjectRef, PackRef, SegmentListRef, Shards
 from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block
 from context_plane.index.rows import decode_rows
 from context_plane.layout import pack
@@ -80,6 +80,18 @@ class Reader:
             byte_range=columns_range([section.range for section in shards.entity.sections]),
             form="columns",
         )
+
+    async def file(self, key: str, ref: FileRef) -> bytes:
+        """One file of a vector shard, digest checked; kept on disk."""
+        return await self.cache.raw(key, sha256=ref.sha256)
+
+    async def fulltext(self, shards: Shards) -> bytes:
+        """The packed full-text shard, digest checked; kept on disk."""
+        return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
+
+    async def month_days(self, ref: ObjectRef) -> dict[str, DayEntry]:
+        """The days' entries of a rolled month."""
+        return await self.cache.value(ref.key, decode_days, form="days")
 
     async def segment_lines(self, ref: SegmentListRef) -> list[SegmentEntry]:
         return await self.cache.value(ref.key, decode_segments, form="segments")

@@ -1,39 +1,71 @@
 """Snapshots: one consistent cut of a tenant, `{manifest version}.{log number}`, tail included.
 
-A process keeps the newest cut it knows per tenant. An *eventual* read uses it while it is at most
-EVENTUAL_AGE_MAX_S old; a *strong* read confirms it in one round trip: list the newest manifest and the log above
-the floor, together. A pinned cut names its manifest and log number; tombstones made since apply to it.
+A cut is learned in two steps. Its *outline* (manifest, and which log batches it does not cover) is all that a
+bundle needs; the *snapshot* adds the tail's writes. A process keeps the newest outline it knows per tenant:
+an *eventual* read uses it while it is at most EVENTUAL_AGE_MAX_S old; a *strong* read confirms it in one
+round trip, by listing the newest manifest and the log above the floor together. Who reads may start on the
+manifest the moment it is known, while the log is still being listed. A pinned cut names its manifest and log
+number; tombstones made since apply to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
 from context_plane.catalog.erasures import Erasures
-from context_plane.catalog.head import load_hint, load_version, newest_version
+from context_plane.catalog.head import load_head, load_version
 from context_plane.catalog.log import LogObject, list_log
 from context_plane.catalog.manifest import Manifest
-from context_plane.catalog.tail import Batch, Tail, load_tail
+from context_plane.catalog.tail import Batch, Tail, check_dense, check_whole, load_tail, read_headers, uncovered_days
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound
-from context_plane.model import Write
+from context_plane.model import Put, Write
 
 T = TypeVar("T")
 Consistency: TypeAlias = Literal["strong", "eventual"]
+Started: TypeAlias = Callable[[Manifest], object]
+"""Told the manifest as soon as one is known or confirmed; may be told another one later."""
 
 EVENTUAL_AGE_MAX_S: Final = 1.0
 SNAPSHOT_TTL_US: Final = 24 * 3600 * 1_000_000
 """How long a replaced cut stays readable."""
-BATCHES_CACHED: Final = 8192
-BODIES_CACHED: Final = 256
-PINNED_CACHED: Final = 64
+CUT_READS_MAX: Final = 3
+"""Each further read of the newest cut means an erasure ended the one before while it was read."""
+TENANTS_KNOWN: Final = 1024
+SNAPSHOTS_KNOWN: Final = 64
+HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
+BODIES_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Log batches kept, decoded: the full tails of a few tenants."""
+WRITE_BYTES: Final = 400
+"""What a decoded write takes beside its text."""
+INLINE_WRITES_MAX: Final = 100
+"""A tail of fewer writes is looked through in under half a millisecond, on the event loop."""
 _SNAPSHOT = re.compile(r"(\d{1,18})\.(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A cut without the writes of its tail. `objects`: the log above the floor; `pending`: what is uncovered."""
+
+    manifest: Manifest
+    log_number: int
+    objects: tuple[LogObject, ...]
+    pending: tuple[Batch, ...]
+    erasures: Erasures
+
+    @property
+    def id(self) -> str:
+        return f"{self.manifest.version}.{self.log_number}"
+
+    @property
+    def tenant(self) -> str:
+        return self.manifest.tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +87,17 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Known:
-    snapshot: Snapshot
+    outline: Outline
     at_s: float
+
+
+def _header_bytes(batch: Batch) -> int:
+    return 512 + len(batch.body or b"")
+
+
+def _body_bytes(writes: list[Write]) -> int:
+    texts = sum(len(write.event.text or "") for write in writes if isinstance(write, Put))
+    return min(texts + WRITE_BYTES * len(writes), BODIES_BYTES_MAX)
 
 
 @dataclass(slots=True)
@@ -65,54 +106,151 @@ class Snapshots:
 
     engine: Engine
     snapshot_ttl_us: int = SNAPSHOT_TTL_US
-    _known: dict[str, _Known] = field(default_factory=dict)
-    _flights: dict[str, asyncio.Task[Snapshot]] = field(default_factory=dict)
-    _batches: LRUCache[tuple[str, int], Batch] = field(default_factory=lambda: LRUCache(BATCHES_CACHED))
-    _bodies: LRUCache[tuple[str, int], list[Write]] = field(default_factory=lambda: LRUCache(BODIES_CACHED))
-    _derived: LRUCache[tuple[str, str, int], Any] = field(default_factory=lambda: LRUCache(PINNED_CACHED))
-    _pinned: LRUCache[tuple[str, str], Snapshot] = field(default_factory=lambda: LRUCache(PINNED_CACHED))
+    _known: LRUCache[str, _Known] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
+    _heads: LRUCache[str, Manifest] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
+    _flights: dict[tuple[str, ...], asyncio.Task[Any]] = field(default_factory=dict)
+    _batches: LRUCache[tuple[str, int], Batch] = field(
+        default_factory=lambda: LRUCache(HEADERS_BYTES_MAX, getsizeof=_header_bytes)
+    )
+    _bodies: LRUCache[tuple[str, int], list[Write]] = field(
+        default_factory=lambda: LRUCache(BODIES_BYTES_MAX, getsizeof=_body_bytes)
+    )
+    _pinned: LRUCache[tuple[str, str], Outline] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
+    _complete: LRUCache[tuple[str, str, int], Snapshot] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
+    _derived: LRUCache[tuple[str, str, int], Any] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
 
-    async def current(self, tenant: str, consistency: Consistency) -> Snapshot:
+    async def current(self, tenant: str, consistency: Consistency, started: Started | None = None) -> Snapshot:
         """The newest cut; for `eventual`, one that is at most a second old."""
-        known = self._known.get(tenant)
-        fresh = known is not None and self.engine.monotonic_s() - known.at_s <= EVENTUAL_AGE_MAX_S
-        if consistency == "eventual":
-            if known is not None and fresh:
-                return known.snapshot
-            return await self._joined(tenant)
-        return await self._refresh(tenant)
+        for attempt in range(CUT_READS_MAX):
+            try:
+                return await self.complete(await self.outline(tenant, consistency, started))
+            except NotFound as error:
+                if error.code not in ("snapshot_erased", "snapshot_expired") or attempt == CUT_READS_MAX - 1:
+                    raise
+            self.forget(tenant)
+        raise AssertionError("the last attempt returns or raises")
 
-    async def pinned(self, tenant: str, snapshot_id: str) -> Snapshot:
-        """The cut of that id. Raises `Invalid(snapshot_invalid)`, `NotFound(snapshot_expired | snapshot_erased)`."""
+    async def pinned(self, tenant: str, snapshot_id: str, started: Started | None = None) -> Snapshot:
+        """The cut of that id; raises as `pinned_outline` does."""
+        return await self.complete(await self.pinned_outline(tenant, snapshot_id, started))
+
+    async def outline(self, tenant: str, consistency: Consistency, started: Started | None = None) -> Outline:
+        """The newest cut without its tail's writes."""
+        known = self._known.get(tenant)
+        if consistency == "strong":
+            return await self._refresh(tenant, started)
+        if known is not None and self.engine.monotonic_s() - known.at_s <= EVENTUAL_AGE_MAX_S:
+            return known.outline
+        return await self._joined((tenant,), lambda: self._refresh(tenant, started))
+
+    async def pinned_outline(self, tenant: str, snapshot_id: str, started: Started | None = None) -> Outline:
+        """Raises `Invalid(snapshot_invalid)`, `NotFound(snapshot_not_found | snapshot_expired | snapshot_erased)`."""
         found = _SNAPSHOT.fullmatch(snapshot_id)
-        if found is None:
+        if found is None or snapshot_id != f"{int(found[1])}.{int(found[2])}":
             raise Invalid("snapshot_invalid", "a snapshot reads {manifest}.{log}, as in 17.41", snapshot=snapshot_id)
         version, log_number = int(found[1]), int(found[2])
-        head = (await self.current(tenant, "strong")).manifest
+        head = await load_head(self.engine.store, tenant, known=self._heads.get(tenant))
+        self._heads[tenant] = head
         if version > head.version:
-            raise NotFound("snapshot_not_found", "that snapshot was never made", snapshot=snapshot_id)
+            raise _never_made(snapshot_id)
         if version < head.snapshots_from:
             raise NotFound("snapshot_erased", "an erasure ended that snapshot; start a new run", snapshot=snapshot_id)
         held = self._pinned.get((tenant, snapshot_id))
         if held is not None and held.erasures.newest == head.erasures:
             return held
         manifest = head if version == head.version else await self._retained(tenant, version, snapshot_id)
-        tail = await self._tail(manifest, log_number)
-        snapshot = Snapshot(manifest, tail, Erasures.of(head))
-        self._pinned[tenant, snapshot_id] = snapshot
-        return snapshot
+        if started is not None:
+            started(manifest)
+        objects = await list_log(self.engine.store, tenant, after=manifest.log_floor)
+        newest = _newest(objects, manifest)
+        if log_number < min(newest, manifest.covered_max()) or log_number > max(newest, head.log_floor):
+            raise _never_made(snapshot_id)  # a cut of the log below what is built would show half a batch
+        wanted = [item for item in objects if item.number <= log_number]
+        outline = await self._outlined(manifest, wanted, log_number, Erasures.of(head))
+        self._pinned[tenant, snapshot_id] = outline
+        return outline
 
-    def derived(self, snapshot: Snapshot, make: Callable[[Snapshot], T]) -> T:
+    async def complete(self, outline: Outline) -> Snapshot:
+        """The cut with its tail's writes. Concurrent readers of one cut read it once."""
+        key = (outline.tenant, outline.id, outline.erasures.newest)
+        held = self._complete.get(key)
+        if held is not None:
+            return held
+
+        async def read() -> Snapshot:
+            tail = await load_tail(
+                self.engine.store,
+                outline.manifest,
+                log_number=outline.log_number,
+                batch_cache=self._batches,
+                writes_cache=self._bodies,
+                objects=list(outline.objects),
+            )
+            made = self._complete[key] = Snapshot(outline.manifest, tail, outline.erasures)
+            return made
+
+        return await self._joined((*key[:2], str(key[2])), read)
+
+    async def derived(self, snapshot: Snapshot, make: Callable[[Snapshot], T]) -> T:
         """What `make` gives for a cut, computed once per cut while it is among the recent ones."""
         key = (snapshot.tenant, snapshot.id, snapshot.erasures.newest)
         held: T | None = self._derived.get(key)
         if held is None:
-            held = self._derived[key] = make(snapshot)
+            inline = len(snapshot.tail.writes) <= INLINE_WRITES_MAX
+            held = self._derived[key] = make(snapshot) if inline else await asyncio.to_thread(make, snapshot)
         return held
 
     def forget(self, tenant: str) -> None:
         """Drop what is known, so that the next read asks the store."""
         self._known.pop(tenant, None)
+
+    # --- reading cuts ---------------------------------------------------------------------------
+
+    async def _refresh(self, tenant: str, started: Started | None) -> Outline:
+        at_s = self.engine.monotonic_s()
+        known = self._known.get(tenant)
+        manifest, objects = await self._read_head(tenant, known.outline.manifest if known else None, started)
+        self._heads[tenant] = manifest
+        if _newest(objects, manifest) < manifest.covered_max():
+            # listed before that manifest was committed: it would show a batch on some of its days only
+            objects = await list_log(self.engine.store, tenant, after=manifest.log_floor)
+        newest = _newest(objects, manifest)
+        if known is not None and known.outline.id == f"{manifest.version}.{newest}":
+            known.at_s = max(known.at_s, at_s)
+            return known.outline
+        outline = await self._outlined(manifest, objects, newest, Erasures.of(manifest))
+        held = self._known.get(tenant)
+        if held is None or held.at_s <= at_s:
+            self._known[tenant] = _Known(outline, at_s)
+        return outline
+
+    async def _read_head(
+        self, tenant: str, known: Manifest | None, started: Started | None
+    ) -> tuple[Manifest, list[LogObject]]:
+        """The newest manifest and the log above its floor: one round when `known` is still the newest, else two."""
+        store = self.engine.store
+        if known is None:
+            manifest = await load_head(store, tenant)
+            if started is not None:
+                started(manifest)
+            return manifest, await list_log(store, tenant, after=manifest.log_floor)
+        if started is not None:
+            started(known)
+        manifest, objects = await asyncio.gather(
+            load_head(store, tenant, known=known), list_log(store, tenant, after=known.log_floor)
+        )
+        if started is not None and manifest is not known:
+            started(manifest)
+        return manifest, [item for item in objects if item.number > manifest.log_floor]
+
+    async def _outlined(
+        self, manifest: Manifest, objects: list[LogObject], log_number: int, erasures: Erasures
+    ) -> Outline:
+        check_dense(objects, manifest.log_floor, log_number)
+        batches = await read_headers(self.engine.store, manifest.tenant, objects, self._batches)
+        check_whole(batches)
+        pending = tuple(batch for batch in batches if uncovered_days(manifest, batch))
+        return Outline(manifest, log_number, tuple(objects), pending, erasures)
 
     async def _retained(self, tenant: str, version: int, snapshot_id: str) -> Manifest:
         try:
@@ -125,63 +263,27 @@ class Snapshots:
             raise _expired(snapshot_id)
         return manifest
 
-    async def _joined(self, tenant: str) -> Snapshot:
-        """Join a refresh under way: many eventual readers cost one."""
-        flight = self._flights.get(tenant)
+    async def _joined(self, name: tuple[str, ...], read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Join the read under way, or start it; a cancelled reader does not end it for the others."""
+        flight = self._flights.get(name)
         if flight is None:
-            flight = asyncio.ensure_future(self._refresh(tenant))
-            self._flights[tenant] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(tenant, None))
-        return await asyncio.shield(flight)
+            flight = self._flights[name] = asyncio.create_task(read())
+            flight.add_done_callback(lambda done: self._landed(name, done))
+        result: T = await asyncio.shield(flight)
+        return result
 
-    async def _refresh(self, tenant: str) -> Snapshot:
-        at_s = self.engine.monotonic_s()
-        known = self._known.get(tenant)
-        manifest, objects = await self._read_head(tenant, known.snapshot.manifest if known else None)
-        newest = objects[-1].number if objects else manifest.log_floor
-        if (
-            known is not None
-            and known.snapshot.manifest.version == manifest.version
-            and known.snapshot.tail.log_number == max(newest, manifest.log_floor)
-        ):
-            known.at_s = max(known.at_s, at_s)
-            return known.snapshot
-        tail = await self._tail(manifest, None, objects)
-        snapshot = Snapshot(manifest, tail, Erasures.of(manifest))
-        held = self._known.get(tenant)
-        if held is None or held.at_s <= at_s:
-            self._known[tenant] = _Known(snapshot, at_s)
-        return snapshot
-
-    async def _read_head(self, tenant: str, known: Manifest | None) -> tuple[Manifest, list[LogObject]]:
-        """The newest manifest and the log above its floor: one round when `known` is still the newest."""
-        store = self.engine.store
-        if known is None:
-            known = await load_hint(store, tenant)
-        floor = known.log_floor if known else 0
-        version, objects = await _both(
-            lambda: newest_version(store, tenant), lambda: list_log(store, tenant, after=floor)
-        )
-        if known is None or known.version != version:
-            known = await load_version(store, tenant, version)
-        return known, [item for item in objects if item.number > known.log_floor]
-
-    async def _tail(self, manifest: Manifest, log_number: int | None, objects: list[LogObject] | None = None) -> Tail:
-        return await load_tail(
-            self.engine.store,
-            manifest,
-            log_number=log_number,
-            batch_cache=self._batches,
-            writes_cache=self._bodies,
-            objects=objects,
-        )
+    def _landed(self, name: tuple[str, ...], flight: asyncio.Task[Any]) -> None:
+        self._flights.pop(name, None)
+        if not flight.cancelled():
+            flight.exception()  # every reader may have gone: then nobody else asks
 
 
-async def _both(
-    first: Callable[[], Awaitable[int]], second: Callable[[], Awaitable[list[LogObject]]]
-) -> tuple[int, list[LogObject]]:
-    one, two = await asyncio.gather(first(), second())
-    return one, two
+def _newest(objects: list[LogObject], manifest: Manifest) -> int:
+    return objects[-1].number if objects else manifest.log_floor
+
+
+def _never_made(snapshot_id: str) -> NotFound:
+    return NotFound("snapshot_not_found", "that snapshot was never made", snapshot=snapshot_id)
 
 
 def _expired(snapshot_id: str) -> NotFound:
