@@ -1,38 +1,55 @@
 """Idempotency keys: the same request sent again within 24 hours is written once and answered alike.
 
-A claim object is created before the append and holds the log head of that moment; a result object is
-written after it. A retry that finds a claim without a result either meets a request still under way
-(409) or, once the claim is old enough for its maker to have given up, looks for the key's hash in the
-headers of the batches above the claim's head: the append itself is the truth.
+A claim is created before the append and holds the log head of that moment; a result is written after it. A
+retry that finds a claim without a result looks for the key's hash in the headers of the batches above the
+claim's head: the append itself is the truth. Not finding it, it either meets a request still under way (409)
+or, once the claim is old enough for its maker to have given up, makes the next claim. Claims of a key are
+numbered and created exclusively, so of concurrent requests, first ones and retries alike, one appends.
 Draft: draft-ietf-httpapi-idempotency-key-header.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import orjson
 
+from context_plane.catalog.head import load_head
 from context_plane.catalog.log import list_log, read_log_head
 from context_plane.catalog.tail import read_headers
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Invalid, NotFound
+from context_plane.errors import Conflict, Invalid, NotFound, PlaneError, Unavailable
 from context_plane.layout.keys import ControlKey
 
 KEEP_US: Final = 24 * 3600 * 1_000_000
 ABANDONED_US: Final = 60 * 1_000_000
 """No request lives this long (its own deadline is half of it): an older claim has lost its maker."""
 KEY_BYTES_MAX: Final = 256
+CLAIM_RACES_MAX: Final = 5
+"""Claims lost in a row before a request gives way to whoever wins them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where a request's writes are: its batch, and the manifest version that was newest before it."""
+
+    batch: int
+    manifest_version: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
+    """`head`, `version`: the newest log number and manifest before the append. `maker`: a nonce."""
+
     body: str
     at_us: int
     head: int
+    version: int
+    maker: str
 
 
 def key_hash(key: str) -> str:
@@ -42,48 +59,80 @@ def key_hash(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-async def once(engine: Engine, tenant: str, hashed: str, body_digest: str, append: Callable[[], Awaitable[int]]) -> int:
-    """The log number of the request: of its first writing, or of `append` now.
+async def once(
+    engine: Engine, tenant: str, hashed: str, body_digest: str, append: Callable[[], Awaitable[int]]
+) -> Recorded:
+    """Where the request is recorded: by its first writing, or by `append`, which returns the batch, now.
 
     Raises `Invalid(idempotency_key_reused)` for another body, `Conflict(idempotency_in_progress)`.
     """
-    claim_key = str(ControlKey(tenant, f"idempotency/{hashed}.claim"))
-    result_key = str(ControlKey(tenant, f"idempotency/{hashed}.result"))
-    now_us = engine.now_us()
-    head = await read_log_head(engine, tenant)
-    claim = _Claim(body_digest, now_us, head.number)
-    held = await _claim(engine, claim_key, claim)
-    if held is not None and now_us - held.at_us > KEEP_US:
-        await engine.store.delete([claim_key, result_key])
-        held = await _claim(engine, claim_key, claim)
-    if held is not None:
-        if held.body != body_digest:
-            raise Invalid("idempotency_key_reused", "that Idempotency-Key came with another body; use a new key")
-        number = await _earlier(engine, tenant, hashed, result_key, held)
-        if number is not None:
-            return number
-        if now_us - held.at_us < ABANDONED_US:
-            detail = "a request with this key is under way; retry shortly"
-            raise Conflict("idempotency_in_progress", detail, retry_after_s=2.0)
-        await engine.store.put(claim_key, _encode(claim))
-    number = await append()
-    await engine.store.put(result_key, orjson.dumps({"batch": number}))
-    return number
+    for _ in range(CLAIM_RACES_MAX):
+        now_us = engine.now_us()
+        number, held = await _newest_claim(engine, tenant, hashed)
+        if held is not None and now_us - held.at_us <= KEEP_US:
+            if held.body != body_digest:
+                raise Invalid("idempotency_key_reused", "that Idempotency-Key came with another body; use a new key")
+            batch = await _earlier(engine, tenant, hashed, number, held)
+            if batch is not None:
+                return Recorded(batch, held.version)
+            if now_us - held.at_us < ABANDONED_US:
+                raise _in_progress()
+        manifest = await load_head(engine.store, tenant)
+        head = await read_log_head(engine, tenant, manifest)
+        claim = _Claim(body_digest, now_us, head.number, manifest.version, engine.nonce())
+        if await _create(engine, _key(tenant, hashed, number + 1, "claim"), claim):
+            return await _append(engine, tenant, hashed, number + 1, claim, append)
+    raise _in_progress()
 
 
-async def _claim(engine: Engine, key: str, claim: _Claim) -> _Claim | None:
-    """None when the claim is ours, else whose it is."""
+async def _append(
+    engine: Engine, tenant: str, hashed: str, number: int, claim: _Claim, append: Callable[[], Awaitable[int]]
+) -> Recorded:
     try:
-        await engine.store.put_new(key, _encode(claim))
-    except Conflict:
-        fields = orjson.loads(await engine.store.get(key))
-        return _Claim(**fields)
-    return None
+        batch = await append()
+    except Unavailable as error:
+        if error.code == "tail_full":  # refused before anything was written: the retry need not wait
+            await engine.store.delete([_key(tenant, hashed, number, "claim")])
+        raise
+    with contextlib.suppress(Unavailable):  # a shortcut only: the batch is durable and names the key
+        await engine.store.put(_key(tenant, hashed, number, "result"), orjson.dumps({"batch": batch}))
+    return Recorded(batch, claim.version)
 
 
-async def _earlier(engine: Engine, tenant: str, hashed: str, result_key: str, held: _Claim) -> int | None:
+async def _newest_claim(engine: Engine, tenant: str, hashed: str) -> tuple[int, _Claim | None]:
+    """The newest claim of a key and its number; (0, None) when there is none."""
+    newest = 0
+    prefix = str(ControlKey(tenant, f"idempotency/{hashed}/"))
+    async for info in engine.store.list(prefix):
+        name = info.key.removeprefix(prefix)
+        if name.endswith(".claim"):
+            newest = max(newest, int(name.removesuffix(".claim")))
+    if not newest:
+        return 0, None
     try:
-        found: int = orjson.loads(await engine.store.get(result_key))["batch"]
+        return newest, _decode(await engine.store.get(_key(tenant, hashed, newest, "claim")))
+    except NotFound:  # given back, or collected
+        return newest, None
+
+
+async def _create(engine: Engine, key: str, claim: _Claim) -> bool:
+    """Whether the claim is ours. A lost response is settled by reading it back."""
+    try:
+        await engine.store.put_new(key, orjson.dumps(asdict(claim)))
+    except (Conflict, Unavailable) as error:
+        try:
+            return _decode(await engine.store.get(key)).maker == claim.maker
+        except NotFound:
+            if isinstance(error, Conflict):
+                return False  # given back meanwhile
+            raise error from None
+    return True
+
+
+async def _earlier(engine: Engine, tenant: str, hashed: str, number: int, held: _Claim) -> int | None:
+    """The batch that the claim's maker wrote, if it did."""
+    try:
+        found: int = orjson.loads(await engine.store.get(_key(tenant, hashed, number, "result")))["batch"]
     except NotFound:
         objects = await list_log(engine.store, tenant, after=held.head)
         for batch in await read_headers(engine.store, tenant, objects):
@@ -93,5 +142,13 @@ async def _earlier(engine: Engine, tenant: str, hashed: str, result_key: str, he
     return found
 
 
-def _encode(claim: _Claim) -> bytes:
-    return orjson.dumps({"body": claim.body, "at_us": claim.at_us, "head": claim.head})
+def _key(tenant: str, hashed: str, number: int, what: str) -> str:
+    return str(ControlKey(tenant, f"idempotency/{hashed}/{number:06d}.{what}"))
+
+
+def _decode(stored: bytes) -> _Claim:
+    return _Claim(**orjson.loads(stored))
+
+
+def _in_progress() -> PlaneError:
+    return Conflict("idempotency_in_progress", "a request with this key is under way; retry shortly", retry_after_s=2.0)

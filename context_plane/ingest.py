@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from cachetools import LRUCache
+
 from context_plane.catalog.head import load_head
 from context_plane.catalog.log import LogHead, append, list_log
 from context_plane.catalog.manifest import Manifest
@@ -25,7 +27,7 @@ from context_plane.catalog.tail import (
     uncovered_days,
 )
 from context_plane.engine import Engine
-from context_plane.errors import Unavailable
+from context_plane.errors import Conflict, Unavailable
 from context_plane.layout.batch import Visible, encode
 from context_plane.model import Write, identity
 
@@ -35,6 +37,11 @@ GAUGE_AGE_MAX_S: Final = 2.0
 """How old the view of the tail's size may be: writers overshoot the bound by what fits in it."""
 WAITING_MAX: Final = 1024
 """Requests of one tenant that may wait for the log: past it the store is not keeping up."""
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Decoded bytes of one tenant that may wait for the log: four of the largest requests."""
+INLINE_WRITES_MAX: Final = 100
+"""Requests of fewer writes are looked through in under half a millisecond, on the event loop."""
+HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
 TAIL_RETRY_AFTER_S: Final = 15.0
 GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two of the largest requests: an object stays below half of what a batch may decode to."""
@@ -63,6 +70,11 @@ def last_wins(writes: Sequence[Write]) -> list[Write]:
         latest.pop(key, None)
         latest[key] = write
     return list(latest.values())
+
+
+def touched_days(writes: Sequence[Write]) -> tuple[str, ...]:
+    """Days of the writes, ascending."""
+    return tuple(sorted({identity(write)[1] for write in writes}))
 
 
 @dataclass(slots=True)
@@ -104,7 +116,8 @@ class Ingest:
         self._lanes: dict[tuple[str, Visible], _Lane] = {}
         self._heads: dict[str, LogHead] = {}
         self._gauges: dict[str, _Gauge] = {}
-        self._headers: dict[tuple[str, int], Batch] = {}
+        self._gauging: dict[str, asyncio.Task[_Gauge]] = {}
+        self._headers: LRUCache[tuple[str, int], Batch] = LRUCache(HEADERS_BYTES_MAX, getsizeof=_header_bytes)
 
     async def write(
         self,
@@ -120,13 +133,13 @@ class Ingest:
         Raises `Unavailable(tail_full)`, `Unavailable(store_unavailable)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
-        unique = last_wins(writes)
+        unique, days = await sorted_out(writes)
         number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes))
         return Accepted(
             accepted=len(unique),
             duplicates=len(writes) - len(unique),
             batch=number,
-            days=tuple(sorted({identity(write)[1] for write in unique})),
+            days=days,
             manifest_version=gauge.manifest.version,
         )
 
@@ -139,7 +152,10 @@ class Ingest:
 
     async def _enqueue(self, tenant: str, visible: Visible, request: _Request) -> int:
         lane = self._lanes.setdefault((tenant, visible), _Lane())
-        if len(lane.waiting) >= WAITING_MAX:
+        waiting_bytes = sum(other.body_bytes for other in lane.waiting)
+        if len(lane.waiting) >= WAITING_MAX or (
+            lane.waiting and waiting_bytes + request.body_bytes > WAITING_BYTES_MAX
+        ):
             raise Unavailable("store_unavailable", "too many writes wait for the log; retry", retry_after_s=1.0)
         lane.waiting.append(request)
         if lane.worker is None or lane.worker.done():
@@ -172,9 +188,12 @@ class Ingest:
         data = await asyncio.to_thread(
             encode, writes, writer=writer, created_us=created_us, visible=visible, requests=keys
         )
-        head = await append(self._engine, tenant, data, writer=writer, head=self._heads.get(tenant))
-        known = self._heads.get(tenant)
-        self._heads[tenant] = head if known is None or head.number > known.number else known
+        try:
+            head = await append(self._engine, tenant, data, writer=writer, head=self._heads.get(tenant))
+        except Conflict:
+            self._heads.pop(tenant, None)  # too far behind: the next append lists
+            raise
+        self._learn(tenant, head)
         gauge = self._gauges.get(tenant)
         if gauge is not None:
             gauge.unbuilt += 1
@@ -183,27 +202,51 @@ class Ingest:
                 gauge.tail_bytes += len(data)
         return head.number
 
+    def _learn(self, tenant: str, head: LogHead) -> None:
+        known = self._heads.get(tenant)
+        if known is None or head.number > known.number:
+            self._heads[tenant] = head
+
     # --- the bound of the tail ------------------------------------------------------------------
 
     async def _gauge(self, tenant: str) -> _Gauge:
-        now_s = self._engine.monotonic_s()
         gauge = self._gauges.get(tenant)
-        if gauge is not None and now_s - gauge.at_s < GAUGE_AGE_MAX_S:
+        if gauge is not None and self._engine.monotonic_s() - gauge.at_s < GAUGE_AGE_MAX_S:
             return gauge
-        manifest = await load_head(self._engine.store, tenant, known=gauge.manifest if gauge else None)
+        flight = self._gauging.get(tenant)
+        if flight is None:  # a burst of requests measures once
+            flight = self._gauging[tenant] = asyncio.create_task(self._measure(tenant))
+            flight.add_done_callback(lambda _: self._gauging.pop(tenant, None))
+        return await asyncio.shield(flight)
+
+    async def _measure(self, tenant: str) -> _Gauge:
+        now_s = self._engine.monotonic_s()
+        known = self._gauges.get(tenant)
+        manifest = await load_head(self._engine.store, tenant, known=known.manifest if known else None)
         objects = await list_log(self._engine.store, tenant, after=manifest.log_floor)
-        self._forget(tenant, manifest.log_floor)
         batches = await read_headers(self._engine.store, tenant, objects, self._headers)
         sizes = {item.number: item.bytes for item in objects}
         pending = [batch for batch in batches if uncovered_days(manifest, batch)]
         tail = [batch for batch in pending if batch.header.visible == "now"]
         gauge = _Gauge(now_s, manifest, len(tail), sum(sizes[batch.number] for batch in tail), len(pending))
         self._gauges[tenant] = gauge
+        # other processes append too: from an old number this one would have to try every number since
+        self._learn(tenant, LogHead(max(objects[-1].number if objects else 0, manifest.log_floor), now_s))
         return gauge
 
-    def _forget(self, tenant: str, floor: int) -> None:
-        for key in [key for key in self._headers if key[0] == tenant and key[1] <= floor]:
-            del self._headers[key]
+
+async def sorted_out(writes: Sequence[Write]) -> tuple[list[Write], tuple[str, ...]]:
+    """The last write of each identity, and the days they touch."""
+
+    def work() -> tuple[list[Write], tuple[str, ...]]:
+        unique = last_wins(writes)
+        return unique, touched_days(unique)
+
+    return work() if len(writes) <= INLINE_WRITES_MAX else await asyncio.to_thread(work)
+
+
+def _header_bytes(batch: Batch) -> int:
+    return 512 + len(batch.body or b"")
 
 
 def _check_room(gauge: _Gauge, visible: Visible) -> None:

@@ -25,11 +25,11 @@ from context_plane.embed.open import MemoizedEmbedder, open_embedder
 from context_plane.engine import Engine
 from context_plane.errors import NotFound, PlaneError
 from context_plane.idempotency import key_hash, once
-from context_plane.ingest import Accepted, Ingest, last_wins
+from context_plane.ingest import Accepted, Ingest, sorted_out
 from context_plane.layout.batch import Visible
 from context_plane.layout.keys import ControlKey
 from context_plane.materialize import BundleBuild, materialize_day
-from context_plane.model import Write, check_tenant, identity
+from context_plane.model import Write, check_tenant
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
@@ -85,18 +85,14 @@ class Plane:
         if idempotency_key is None or body_digest is None:
             return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible)
         hashed = key_hash(idempotency_key)
-        version = 0
 
         async def append() -> int:
-            nonlocal version
             accepted = await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed)
-            version = accepted.manifest_version
             return accepted.batch
 
-        batch = await once(self.engine, tenant, hashed, body_digest, append)
-        unique = last_wins(writes)
-        days = tuple(sorted({identity(write)[1] for write in unique}))
-        return Accepted(len(unique), len(writes) - len(unique), batch, days, version)
+        recorded = await once(self.engine, tenant, hashed, body_digest, append)
+        unique, days = await sorted_out(writes)
+        return Accepted(len(unique), len(writes) - len(unique), recorded.batch, days, recorded.manifest_version)
 
     # --- build ----------------------------------------------------------------------------------
 
