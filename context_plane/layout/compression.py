@@ -38,7 +38,18 @@ def decompress(frame: bytes, *, size_max: int) -> bytes:
         declared = zstandard.frame_content_size(frame)
         if declared < 0 or declared > size_max:
             raise Corrupt("corrupt_object", "a frame declares more than its limit", declared=declared, limit=size_max)
+        if declared == 0:
+            return _check_empty(frame)
         data: bytes = decompressor.decompress(frame, max_output_size=size_max, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Corrupt("corrupt_object", f"a zstd frame does not decode: {error}") from error
     return data
+
+
+def _check_empty(frame: bytes) -> bytes:
+    """zstandard's one-shot decoder believes a declared size of zero without looking; one flipped bit declares it."""
+    worker = zstandard.ZstdDecompressor().decompressobj()
+    data = worker.decompress(frame)
+    if data or not worker.eof or worker.unused_data:
+        raise Corrupt("corrupt_object", "a frame that declares to be empty is not")
+    return b""

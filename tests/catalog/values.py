@@ -21,13 +21,13 @@ from context_plane.catalog.manifest import (
 )
 from context_plane.engine import Engine
 from context_plane.store import Store
-from tests.machine.journeys import NoEmbedder
+from tests.machine.journeys import SmallEmbedder
 
 TENANT = "acme"
 
 
 def make_engine(store: Store) -> Engine:
-    return Engine(store=store, embedder=NoEmbedder())
+    return Engine(store=store, embedder=SmallEmbedder())
 
 
 def pack(name: str) -> PackRef:

@@ -48,6 +48,13 @@ def test_a_bomb_is_refused_before_it_opens(size: int) -> None:
         decompress(compress(b"\0" * size), size_max=1000)
 
 
+def test_a_flipped_bit_that_declares_an_empty_frame_is_refused() -> None:
+    """Seen to fail: the decoder returned no bytes for a frame of some."""
+    frame = compress(b"\0")
+    with pytest.raises(Corrupt):
+        decompress(frame[:4] + bytes([frame[4] ^ 2]) + frame[5:], size_max=1000)
+
+
 def test_a_frame_without_its_size_is_refused() -> None:
     frame = zstandard.ZstdCompressor(write_content_size=False).compress(b"\0" * 100_000)
     with pytest.raises(Corrupt):
@@ -73,7 +80,9 @@ def test_a_segment_decodes_to_its_events(events: list[Event]) -> None:
 @given(event_lists(), st.randoms(use_true_random=False))
 def test_a_segment_does_not_depend_on_the_order_of_arrival(events: list[Event], shuffler: random.Random) -> None:
     """Seen to fail with attributes written in insertion order."""
-    other = [replace(event, attrs=dict(reversed(event.attrs.items())) if event.attrs else None) for event in events]
+    other = [
+        replace(event, attrs=dict(reversed(list(event.attrs.items()))) if event.attrs else None) for event in events
+    ]
     shuffler.shuffle(other)
     assert encoded_segment(events) == encoded_segment(other)
 

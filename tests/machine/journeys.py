@@ -8,12 +8,14 @@ to agree, so an index built from other segments is seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from context_plane import reindex
 from context_plane.catalog.days import load_segments
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import load_head, load_snapshot
@@ -34,26 +36,34 @@ from context_plane.catalog.tail import load_tail
 from context_plane.engine import Engine
 from context_plane.errors import NotFound
 from context_plane.fold import fold_day, read_events
+from context_plane.index.rows import decode_rows
 from context_plane.layout import pack
 from context_plane.layout.keys import ShardKey, built_id
-from context_plane.model import Put, event_digest, identity, sha256_hex
+from context_plane.model import Event, Put, day_of, event_digest, identity, sha256_hex, text_digest
 from context_plane.publish import publish_staged
 from context_plane.rollup import Merge
 from context_plane.staging import EntityStage, FulltextStage, VectorStage, load_segments_stage, save
-from tests.machine.oracle import State
+from tests.machine.oracle import DIGEST_CHARS, State
 
 TENANT = "acme"
 
 
-class NoEmbedder:
-    model = "none"
-    dim = 1
+class SmallEmbedder:
+    """Unit vectors of two components, from a text's digest."""
 
-    async def embed_documents(self, texts: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        raise AssertionError("the small index has no vectors")
+    model = "small"
+    dim = 2
 
-    async def embed_query(self, text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        raise AssertionError("the small index has no vectors")
+    async def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.asarray([await self.embed_query(text) for text in texts], np.float32).reshape(-1, 2)
+
+    async def embed_query(self, text: str) -> NDArray[np.float32]:
+        angle = text_digest(text)[0] / 256 * 6.28
+        return np.asarray([np.cos(angle), np.sin(angle)], np.float32)
+
+
+def short_digest(event: Event) -> str:
+    return event_digest(event)[:DIGEST_CHARS]
 
 
 # --- building -----------------------------------------------------------------------------------
@@ -68,7 +78,7 @@ async def index_small(engine: Engine, tenant: str, day: str) -> None:
         entries = await load_segments(engine.store, entry)
         groups = await read_events(engine.store, tenant, day, entries)
         for listed, events in zip(entries, groups, strict=True):
-            blocks[listed.entity] = [[event.id, day, event_digest(event), event.ts_us] for event in events]
+            blocks[listed.entity] = [[event.id, day, short_digest(event), event.ts_us] for event in events]
     shards = await put_small(engine, tenant, day, blocks)
     count = shards.events if shards else 0
     source = stage.source
@@ -101,7 +111,7 @@ async def put_small(
     fulltext: ObjectRef = object_ref(fulltext_key, token, encoded.digest)
     vector_key = str(ShardKey(tenant, "vector", period, entity_id))
     file = FileRef(path="data/0.lance", bytes=len(token), sha256=sha256_hex(token))
-    vector = VectorRef(key=vector_key, digest=encoded.digest, files=(file,), dim=1, model="none")
+    vector = VectorRef(key=vector_key, digest=encoded.digest, files=(file,), dim=2, model="small")
     await asyncio.gather(
         engine.store.put_new(entity_ref.key, encoded.stored),
         engine.store.put_new(fulltext_key, token),
@@ -118,6 +128,14 @@ async def put_small(
         first_ts_us=0,
         last_ts_us=0,
     )
+
+
+async def index_real(engine: Engine, tenant: str, day: str) -> None:
+    """The three real shards, from the staged segments."""
+    vector = await reindex.index_vectors(engine, tenant=tenant, day=day)
+    stage = await load_segments_stage(engine.store, tenant, day)
+    entity = await reindex.index_entities(engine, stage, vector)
+    await reindex.index_fulltext(engine, stage, entity)
 
 
 async def build_small(engine: Engine, tenant: str, day: str) -> None:
@@ -143,7 +161,18 @@ def merge_small(engine: Engine, tenant: str, month: str) -> Merge:
 async def _blocks(engine: Engine, shards: Shards) -> dict[str, list[list[object]]]:
     stored = await engine.store.get(shards.entity.key)
     assert sha256_hex(stored) == shards.entity.sha256
-    return {entry.key: orjson.loads(raw) for entry, raw in pack.blocks_of(stored, shards.entity.layout_pages())}
+    return {entry.key: _lines(raw) for entry, raw in pack.blocks_of(stored, shards.entity.layout_pages())}
+
+
+def _lines(raw: bytes) -> list[list[object]]:
+    """[id, day, digest, ts] of each event, from a block of the small index or of the real one."""
+    if raw.startswith(b"["):
+        small: list[list[object]] = orjson.loads(raw)
+        return small
+    rows = decode_rows(raw)
+    digests = [bytes(row).hex() for row in rows.event_digest]
+    times = [int(ts) for ts in rows.event_ts_us]
+    return [[i, day_of(ts), digest, ts] for i, digest, ts in zip(rows.ids, digests, times, strict=True)]
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -184,7 +213,7 @@ async def _read_once(engine: Engine, tenant: str, snapshot: tuple[int, int] | No
         if erasures.hides_log(identity(item.write)[0], item.number):
             continue
         if isinstance(item.write, Put):
-            state[identity(item.write)] = event_digest(item.write.event)
+            state[identity(item.write)] = short_digest(item.write.event)
         else:
             state.pop(identity(item.write), None)
     return Answer(manifest.version, tail.log_number, head.version, state)
@@ -216,7 +245,7 @@ async def _add_day(
     entries = await load_segments(engine.store, entry)
     groups = await read_events(engine.store, tenant, day, entries)
     events = {
-        (event.entity, day, event.id): event_digest(event)
+        (event.entity, day, event.id): short_digest(event)
         for group in groups
         for event in group
         if not erasures.hides_built(event.entity, applied)

@@ -29,7 +29,7 @@ from context_plane.layout.keys import ErasureKey, LatestKey, LogKey, ManifestKey
 from context_plane.model import Delete, Event, Put, Write, day_start_us, identity
 from context_plane.publish import publish_staged
 from context_plane.rollup import roll_up
-from tests.machine.journeys import TENANT, Answer, NoEmbedder, build_small, index_small, merge_small, read_small
+from tests.machine.journeys import TENANT, Answer, SmallEmbedder, build_small, index_small, merge_small, read_small
 from tests.machine.oracle import Oracle
 from tests.machine.sim import Fate, SimStore, World
 
@@ -61,7 +61,7 @@ def instant() -> Iterator[None]:
 def make_engine(world: World) -> Engine:
     return Engine(
         store=SimStore(world),
-        embedder=NoEmbedder(),
+        embedder=SmallEmbedder(),
         now_us=lambda: world.now,
         monotonic_s=lambda: world.now / 1e6,
         nonce=world.nonce,
@@ -77,6 +77,7 @@ class Pinned:
 class Machine:
     rng: random.Random
     build: BuildDay = build_small
+    index: BuildDay = index_small
     steps: int = STEPS
     world: World = field(default_factory=World)
     oracle: Oracle = field(default_factory=Oracle)
@@ -195,7 +196,7 @@ class Machine:
         self.counts["built"] += 1
 
     async def index_only(self, day: str) -> None:
-        await index_small(self.engine, TENANT, day)
+        await self.index(self.engine, TENANT, day)
 
     async def publish_only(self, day: str) -> None:
         await publish_staged(self.engine, TENANT, day)
@@ -351,8 +352,10 @@ class Machine:
         return found
 
 
-def run_schedule(seed: int, *, build: BuildDay = build_small, steps: int = STEPS) -> Counter[str]:
-    machine = Machine(random.Random(seed), build=build, steps=steps)
+def run_schedule(
+    seed: int, *, build: BuildDay = build_small, index: BuildDay = index_small, steps: int = STEPS
+) -> Counter[str]:
+    machine = Machine(random.Random(seed), build=build, index=index, steps=steps)
     with instant():
         machine.run()
     return machine.counts

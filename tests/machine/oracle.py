@@ -16,6 +16,8 @@ from context_plane.layout.batch import decode_body, decode_header
 from context_plane.layout.keys import LogKey, ManifestKey, parse
 from context_plane.model import Put, Write, event_digest, identity
 
+DIGEST_CHARS = 32
+"""Rows keep the first 16 bytes of an event's digest."""
 Identity: TypeAlias = tuple[str, str, str]
 State: TypeAlias = dict[Identity, str]
 """(entity, day, event id) -> event digest."""
@@ -67,7 +69,7 @@ class Oracle:
                 if self._erased(stones, identity(write)[0], number):
                     continue
                 if isinstance(write, Put):
-                    events[identity(write)] = event_digest(write.event)
+                    events[identity(write)] = event_digest(write.event)[:DIGEST_CHARS]
                 else:
                     events.pop(identity(write), None)
         return events

@@ -10,6 +10,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from context_plane.reindex import build_day
+from tests.machine.journeys import index_real
 from tests.machine.machine import run_schedule
 
 SCHEDULES = 500
@@ -36,3 +38,9 @@ def test_laws_hold_on_long_schedules() -> None:
         counts = run_schedule(seed, steps=LONG_STEPS)
         assert counts["reads"] > 5
         assert counts["append"] > 20
+
+
+def test_laws_hold_over_the_real_indexes() -> None:
+    """A small share with entity, full-text and vector shards as they are built in earnest."""
+    for seed in range(6):
+        run_schedule(seed, build=build_day, index=index_real, steps=60)
