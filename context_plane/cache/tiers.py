@@ -129,6 +129,10 @@ class Cache:
     def holds(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> bool:
         return f"{_name(key, byte_range)}|{form}" in self._memory
 
+    def keep(self, key: str, byte_range: ByteRange, form: str, value: object) -> None:
+        """Remember in memory what a longer read held of the object: a later `value` of that range finds it."""
+        self._keep(f"{_name(key, byte_range)}|{form}", value, byte_range.length * 4)
+
     def has(self, name: str) -> bool:
         """Whether a derived value is in memory."""
         return name in self._memory

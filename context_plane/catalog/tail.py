@@ -25,7 +25,8 @@ TAIL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Searched on every strong read, so both bound the cost of freshness; past them ingest answers `tail_full`."""
 UNBUILT_OBJECTS_MAX: Final = 4096
 """Batches that wait for a build, bulk loads included: readers list them and read their headers once."""
-PARALLEL_READS: Final = 32
+PARALLEL_READS: Final = TAIL_OBJECTS_MAX
+"""A full tail is one round of the network."""
 
 
 @dataclass(frozen=True, slots=True)

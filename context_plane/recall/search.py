@@ -30,7 +30,7 @@ from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, 
 from context_plane.recall.present import Place, Presenter
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
-from context_plane.reindex import dataset_name
+from context_plane.reindex import UNREAD, dataset_name
 from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion, Hit
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
@@ -247,10 +247,11 @@ class Searcher:
 
     async def _dataset(self, shards: Shards) -> Path:
         ref = shards.vector
-        files = await asyncio.gather(*(self._reader.file(f"{ref.key}/{file.path}", file) for file in ref.files))
+        wanted = [file for file in ref.files if not file.path.startswith(UNREAD)]
+        files = await asyncio.gather(*(self._reader.file(f"{ref.key}/{file.path}", file) for file in wanted))
 
         def fill(target: Path) -> None:
-            for file, data in zip(ref.files, files, strict=True):
+            for file, data in zip(wanted, files, strict=True):
                 path = target / f"{dataset_name(ref.key)}.lance" / file.path
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)

@@ -73,13 +73,22 @@ class Reader:
         return await asyncio.to_thread(_all_blocks, tenant, period, shards.entity, stored)
 
     async def columns(self, shards: Shards) -> Columns:
-        """The shard's rows of all entities without texts and vectors: one range GET."""
-        return await self.cache.value(
-            shards.entity.key,
-            lambda frame: Columns(decode_columns(frame)),
-            byte_range=columns_range([section.range for section in shards.entity.sections]),
-            form="columns",
-        )
+        """The shard's rows of all entities without texts and vectors: one range GET.
+
+        A pack ends with its sections and pages, so the same GET brings the directory: hits find their blocks.
+        """
+        ref = shards.entity
+        own = columns_range([section.range for section in ref.sections])
+        tail = ByteRange(own.offset, ref.bytes - own.offset)
+
+        def decode(stored: bytes) -> tuple[Columns, list[list[pack.Entry]]]:
+            pages = [_cut(stored, tail, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
+            return Columns(decode_columns(_cut(stored, tail, own))), [pack.decode_page(page) for page in pages]
+
+        columns, pages = await self.cache.value(ref.key, decode, byte_range=tail, form="columns")
+        for page, entries in zip(ref.layout_pages(), pages, strict=True):
+            self.cache.keep(ref.key, ByteRange(page.offset, page.length), "page", entries)
+        return columns
 
     async def file(self, key: str, ref: FileRef) -> bytes:
         """One file of a vector shard, digest checked; kept on disk."""
@@ -95,6 +104,11 @@ class Reader:
 
     async def segment_lines(self, ref: SegmentListRef) -> list[SegmentEntry]:
         return await self.cache.value(ref.key, decode_segments, form="segments")
+
+
+def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> bytes:
+    """A range of an object out of a longer one that was read."""
+    return stored[wanted.offset - held.offset : wanted.stop - held.offset]
 
 
 def _block(tenant: str, period: str, entry: BlockEntry, frame: bytes) -> Columns:

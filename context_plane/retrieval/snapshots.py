@@ -177,6 +177,10 @@ class Snapshots:
         if held is not None:
             return held
 
+        if not any(batch.header.visible == "now" for batch in outline.pending):
+            tail = Tail(outline.log_number, outline.pending, ())
+            return Snapshot(outline.manifest, tail, outline.erasures)
+
         async def read() -> Snapshot:
             tail = await load_tail(
                 self.engine.store,
