@@ -1,0 +1,1 @@
+"""The command line `context-plane`: the outermost layer, above the service and the assets."""

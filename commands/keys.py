@@ -1,0 +1,102 @@
+"""`context-plane keys`: make, list and revoke API keys, straight in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from commands import show
+from commands.options import AsJson, Store, opened, run
+
+if TYPE_CHECKING:
+    from context_plane.access import AccessKey
+
+app: Final = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+
+DAY_US: Final = 86_400_000_000
+
+
+@app.command()
+def create(
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="the tenant it opens")] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="a key that opens every tenant")] = False,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, write or admin; repeat it", show_default="read")
+    ] = None,
+    days: Annotated[int | None, typer.Option("--days", min=1, max=36_500, help="until it expires")] = None,
+    note: Annotated[str, typer.Option(help="what it is for")] = "",
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it: this once, for the store keeps only its digest."""
+    if operator == (tenant is not None):
+        raise typer.BadParameter("name one tenant, or make it an --operator key")
+
+    async def work() -> None:
+        from context_plane.access import create_key
+
+        async with opened(store, probe=True) as plane:
+            expires_us = None if days is None else plane.engine.now_us() + days * DAY_US
+            made = await create_key(
+                plane.engine, tenant=tenant, scopes=scope or ["read"], expires_us=expires_us, note=note
+            )
+            if as_json:
+                show.json({**_record(made.key), "token": made.token})
+            else:
+                print(made.token)
+
+    run(work())
+
+
+@app.command("list")
+def list_(store: Store = None, as_json: AsJson = False) -> None:
+    """Every key, oldest first."""
+
+    async def work() -> None:
+        from context_plane.access import list_keys
+
+        async with opened(store) as plane:
+            records = [_record(key) for key in await list_keys(plane.engine.store)]
+            if as_json:
+                show.json({"keys": records})
+                return
+            rows = [[str(record[name] or "-") for name in record] for record in records]
+            show.console().print(
+                show.table(["id", "tenant", "scopes", "created", "expires", "revoked", "note"], rows)
+                if rows
+                else "no key: the service serves this store on loopback only"
+            )
+
+    run(work())
+
+
+@app.command()
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = None) -> None:
+    """End a key for good; running services obey within seconds."""
+
+    async def work() -> None:
+        from context_plane.access import revoke_key
+
+        async with opened(store, probe=True) as plane:
+            key = await revoke_key(plane.engine, key_id)
+            print(f"{key.id} is revoked")
+
+    run(work())
+
+
+def _record(key: AccessKey) -> dict[str, Any]:
+    from context_plane.model import format_time
+
+    def moment(ts_us: int | None) -> str | None:
+        return None if ts_us is None else format_time(ts_us - ts_us % 1_000_000)
+
+    return {
+        "id": key.id,
+        "tenant": key.tenant or "(every)",
+        "scopes": " ".join(sorted(key.scopes)),
+        "created": moment(key.created_us),
+        "expires": moment(key.expires_us),
+        "revoked": moment(key.revoked_us),
+        "note": key.note,
+    }

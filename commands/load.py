@@ -1,0 +1,256 @@
+"""`context-plane ingest` and `build`: exports become events, events become segments, indexes and bundles."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, TypeAlias
+
+import orjson
+import typer
+
+from commands import show
+from commands.options import AsJson, Since, Store, Tenant, Until, opened, run, settings_of, tenant_of
+from commands.outcome import DEFECTS
+from context_plane.errors import Invalid, PlaneError
+
+if TYPE_CHECKING:
+    from assets.build import BuildSummary
+    from commands.batches import Batch, Tally
+    from context_plane.plane import Plane
+    from context_plane.settings import Settings
+
+Visible: TypeAlias = Literal["now", "after_build"]
+Send: TypeAlias = "Callable[[Batch], Awaitable[Sequence[str]]]"
+"""Writes one batch durably and tells its days."""
+
+REJECT_GROUPS_SHOWN: Final = 12
+RETRIES_MAX: Final = 8
+"""Of a write that a limit refused for now."""
+
+
+def ingest(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False)],
+    mapping: Annotated[Path, typer.Option("--mapping", metavar="YAML", exists=True, dir_okay=False)],
+    tenant: Annotated[str, typer.Option("--tenant", envvar="CONTEXT_PLANE_TENANT", metavar="NAME")],
+    rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="write refused rows here, JSONL")] = None,
+    rejects_max: Annotated[int, typer.Option(min=0, help="stop after more refused rows than this")] = 100_000,
+    visible: Annotated[Visible, typer.Option(help="after_build: bulk loads stay out of searches until built")] = "now",
+    again: Annotated[bool, typer.Option("--again", help="write even what was written in the last 24 h")] = False,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="load through this service, not into a store")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CONTEXT_PLANE_KEY", help="API key for --url")] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load exports through a mapping. Running it again on the same files writes nothing twice.
+
+    Into a store, the tenant is created when it does not exist."""
+    from context_plane.sources.mapping import load_mapping
+
+    described = load_mapping(mapping)
+
+    async def work() -> Tally:
+        async with AsyncExitStack() as stack:
+            salt = secrets.token_hex(8) if again else ""
+            if url is not None:
+                send, dim = _to_service(stack, url, tenant, key, visible, salt), None
+            else:
+                plane = await stack.enter_async_context(opened(store, probe=True))
+                await _ensure_tenant(plane, tenant)
+                send, dim = _to_store(plane, tenant, visible, salt), plane.engine.embedder.dim
+            return await _load(_Source(described, tuple(files), dim, rejects_max), send, rejects)
+
+    tally = run(work())
+    _report(tally, tenant, visible, rejects, as_json=as_json)
+    if tally.rejects:
+        raise SystemExit(DEFECTS)
+
+
+def build(
+    since: Since = None,
+    until: Until = None,
+    bundle_days: Annotated[int, typer.Option(min=0, help="make bundles for this many newest days of them")] = 7,
+    tenant: Tenant = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build days: segments, indexes, bundles. Without --since and --until, the days that have unbuilt events."""
+    days, name = run(_days(store, tenant, since, until))
+    if not days:
+        if as_json:
+            show.json({"tenant": name, "days": [], "seconds": 0.0})
+        else:
+            print(f"nothing to build: every event of {name} is built")
+        return
+    built = build_days(settings_of(store), days, name, bundle_days=bundle_days)
+    if as_json:
+        show.json({"tenant": name, "days": [asdict(day) for day in built.days], "seconds": built.seconds})
+    else:
+        print(f"built {show.count(len(days), 'day')} of {name}, {days[0]} to {days[-1]}, in {built.seconds:.1f} s")
+        for problem in built.problems:
+            print(f"  withheld: {problem}")
+    if not built.ok:
+        raise SystemExit(DEFECTS)
+
+
+def build_days(settings: Settings, days: Sequence[str], tenant: str, *, bundle_days: int) -> BuildSummary:
+    """Materialize the assets of the days, with a progress bar."""
+    import logging
+
+    from assets.build import build_days as materialize
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)  # the event log keeps what it would say here
+    with show.progress() as bar:
+        task = bar.add_task("building days", total=len(days))
+        return materialize(
+            settings, days, progress=lambda *_: bar.advance(task), tenants=[tenant], bundle_days=bundle_days
+        )
+
+
+# --- leaves -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    mapping: Any
+    files: tuple[Path, ...]
+    dim: int | None
+    rejects_max: int
+
+
+async def _load(source: _Source, send: Send, rejects: Path | None) -> Tally:
+    """Read, write and count; the next batch is read while the last one is written."""
+    import time
+
+    from commands.batches import Batch, Tally, batches, row_count
+
+    tally = Tally()
+    now_us = time.time_ns() // 1000
+    stream = batches(source.mapping, source.files, now_us=now_us, dim=source.dim, rejects_max=source.rejects_max)
+    with ExitStack() as stack:
+        out: BinaryIO | None = None if rejects is None else stack.enter_context(rejects.open("wb"))
+        bar = stack.enter_context(show.progress())
+        task = bar.add_task("loading rows", total=sum(row_count(path) for path in source.files))
+
+        def following() -> Batch | None:
+            for item in stream:
+                if isinstance(item, Batch):
+                    return item
+                tally.reject(item)
+                bar.advance(task)
+                if out is not None:
+                    out.write(orjson.dumps(item.record(), option=orjson.OPT_APPEND_NEWLINE))
+            return None
+
+        batch = await asyncio.to_thread(following)
+        while batch is not None:
+            days, after = await asyncio.gather(send(batch), asyncio.to_thread(following))
+            tally.rows += batch.rows
+            tally.events += len(batch.writes)
+            tally.days.update(days)
+            bar.advance(task, batch.rows)
+            batch = after
+    return tally
+
+
+def _to_store(plane: Plane, tenant: str, visible: Visible, salt: str) -> Send:
+    from context_plane.model import sha256_hex
+
+    async def send(batch: Batch) -> Sequence[str]:
+        for attempt in itertools.count(1):
+            try:
+                accepted = await plane.write(
+                    tenant,
+                    batch.writes,
+                    body_bytes=len(batch.ndjson),
+                    visible=visible,
+                    idempotency_key=batch.idempotency_key(visible=visible, salt=salt),
+                    body_digest=sha256_hex(batch.ndjson),
+                )
+            except PlaneError as error:
+                if error.retry_after_s is None or error.code == "tail_full" or attempt == RETRIES_MAX:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
+            else:
+                return accepted.days
+        raise AssertionError("the loop returns or raises")
+
+    return send
+
+
+def _to_service(stack: AsyncExitStack, url: str, tenant: str, key: str | None, visible: Visible, salt: str) -> Send:
+    from commands.client import Client
+
+    client = Client(url, tenant, key)
+    stack.callback(client.close)
+
+    async def send(batch: Batch) -> Sequence[str]:
+        asked = batch.idempotency_key(visible=visible, salt=salt)
+        answer = await asyncio.to_thread(client.write, batch.ndjson, visible=visible, idempotency_key=asked)
+        days: list[str] = answer["days"]
+        return days
+
+    return send
+
+
+async def _ensure_tenant(plane: Plane, tenant: str) -> None:
+    from context_plane.tenants import TenantSettings, load_tenant, put_tenant
+
+    if await load_tenant(plane.engine.store, tenant) is None:
+        await put_tenant(plane.engine, tenant, TenantSettings())
+
+
+def _report(tally: Tally, tenant: str, visible: Visible, rejects: Path | None, *, as_json: bool) -> None:
+    days = sorted(tally.days)
+    if as_json:
+        groups = [
+            {"file": file, "code": code, "column": column, "rows": rows, "detail": tally.examples[group].detail}
+            for group, rows in tally.groups.most_common()
+            for file, code, column in [group]
+        ]
+        counts = {"tenant": tenant, "rows": tally.rows, "events": tally.events, "rejects": tally.rejects}
+        show.json({**counts, "days": days, "rejected": groups})
+        return
+    out = show.console()
+    out.print(
+        f"{show.count(tally.rows, 'row')} became {show.count(tally.events, 'event')} of tenant {tenant}"
+        + (f" on {show.count(len(days), 'day')}, {days[0]} to {days[-1]}" if days else "")
+    )
+    if tally.rejects:
+        out.print(f"{show.count(tally.rejects, 'row')} refused:")
+        rows = [
+            [f"{count:,}", file, str(tally.examples[group].line), column, code, tally.examples[group].detail]
+            for group, count in tally.groups.most_common(REJECT_GROUPS_SHOWN)
+            for file, code, column in [group]
+        ]
+        out.print(show.table([">rows", "file", ">first line", "column", "code", "why"], rows))
+        where = f"every one is in {rejects}" if rejects else "keep them with --rejects FILE"
+        out.print(f"mend them or the mapping, then run it again; {where}")
+    if days:
+        when = "found by searches now" if visible == "now" else "found once built"
+        out.print(f"{when}; bundles need: context-plane build --tenant {tenant}")
+
+
+async def _days(store: str | None, tenant: str | None, since: str | None, until: str | None) -> tuple[list[str], str]:
+    """The days to build: those asked for that hold anything, or the dirty ones."""
+    from context_plane.fold import load_pending
+    from context_plane.model import day_start_us
+
+    for day in (since, until):
+        if day is not None:
+            day_start_us(day)
+    if since is not None and until is not None and since > until:
+        raise Invalid("query_invalid", "--since comes after --until; swap them", since=since, until=until)
+    async with opened(store) as plane:
+        name = await tenant_of(plane, tenant)
+        pending = await load_pending(plane.engine, name)
+        days = set(pending.dirty)
+        if since is not None or until is not None:
+            days |= set((await plane.snapshot_info(name)).days)
+        chosen = [day for day in sorted(days) if (since or day) <= day <= (until or day)]
+        return chosen, name

@@ -1,0 +1,149 @@
+"""Child processes: started on loopback, awaited until they answer, and ended with all they started.
+
+Each child leads a process group of its own, so a signal to the group reaches its children too and Ctrl-C
+reaches this process alone, which then stops them in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from commands import show
+from context_plane.errors import Invalid, Unavailable
+
+START_S: Final = 60.0
+"""A cold start takes 3 s for the service and 20 s for the Dagster UI on two busy cores."""
+STOP_S: Final = 10.0
+POLL_S: Final = 0.1
+LOOPBACK: Final = "127.0.0.1"
+DAGSTER_YAML: Final = "telemetry:\n  enabled: false\n"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def check_port(port: int, option: str) -> None:
+    """Raises `Invalid(settings_invalid)` when somebody listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            detail = f"the port is taken; choose another with {option}"
+            raise Invalid("settings_invalid", detail, port=port) from error
+
+
+@contextmanager
+def child(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose output goes to `log`; ended, with its children, when the block ends."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the group to end, wait, then end it."""
+    for wanted, wait_s in ((signal.SIGINT, STOP_S), (signal.SIGTERM, STOP_S / 2), (signal.SIGKILL, STOP_S)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, wanted)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)
+            break
+    with suppress(ProcessLookupError):  # what outlived its parent
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once `url` answers 200. Raises `Unavailable(not_ready)` with the end of the log."""
+    give_up_s = time.monotonic() + START_S
+    while time.monotonic() < give_up_s:
+        if process.poll() is not None:
+            break
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=2.0).status_code == httpx.codes.OK:
+                return
+        time.sleep(POLL_S)
+    said = log.read_text(errors="replace").strip().splitlines()
+    raise Unavailable(
+        "not_ready", f"a child process did not start: {said[-1] if said else 'it said nothing'}", log=str(log)
+    )
+
+
+def program() -> list[str]:
+    """This very program, for a child."""
+    return [sys.executable, "-c", "from commands.main import main; main()"]
+
+
+@contextmanager
+def service(store_url: str, *, log: Path, port: int | None = None) -> Iterator[str]:
+    """The real HTTP service in a process of its own; its base URL."""
+    port = port or free_port()
+    command = [*program(), "serve", "--host", LOOPBACK, "--port", str(port)]
+    with child(command, log=log, environment={"CONTEXT_PLANE_STORE": store_url}) as process:
+        url = f"http://{LOOPBACK}:{port}"
+        await_answer(f"{url}/readyz", process, log)
+        yield url
+
+
+def prepare_dagster(home: Path) -> Path:
+    """The folder as `DAGSTER_HOME`, made when absent, with telemetry off."""
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(DAGSTER_YAML)
+    return home
+
+
+def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path) -> None:
+    """The service and the Dagster UI, until Ctrl-C or until one of them ends."""
+    out = show.console()
+    check_port(port, "--port")
+    check_port(ui_port, "--ui-port")
+    home = prepare_dagster(dagster_home)
+    logs = home.parent / "logs"
+    with ExitStack() as stack:
+        stack.callback(lambda: out.print("stopped"))
+        out.print(f"starting over {store_url} …")
+        url = stack.enter_context(service(store_url, log=logs / "service.log", port=port))
+        out.print(f"  API         {url}/docs")
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(ui_port)]
+        environment = {"DAGSTER_HOME": str(home), "CONTEXT_PLANE_STORE": store_url, "DO_NOT_TRACK": "1"}
+        log = logs / "dagster.log"
+        process = stack.enter_context(child(dagster, log=log, environment=environment))
+        await_answer(f"http://{LOOPBACK}:{ui_port}/server_info", process, log)
+        out.print(f"  Dagster UI  http://{LOOPBACK}:{ui_port}/assets")
+        out.print(f"  logs        {logs}")
+        out.print("Ctrl-C stops both")
+        with suppress(KeyboardInterrupt):
+            while process.poll() is None:
+                time.sleep(1.0)
+        out.print("stopping …")
