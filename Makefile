@@ -1,0 +1,76 @@
+# Each target works as the only command on a fresh clone. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+STORE ?=
+DEMO ?=
+BENCH ?= --list
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := context_plane assets resources serving commands tests benchmarks
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --require-hashes --no-compile
+UV ?= uv
+
+export DO_NOT_TRACK := 1
+ifneq ($(STORE),)
+export CONTEXT_PLANE_STORE := $(STORE)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo up test check bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv with what the product needs
+
+setup-dev: $(VENV)/.installed-dev ## and with what tests and checks need
+
+demo: $(VENV)/.installed ## invent customers, load, build, and let an agent pick whom to contact (STORE=s3://… DEMO="--customers 100")
+	@$(BIN)/context-plane demo $(DEMO)
+
+up: $(VENV)/.installed ## serve the API and the Dagster UI on the demo's data, until Ctrl-C
+	@$(BIN)/context-plane up
+
+test: $(VENV)/.installed-dev ## every test
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(VENV)/.installed-dev ## style, types, import rules, definitions
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/dg check defs
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+bench: $(VENV)/.installed-dev ## measure (BENCH="quality --quick")
+	$(BIN)/python -m benchmarks $(BENCH)
+
+lock: ## choose newest releases again and write the requirements files (needs uv)
+	$(UV) pip compile pyproject.toml --extra setup --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	  --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.txt
+	$(UV) pip compile pyproject.toml --extra setup --extra dev --constraint requirements.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
+	  --output-file requirements-dev.txt
+
+clean: ## remove .venv, caches, and the demo's store
+	rm -rf $(VENV) .plane .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11, or: apt install python3" >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	elif command -v virtualenv >/dev/null; then virtualenv --quiet --python $(PYTHON) $(VENV); \
+	elif command -v uv >/dev/null; then uv venv --quiet --seed --python $(PYTHON) $(VENV); \
+	else echo "this Python cannot make a virtual environment: apt install python3-venv (or pip install virtualenv)" >&2; \
+	  exit 1; fi
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (a minute or two the first time)"
+	@$(PIP) -r requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed | $(BIN)/python
+	@echo "installing what tests need"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
