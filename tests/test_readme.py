@@ -1,0 +1,81 @@
+"""The README's own commands, in their order, over a store that a small demo made."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from commands.processes import await_answer, child, free_port
+
+ROOT: Final = Path(__file__).parents[1]
+README: Final = (ROOT / "README.md").read_text()
+BLOCK: Final = re.compile(r"^```sh( service)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PORT: Final = "8080"
+ENTER: Final = "source .venv/bin/activate\n"
+"""Where a reader enters the environment, these tests run in it."""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This interpreter's programs first; everything that is written goes below `folder`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTEXT_PLANE_", "DAGSTER_"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "CONTEXT_PLANE_CACHE_DIR": str(folder / "cache"), "DO_NOT_TRACK": "1"}
+
+
+def shell(script: str, folder: Path) -> str:
+    """Standard output of a script that must succeed."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a checkout in which the demo ran."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("examples", "docs", "specs"):
+        (folder / name).symlink_to(ROOT / name)
+    out = shell("context-plane demo --customers 60 --days 7", folder)
+    assert "Worth contacting" in out
+    assert "Fresh without waiting" in out
+    return folder
+
+
+@pytest.mark.timeout(280)
+def test_every_command_of_the_readme_works(demo: Path) -> None:
+    """Seen to fail with a wrong route, a wrong option and a wrong key file in the README."""
+    port = str(free_port())
+    blocks = [(bool(service), script.replace(PORT, port)) for service, script in BLOCK.findall(README)]
+    services = [script for service, script in blocks if service]
+    assert len(services) == 1
+    serve = ["bash", "-c", f"cd {demo} && exec {services[0].strip()} --port {port}"]
+    log = demo / "service.log"
+    with child(serve, log=log, environment=environment(demo)) as process:
+        await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
+        shell("\n".join(script.replace(ENTER, "") for service, script in blocks if not service), demo)
+
+
+@pytest.mark.timeout(200)
+def test_the_demo_runs_again_on_what_it_made(demo: Path) -> None:
+    out = shell("context-plane demo --customers 60 --days 7", demo)
+    assert "the store holds these events already" in out
+    assert "Worth contacting" in out
+
+
+def test_the_files_that_the_readme_links_to_exist() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
