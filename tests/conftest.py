@@ -12,6 +12,8 @@ from context_plane.store import Store, open_store
 from tests.store import servers
 from tests.store.servers import Server
 
+pytest_plugins = ["tests.skips"]
+
 
 @pytest.fixture(scope="session")
 def moto_s3() -> Iterator[Server]:
