@@ -7,6 +7,7 @@ opens the embedder and the cache, and closes them again. No Dagster and no HTTP 
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -68,6 +69,13 @@ class Plane:
     searcher: Searcher
     listing: Listing
     bundles: Bundles
+
+    async def warm_up(self) -> None:
+        """Load what the first requests would otherwise wait for: the embedder, the specs' queries, Lance."""
+        await self.engine.embedder.embed_query("warm up")
+        for name in self.specs:
+            await self.bundles.compiled(name)
+        await asyncio.to_thread(importlib.import_module, "lancedb")
 
     # --- write ----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ what nobody caught into a problem.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -52,8 +53,10 @@ def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
 
         async with plane.open(settings) as opened:
             app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
+            warming = asyncio.create_task(opened.warm_up())
             yield
             app.state.service = None
+            await asyncio.gather(warming, return_exceptions=True)
 
     app = FastAPI(
         title="Context Plane",
