@@ -1,0 +1,162 @@
+"""Jobs, and what starts them: one sensor that turns dirt into runs, and a daily schedule as its safety net.
+
+There is no other automation. Runs that are started here leave tenant-days alone that did not change; a
+person's materialization or backfill builds them anew.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from assets.dirt import (
+    BUNDLES_JOB,
+    DAY_JOB,
+    Dirt,
+    Request,
+    Survey,
+    decode_cursor,
+    encode_cursor,
+    plan_tick,
+    survey,
+)
+from assets.partitions import DAILY
+from assets.report import NAMED_MAX
+from context_plane.plane import Plane
+from context_plane.tenants import list_tenants
+from resources.plane import OpenPlane
+
+SENSOR_INTERVAL_S: Final = 30
+SCHEDULE_DAYS_MAX: Final = 31
+"""Days a daily tick asks for: a month of failed runs is looked at again every night."""
+DAY_TAG: Final = "dagster/partition"
+ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
+UNDER_WAY: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def day_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+    """Everything of a day."""
+    return dg.define_asset_job(
+        DAY_JOB,
+        selection=dg.AssetSelection.assets(*assets),
+        description="Builds a day: lands files, folds the log, indexes, publishes, and makes the bundles.",
+    )
+
+
+def bundles_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+    """The bundles of a day that is published: a new spec, or a day of the look-back that changed."""
+    return dg.define_asset_job(
+        BUNDLES_JOB,
+        selection=dg.AssetSelection.assets(*assets),
+        description="Makes the bundles of a day whose segments and shards are published.",
+    )
+
+
+async def look(plane: Plane) -> Survey:
+    return await survey(plane, await list_tenants(plane.engine.store))
+
+
+def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    """The sensor over both jobs."""
+
+    @dg.sensor(
+        name="dirt",
+        jobs=list(jobs),
+        minimum_interval_seconds=SENSOR_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a run of every day with unbuilt log batches, and of newest days with stale bundles.",
+    )
+    def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
+        found = plane.run(look(plane.plane))
+        inside, outside = split_by_partition(found.dirt)
+        tick = plan_tick(
+            inside,
+            now_us=plane.plane.engine.now_us(),
+            asked=decode_cursor(context.cursor),
+            running=_days_under_way(context.instance),
+        )
+        for line in remarks(found, outside):
+            context.log.warning(line)
+        return dg.SensorResult(
+            run_requests=[run_request(request) for request in tick.requests],
+            cursor=encode_cursor(tick.asked),
+            skip_reason=None if tick.requests else "nothing is due",
+        )
+
+    return dirt
+
+
+def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """The safety net: once a day every dirty day, also those whose last run failed."""
+
+    @dg.schedule(
+        name="daily",
+        job=job,
+        cron_schedule="15 0 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Asks for yesterday, today and every older day that still has unbuilt log batches.",
+    )
+    def daily(
+        context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[OpenPlane]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        found = plane.run(look(plane.plane))
+        inside, outside = split_by_partition(found.dirt)
+        for line in remarks(found, outside):
+            context.log.warning(line)
+        today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
+        requests = schedule_requests(inside, today)
+        return [run_request(request) for request in requests] or dg.SkipReason("every day is built")
+
+    return daily
+
+
+def schedule_requests(dirt: Iterable[Dirt], today: str) -> list[Request]:
+    """One request per dirty day, the newest first, asked anew every day. Pure."""
+    tenants: dict[str, set[str]] = {}
+    for item in dirt:
+        if item.job == DAY_JOB:
+            tenants.setdefault(item.day, set()).add(item.tenant)
+    days = sorted(tenants, reverse=True)[:SCHEDULE_DAYS_MAX]
+    return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in days]
+
+
+def run_request(request: Request) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=request.run_key,
+        job_name=request.job,
+        partition_key=request.day,
+        run_config=ONLY_DIRTY,
+        tags={"context-plane/tenants": str(len(request.tenants))},
+    )
+
+
+def split_by_partition(dirt: Iterable[Dirt]) -> tuple[list[Dirt], list[Dirt]]:
+    """Dirt that has a partition, and dirt that has none: older than the first day."""
+    inside: list[Dirt] = []
+    outside: list[Dirt] = []
+    for item in dirt:
+        (inside if DAILY.has_partition_key(item.day) else outside).append(item)
+    return inside, outside
+
+
+def remarks(found: Survey, outside: Sequence[Dirt]) -> list[str]:
+    """What a person should know of a tick. Pure."""
+    lines = [f"tenant {tenant} cannot be read: {code}" for tenant, code in found.failed[:NAMED_MAX]]
+    if outside:
+        first = min(item.day for item in outside)
+        lines.append(f"{len(outside)} tenant-days lie before the first partition; set CONTEXT_PLANE_FIRST_DAY={first}")
+    return lines
+
+
+def _days_under_way(instance: dg.DagsterInstance) -> set[str]:
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
+    return {run.tags[DAY_TAG] for run in runs if DAY_TAG in run.tags}

@@ -1,0 +1,109 @@
+"""One asset per bundle spec: the materialized contexts of every entity as of a day.
+
+The dependency is on the same day's commit; look-back days are read from one manifest version and are no
+Dagster dependencies. Bundles commit by themselves, so a new or changed spec is a backfill of its asset alone.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.plan import VERSION_CHARS, chosen_tenants
+from assets.published import PUBLISHED_DAYS
+from assets.report import Made
+from assets.step import Result, daily_asset, each_tenant, failure, log_errors, result_of
+from context_plane.bundle.spec import Spec
+from context_plane.catalog.head import load_head
+from context_plane.catalog.manifest import Manifest
+from context_plane.catalog.named import load_buckets
+from context_plane.materialize import sources_of
+from context_plane.model import add_days, canonical_json, sha256_hex
+from context_plane.plane import Plane
+from context_plane.store.base import Store
+from resources.plane import OpenPlane
+from resources.scope import BuildScope
+
+PREFIX = "bundles"
+
+
+def bundle_assets(specs: Mapping[str, Spec]) -> list[dg.AssetsDefinition]:
+    """An asset per spec, ascending by name."""
+    return [bundle_asset(spec) for _, spec in sorted(specs.items())]
+
+
+def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
+    """The asset `bundles/{spec}`."""
+    name = spec.name
+
+    def bundles(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+        day = context.partition_key
+
+        async def work(opened: Plane, tenant: str, of_day: str) -> Made:
+            return await materialize(opened, tenant, of_day, spec, only_stale=scope.only_dirty)
+
+        tenants = plane.run(chosen_tenants(plane.plane, scope))
+        outcome = plane.run(each_tenant(plane.plane, tenants, day, context.asset_key.to_user_string(), work))
+        made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
+        log_errors(context, outcome)
+        digests = {tenant: item.digest for tenant, item in made.items()}
+        yield result_of(outcome.only(made), digests, failed=outcome.failed, extra="tokens")
+        if outcome.failed:
+            raise failure(day, outcome.failed)
+
+    return daily_asset(
+        bundles,
+        key=dg.AssetKey([PREFIX, name]),
+        deps=[PUBLISHED_DAYS],
+        group_name=PREFIX,
+        kinds={"json", "zstd"},
+        tags={"layer": "bundle", "spec": name},
+        metadata={"budget_tokens": spec.budget_tokens, "lookback_days": spec.lookback_days},
+        description=spec.description or f"Bundles of {name}, at most {spec.budget_tokens} tokens each.",
+    )
+
+
+async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_stale: bool) -> Made:
+    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew."""
+    store = plane.engine.store
+    manifest = await load_head(store, tenant)
+    if only_stale and not is_stale(manifest, spec, day):
+        return Made(await content_version(store, manifest, spec, day))
+    if not only_stale and not has_sources(manifest, spec, day):
+        return Made("")
+    build = await plane.materialize(tenant, spec.name, day)
+    return Made(
+        digest=await content_version(store, await load_head(store, tenant), spec, day),
+        rows=build.entities,
+        entities=build.entities,
+        bytes=build.bytes,
+        objects=build.objects,
+        extra=build.tokens,
+    )
+
+
+async def content_version(store: Store, manifest: Manifest, spec: Spec, day: str) -> str:
+    """Digest over the contents of the day's packs, whoever wrote them; empty where there are none."""
+    held = manifest.bundles.get(spec.name, {}).get(day)
+    if held is None:
+        return ""
+    return sha256_hex(canonical_json([bucket.digest for bucket in await load_buckets(store, held)]))[:VERSION_CHARS]
+
+
+def built_days(manifest: Manifest) -> set[str]:
+    """Days with a published build, open or rolled up. Pure."""
+    return {*manifest.days, *(day for month in manifest.months.values() for day in month.covered)}
+
+
+def has_sources(manifest: Manifest, spec: Spec, day: str) -> bool:
+    """Whether any day of the look-back is built. Pure."""
+    first = add_days(day, 1 - spec.lookback_days)
+    return any(first <= built <= day for built in built_days(manifest))
+
+
+def is_stale(manifest: Manifest, spec: Spec, day: str) -> bool:
+    """Whether the day's bundles are missing (of a built day) or were made from other sources. Pure."""
+    held = manifest.bundles.get(spec.name, {}).get(day)
+    if held is None:
+        return day in built_days(manifest)
+    return held.sources != sources_of(manifest, spec, day) or held.erasures != manifest.erasures

@@ -1,0 +1,170 @@
+"""A day's segments and its three shards, as assets. Nothing here is visible to readers before `published`.
+
+    landing -> segments -> vector_shards -> entity_shards -> fulltext_shards -> published -> bundles/{spec}
+
+A shard is made from the one before it (vectors are quantized into entity blocks, whose postings become the
+full-text index), so that every datum is computed once.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+from typing import Final
+
+import dagster as dg
+
+from assets.plan import VERSION_CHARS, plan_day
+from assets.report import Made
+from assets.step import Result, daily_asset, run_of, run_step
+from context_plane.fold import fold_day
+from context_plane.plane import Plane
+from context_plane.reindex import index_entities, index_fulltext, index_vectors
+from resources.plane import OpenPlane
+from resources.scope import BuildScope
+
+GROUP_RECORD: Final = "record"
+GROUP_INDEXES: Final = "indexes"
+
+
+async def fold(plane: Plane, tenant: str, day: str) -> Made:
+    stage = await fold_day(plane.engine, tenant, day)
+    held = stage.segments
+    return Made(
+        digest=held.digest[:VERSION_CHARS] if held else "",
+        rows=held.events if held else 0,
+        events=held.events if held else 0,
+        entities=held.entities if held else 0,
+        bytes=stage.bytes,
+        objects=stage.objects,
+        extra=stage.changed,
+    )
+
+
+async def vectors(plane: Plane, tenant: str, day: str) -> Made:
+    stage = await index_vectors(plane.engine, tenant=tenant, day=day)
+    if stage.shard is None:
+        return Made("")
+    files = len(stage.shard.files)
+    return Made(
+        stage.shard.digest[:VERSION_CHARS], rows=stage.rows, bytes=stage.bytes, objects=files, extra=stage.embedded
+    )
+
+
+async def entities(plane: Plane, tenant: str, day: str) -> Made:
+    stage = await index_entities(plane.engine, tenant=tenant, day=day)
+    if stage.shard is None:
+        return Made("")
+    return Made(
+        digest=stage.shard.digest[:VERSION_CHARS],
+        rows=stage.rows,
+        events=stage.events,
+        entities=stage.entities,
+        bytes=stage.shard.bytes,
+        objects=1,
+    )
+
+
+async def fulltext(plane: Plane, tenant: str, day: str) -> Made:
+    stage = await index_fulltext(plane.engine, tenant=tenant, day=day)
+    if stage.shard is None:
+        return Made("")
+    return Made(stage.shard.digest[:VERSION_CHARS], rows=stage.rows, bytes=stage.shard.bytes, objects=1)
+
+
+# --- assets -------------------------------------------------------------------------------------
+
+
+def _segments(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    run, day = run_of(context), context.partition_key
+    plan = plane.run(plan_day(plane.plane, scope, run, day))
+    yield from run_step(context, plane, scope, fold, plan=plan, extra="entities_changed")
+
+
+def _vectors(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    yield from run_step(context, plane, scope, vectors, extra="texts_embedded")
+
+
+def _entities(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    yield from run_step(context, plane, scope, entities)
+
+
+def _fulltext(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    yield from run_step(context, plane, scope, fulltext)
+
+
+def _columns(*columns: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
+    made = [dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
+    return {"dagster/column_schema": dg.TableSchema(columns=made)}
+
+
+SEGMENTS: Final = daily_asset(
+    _segments,
+    name="segments",
+    deps=["landing"],
+    group_name=GROUP_RECORD,
+    kinds={"jsonl", "zstd"},
+    tags={"layer": "record"},
+    description=(
+        "The system of record: one immutable JSONL object per entity and day. Folds the day's uncovered log "
+        "batches into the segments built before; the last write of an event wins, a delete removes. Only "
+        "entities that changed get a new object."
+    ),
+    metadata=_columns(
+        ("entity", "string", "whom the event is about"),
+        ("ts", "timestamp", "RFC 3339, UTC: when the fact came to be"),
+        ("id", "string", "identity within entity and day"),
+        ("source", "string", "system it came from"),
+        ("kind", "string", "what kind of fact"),
+        ("thread", "string", "conversation within the entity; may be absent"),
+        ("text", "string", "up to 256 KiB; may be absent"),
+        ("attrs", "map", "flat attributes; may be absent"),
+        ("vector", "base64 of float32", "only where the caller supplied one"),
+    ),
+)
+
+VECTOR_SHARDS: Final = daily_asset(
+    _vectors,
+    name="vector_shards",
+    deps=[SEGMENTS],
+    group_name=GROUP_INDEXES,
+    kinds={"lance", "lancedb"},
+    tags={"layer": "index"},
+    description=(
+        "Float32 vectors of the day's rows, a Lance dataset per tenant that plain lancedb opens. Embeds each "
+        "text once: vectors of unchanged texts come from the day's previous shard of the same model."
+    ),
+    metadata=_columns(
+        ("row", "int64", "row number, shared by all shards of the day"),
+        ("entity", "string", ""),
+        ("id", "string", "event id"),
+        ("ts", "timestamp[us, UTC]", ""),
+        ("source", "string", ""),
+        ("kind", "string", ""),
+        ("chunk_start", "int32", "first character of the chunk in the event's text"),
+        ("chunk_stop", "int32", "character after the chunk"),
+        ("text_digest", "fixed_size_binary[16]", "key under which a vector is reused"),
+        ("attrs", "string", "canonical JSON"),
+        ("vector", "fixed_size_list<float>", "unit length; null where the row has none"),
+    ),
+)
+
+ENTITY_SHARDS: Final = daily_asset(
+    _entities,
+    name="entity_shards",
+    deps=[SEGMENTS, VECTOR_SHARDS],
+    group_name=GROUP_INDEXES,
+    kinds={"numpy", "zstd"},
+    tags={"layer": "index"},
+    description=(
+        "The primary read path: one pack per tenant with a block per entity (texts, attributes, int8 vectors, "
+        "term counts), so that a read for one entity touches that entity's bytes and little else."
+    ),
+)
+
+FULLTEXT_SHARDS: Final = daily_asset(
+    _fulltext,
+    name="fulltext_shards",
+    deps=[ENTITY_SHARDS],
+    group_name=GROUP_INDEXES,
+    kinds={"tantivy"},
+    tags={"layer": "index"},
+    description="A tantivy index per tenant over the analyzer's terms: proposes candidates of tenant-wide search.",
+)

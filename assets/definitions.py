@@ -1,0 +1,41 @@
+"""The composition root of the deployment: reads the settings once and puts everything together as `defs`.
+
+Steps of a run share one process: they are a chain, and a process each would spend seconds on imports per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import dagster as dg
+
+from assets.automation import bundles_job, daily_schedule, day_job, dirt_sensor
+from assets.bundles import bundle_assets
+from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
+from assets.landing import LANDED
+from assets.published import PUBLISHED_DAYS
+from context_plane.bundle.spec import load_specs
+from context_plane.plane import shipped_specs
+from context_plane.settings import Settings
+from resources.plane import PlaneResource
+from resources.scope import BuildScope
+
+
+def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
+    """The deployment over the specs that `settings` name. `resources`: an open plane and a scope, in place of
+    those that the run configuration describes."""
+    bundles = bundle_assets(load_specs(settings.specs_dir or shipped_specs()))
+    daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
+    of_day, of_bundles = day_job(daily), bundles_job(bundles)
+    return dg.Definitions(
+        assets=daily,
+        jobs=[of_day, of_bundles],
+        schedules=[daily_schedule(of_day)],
+        sensors=[dirt_sensor([of_day, of_bundles])],
+        resources=resources or {"plane": PlaneResource(), "scope": BuildScope()},
+        executor=dg.in_process_executor,
+    )
+
+
+defs: Final = build_definitions(Settings())

@@ -1,0 +1,224 @@
+"""Dirt: what the store says is to be built, and which of it to ask for now. The asking is a pure function.
+
+Dirt is derived, never remembered: log batches above what a day covers, and bundles whose sources moved. A tick
+looks at all of it and asks for a bounded number of (job, day) pairs, fair over tenants. What was asked for
+travels in the sensor's cursor as run keys: a day whose run failed is not asked for again until its input
+changed (the daily schedule does that), so it cannot crowd out others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from assets.bundles import built_days, is_stale
+from assets.plan import TENANTS_AT_ONCE
+from context_plane.bundle.spec import Spec
+from context_plane.catalog.days import load_day
+from context_plane.catalog.manifest import Manifest
+from context_plane.catalog.tail import TAIL_BYTES_MAX, TAIL_OBJECTS_MAX
+from context_plane.errors import PlaneError
+from context_plane.fold import Pending, load_pending
+from context_plane.materialize import sources_of
+from context_plane.model import canonical_json, sha256_hex
+from context_plane.plane import Plane
+
+DAY_JOB: Final = "build_day"
+BUNDLES_JOB: Final = "build_bundles"
+REQUESTS_MAX: Final = 8
+"""Runs asked for per tick: a queue a person can read, and seldom more than a machine builds between two ticks."""
+DIRT_AGE_US: Final = 5 * 60 * 1_000_000
+"""Dirt rests this long unless the tail fills: events are found in the tail meanwhile, and a day is built once
+for many batches instead of once a batch."""
+REBUILD_DAYS: Final = 7
+"""Newest built days whose stale bundles are renewed unasked; older ones say `stale` until backfilled."""
+CURSOR_KEYS_MAX: Final = 4_096
+"""As many run keys as there may be unbuilt batches of a tenant; past it the oldest are asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dirt:
+    """One tenant-day to build. `digest`: of its input. `oldest_us`: since when it waits. `urgent`: do not rest."""
+
+    job: str
+    tenant: str
+    day: str
+    digest: str
+    oldest_us: int
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One run to ask for."""
+
+    job: str
+    day: str
+    run_key: str
+    tenants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What a tick asks for. `asked`: the run keys to remember. `left`: (job, day) pairs that wait for a later one."""
+
+    requests: tuple[Request, ...]
+    asked: tuple[str, ...]
+    left: int
+
+
+def plan_tick(
+    dirt: Iterable[Dirt],
+    *,
+    now_us: int,
+    asked: Collection[str],
+    running: Collection[str] = (),
+    requests_max: int = REQUESTS_MAX,
+) -> Tick:
+    """Choose what to ask for. Pure; the order of `dirt` does not matter.
+
+    A (job, day) is due when any of its tenant-days is urgent or has waited `DIRT_AGE_US`, its run key was not
+    asked for, and no run of that day is under way. Tenants take turns, the longest waiting first, each
+    naming its longest waiting day, so one tenant's thousand days cannot hold up another's one.
+    """
+    groups: dict[tuple[str, str], list[Dirt]] = {}
+    for item in dirt:
+        groups.setdefault((item.job, item.day), []).append(item)
+    keys = {group: run_key(*group, items) for group, items in groups.items()}
+    due = {
+        group: items
+        for group, items in groups.items()
+        if keys[group] not in asked
+        and group[1] not in running
+        and any(item.urgent or now_us - item.oldest_us >= DIRT_AGE_US for item in items)
+    }
+    chosen = _take_turns(due, requests_max)
+    requests = tuple(
+        Request(job, day, keys[job, day], tuple(sorted(item.tenant for item in due[job, day]))) for job, day in chosen
+    )
+    still = [key for key in asked if key in set(keys.values())]
+    remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
+    return Tick(requests, tuple(remembered), len(due) - len(requests))
+
+
+def run_key(job: str, day: str, items: Iterable[Dirt]) -> str:
+    """Job, partition and input digest: the same input is never asked for twice. Pure."""
+    digest = sha256_hex(canonical_json(sorted([item.tenant, item.digest] for item in items)))
+    return f"{job}:{day}:{digest[:16]}"
+
+
+def _take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int) -> list[tuple[str, str]]:
+    queues: dict[str, list[tuple[bool, int, str, str]]] = {}
+    for (job, day), items in due.items():
+        for item in items:
+            queues.setdefault(item.tenant, []).append((not item.urgent, item.oldest_us, day, job))
+    for queue in queues.values():
+        queue.sort(reverse=True)  # the next one is popped from the end
+    order = sorted(queues, key=lambda tenant: (queues[tenant][-1], tenant))
+    chosen: dict[tuple[str, str], None] = {}
+    while len(chosen) < requests_max and any(queues.values()):
+        for tenant in order:
+            queue = queues[tenant]
+            while queue and (queue[-1][3], queue[-1][2]) in chosen:
+                queue.pop()
+            if queue and len(chosen) < requests_max:
+                _, _, day, job = queue.pop()
+                chosen[job, day] = None
+    return list(chosen)
+
+
+# --- the cursor ---------------------------------------------------------------------------------
+
+
+def encode_cursor(asked: Sequence[str]) -> str:
+    return orjson.dumps(list(asked)).decode()
+
+
+def decode_cursor(cursor: str | None) -> tuple[str, ...]:
+    return tuple(orjson.loads(cursor)) if cursor else ()
+
+
+# --- reading the store --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All dirt of some tenants. `failed`: tenants that could not be read, with the error's code."""
+
+    dirt: tuple[Dirt, ...]
+    failed: tuple[tuple[str, str], ...]
+
+
+async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
+    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    found: list[Dirt] = []
+    failed: list[tuple[str, str]] = []
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            try:
+                pending = await load_pending(plane.engine, tenant)
+                published_us = await _published_us(plane, pending)
+            except PlaneError as error:
+                failed.append((tenant, error.code))
+                return
+        found.extend(log_dirt(tenant, pending))
+        found.extend(bundle_dirt(tenant, pending.manifest, plane.specs, frozenset(pending.dirty), published_us))
+
+    await asyncio.gather(*(one(tenant) for tenant in tenants))
+    return Survey(tuple(sorted(found, key=lambda item: (item.tenant, item.day, item.job))), tuple(sorted(failed)))
+
+
+def log_dirt(tenant: str, pending: Pending) -> list[Dirt]:
+    """Days with uncovered writes. Urgent: past half of the tail's bound. Pure."""
+    visible = [b for b in pending.batches if b.header.visible == "now"]
+    size = sum(batch.header.body_bytes for batch in visible)
+    urgent = len(visible) * 2 >= TAIL_OBJECTS_MAX or size * 2 >= TAIL_BYTES_MAX
+    return [
+        Dirt(
+            DAY_JOB,
+            tenant,
+            day,
+            sha256_hex(canonical_json([pending.manifest.sources(day), [batch.number for batch in batches]]))[:32],
+            min(batch.header.created_us for batch in batches),
+            urgent,
+        )
+        for day, batches in pending.dirty.items()
+    ]
+
+
+def bundle_dirt(
+    tenant: str,
+    manifest: Manifest,
+    specs: Mapping[str, Spec],
+    dirty: Collection[str],
+    published_us: Mapping[str, int],
+) -> list[Dirt]:
+    """Newest built days with missing or stale bundles of some spec; a dirty day gets them with its build. Pure.
+
+    `published_us`: when each of these days was published. They rest as dirt does: a run that just published
+    the day is about to make its bundles.
+    """
+    newest = newest_days(manifest)
+    latest_us = max((published_us[day] for day in newest if day in published_us), default=0)
+    found = []
+    for day in newest:
+        stale = [spec for _, spec in sorted(specs.items()) if is_stale(manifest, spec, day)]
+        if stale and day not in dirty:
+            digest = sha256_hex(canonical_json([[spec.name, sources_of(manifest, spec, day)] for spec in stale]))[:32]
+            found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us))
+    return found
+
+
+def newest_days(manifest: Manifest) -> list[str]:
+    return sorted(built_days(manifest))[-REBUILD_DAYS:]
+
+
+async def _published_us(plane: Plane, pending: Pending) -> dict[str, int]:
+    days = newest_days(pending.manifest)
+    entries = [await load_day(plane.engine.store, pending.manifest, day) for day in days]
+    return {day: entry.built_us for day, entry in zip(days, entries, strict=True) if entry is not None}

@@ -1,0 +1,162 @@
+"""The gate before the commit: what a day's artefacts hold, counted from their stored bytes, must agree.
+
+Judged per tenant-day. Counts are read again from the objects, not taken from the records that their makers
+left: a shard that was cut short, or is not there, is found before anybody reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+
+from assets.report import NAMED_MAX
+from context_plane.catalog.lists import SegmentEntry, decode_segments
+from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRef
+from context_plane.errors import Corrupt
+from context_plane.index import fulltext_shard
+from context_plane.index.entity_shard import BlockEntry
+from context_plane.layout.pack import decode_page
+from context_plane.model import sha256_hex
+from context_plane.plane import Plane
+from context_plane.reindex import read_vectors
+from context_plane.staging import load_entity_stage, load_fulltext_stage, load_segments_stage, load_vector_stage
+from context_plane.store.base import ByteRange, Store
+
+CHECK: Final = "row_counts_agree"
+RECOVERY: Final = (
+    "Nothing of them was published; their events are still read from the log and from what was built before. "
+    "Materialize the day again, all assets from segments on: shards are rebuilt from the log and the segments. "
+    "When the counts disagree again, the store loses or alters objects: run `context-plane verify`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What each artefact of one tenant-day holds. An absent artefact holds nothing."""
+
+    segment_entities: int = 0
+    segment_events: int = 0
+    entity_entities: int = 0
+    entity_events: int = 0
+    entity_rows: int = 0
+    vector_rows: int = 0
+    fulltext_rows: int = 0
+
+    @property
+    def agree(self) -> bool:
+        """Rows of the three shards, and events and entities of segments and entity shard."""
+        return (
+            self.entity_rows == self.vector_rows == self.fulltext_rows
+            and self.segment_events == self.entity_events
+            and self.segment_entities == self.entity_entities
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A tenant-day that was not published, and why."""
+
+    tenant: str
+    counts: Counts
+    reason: str
+
+
+async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
+    """None when the day's artefacts agree. Raises `PlaneError` when one is not staged."""
+    try:
+        counts = await count(plane, tenant, day)
+    except Corrupt as error:
+        return Withheld(tenant, Counts(), error.code)
+    return None if counts.agree else Withheld(tenant, counts, "counts disagree")
+
+
+async def count(plane: Plane, tenant: str, day: str) -> Counts:
+    """Read the staged artefacts and count. Raises `Corrupt` for one that does not decode, `PlaneError`."""
+    store = plane.engine.store
+    segments = await load_segments_stage(store, tenant, day)
+    vector = await load_vector_stage(store, tenant, day)
+    entity = await load_entity_stage(store, tenant, day)
+    fulltext = await load_fulltext_stage(store, tenant, day)
+    entries = [] if segments.segments is None else await _segment_entries(store, segments.segments)
+    blocks = [] if entity.shard is None else await _block_entries(store, entity.shard)
+    return Counts(
+        segment_entities=len(entries),
+        segment_events=sum(entry.events for entry in entries),
+        entity_entities=len(blocks),
+        entity_events=sum(block.events for block in blocks),
+        entity_rows=sum(block.rows for block in blocks),
+        vector_rows=0 if vector.shard is None else await _vector_rows(store, vector.shard),
+        fulltext_rows=0 if fulltext.shard is None else await _documents(store, fulltext.shard),
+    )
+
+
+def check_result(day: str, judged: int, withheld: Sequence[Withheld]) -> dg.AssetCheckResult:
+    """The check's verdict on a day. Pure."""
+    if not withheld:
+        return dg.AssetCheckResult(
+            passed=True, check_name=CHECK, metadata={"tenant_days": judged, "withheld": 0}, description="all agree"
+        )
+    named = "; ".join(f"{item.tenant} {day}: {item.reason}" for item in withheld[:NAMED_MAX])
+    rows = [
+        dg.TableRecord({"tenant": item.tenant, "day": day, "reason": item.reason, **asdict(item.counts)})
+        for item in withheld[:NAMED_MAX]
+    ]
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=CHECK,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(withheld)} of {judged} tenant-days withheld, the others published. {named}. {RECOVERY}",
+        metadata={
+            "tenant_days": judged,
+            "withheld": len(withheld),
+            "recovery": RECOVERY,
+            "counts": dg.MetadataValue.table(rows),
+        },
+    )
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+async def _whole(store: Store, ref: ObjectRef) -> bytes:
+    return await _checked(store, ref.key, ref.sha256)
+
+
+async def _checked(store: Store, key: str, sha256: str) -> bytes:
+    stored = await store.get(key)
+    if await asyncio.to_thread(sha256_hex, stored) != sha256:
+        raise Corrupt("corrupt_object", "a staged object is not what was written; rebuild the day", bytes=len(stored))
+    return stored
+
+
+async def _segment_entries(store: Store, ref: ObjectRef) -> list[SegmentEntry]:
+    return decode_segments(await _whole(store, ref))
+
+
+async def _block_entries(store: Store, ref: PackRef) -> list[BlockEntry]:
+    pages = await store.get_ranges(ref.key, [ByteRange(page.offset, page.length) for page in ref.pages])
+    return [BlockEntry.of(entry) for page in pages for entry in decode_page(page)]
+
+
+async def _vector_rows(store: Store, ref: VectorRef) -> int:
+    async def read(key: str, file: FileRef) -> bytes:
+        return await _checked(store, key, file.sha256)
+
+    return len((await read_vectors(ref, read)).vectors)
+
+
+async def _documents(store: Store, ref: ObjectRef) -> int:
+    stored = await _whole(store, ref)
+
+    def opened() -> int:
+        with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
+            fulltext_shard.unpack(stored, Path(scratch))
+            return fulltext_shard.open_searcher(Path(scratch)).rows
+
+    return await asyncio.to_thread(opened)

@@ -1,0 +1,154 @@
+"""How every daily asset runs: each tenant in turn, failures named and carried, the sums reported.
+
+A step goes on when tenants fail, and so does the run, as long as a later step of the run (`published`) will
+fail in their name; a step without such a successor fails itself, after the others were processed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
+
+import dagster as dg
+
+from assets.partitions import DAILY
+from assets.plan import TENANTS_AT_ONCE, DayPlan, Failed, load_plan, save_plan
+from assets.report import Made, data_version, metadata, name_failures
+from context_plane.errors import CODES, PlaneError
+from context_plane.plane import Plane
+from context_plane.store.counting import Trace, trace
+from resources.plane import OpenPlane
+from resources.scope import BuildScope
+
+OWNERS: Final = ["team:context-plane"]
+PUBLISHED: Final = dg.AssetKey("published")
+BACKFILL: Final = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+"""A day is the unit of work, of retry and of commit."""
+
+Work: TypeAlias = Callable[[Plane, str, str], Awaitable[Made]]
+"""(plane, tenant, day) -> what was made. Raises `PlaneError` for this tenant-day alone."""
+Result: TypeAlias = Iterator[dg.MaterializeResult[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step did. `errors`: tracebacks for the log."""
+
+    made: Mapping[str, Made]
+    failed: tuple[Failed, ...]
+    errors: tuple[str, ...]
+    spent: Trace
+    seconds: float
+
+    def only(self, made: Mapping[str, Made]) -> Outcome:
+        """The same step, telling of these tenants."""
+        return replace(self, made=made)
+
+
+def daily_asset(function: Callable[..., Any], **options: Any) -> dg.AssetsDefinition:
+    """An asset of the daily partitions, under the one backfill policy and owner."""
+    with warnings.catch_warnings():
+        # Dagster marks backfill policies as beta and partitioned checks as preview; the version is pinned.
+        warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
+        made = dg.asset(partitions_def=DAILY, backfill_policy=BACKFILL, owners=OWNERS, **options)(function)
+    assert isinstance(made, dg.AssetsDefinition)
+    return made
+
+
+def run_of(context: dg.AssetExecutionContext) -> str:
+    """The run, or for a retry the one that it retries: steps that succeeded there are not run again."""
+    return context.run.root_run_id or context.run.run_id
+
+
+async def each_tenant(plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work) -> Outcome:
+    """Work on every tenant, some at once. Whatever one raises fails that tenant alone."""
+    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    made: dict[str, Made] = {}
+    failed: list[Failed] = []
+    errors: list[str] = []
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            started = time.perf_counter()
+            try:
+                done = await work(plane, tenant, day)
+            except Exception as error:  # a foreign library's error too must cost its tenant alone
+                code = error.code if isinstance(error, PlaneError) else "internal"
+                failed.append(Failed(tenant=tenant, step=step, code=code))
+                errors.append(f"{tenant} {day}: {step}\n{traceback.format_exc()}")
+                return
+            made[tenant] = replace(done, seconds=time.perf_counter() - started)
+
+    started = time.perf_counter()
+    with trace() as spent:
+        await asyncio.gather(*(one(tenant) for tenant in tenants))
+    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
+    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, time.perf_counter() - started)
+
+
+def run_step(
+    context: dg.AssetExecutionContext,
+    opened: OpenPlane,
+    scope: BuildScope,
+    work: Work,
+    *,
+    plan: DayPlan | None = None,
+    extra: str = "",
+) -> Result:
+    """One of the assets before the commit. `plan` absent: the run's. `extra`: metadata name of `Made.extra`."""
+    step, day = context.asset_key.to_user_string(), context.partition_key
+    store = opened.plane.engine.store
+    plan = plan or opened.run(load_plan(opened.plane, scope, run_of(context), day))
+    outcome = opened.run(each_tenant(opened.plane, plan.left(), day, step, work))
+    after = plan.with_failed(outcome.failed)
+    opened.run(save_plan(store, after))
+    unchanged = {tenant: found[step] for tenant, found in plan.unchanged.items() if step in found}
+    mine = [item for item in after.failed if item.step == step]
+    yield result_of(outcome, {**unchanged, **_digests(outcome)}, failed=mine, extra=extra)
+    log_errors(context, outcome)
+    if mine and (not after.left() or not _is_published_later(context)):
+        raise failure(day, mine)
+
+
+def result_of(
+    outcome: Outcome,
+    digests: Mapping[str, str],
+    *,
+    failed: Sequence[Failed],
+    extra: str = "",
+    checks: Sequence[dg.AssetCheckResult] = (),
+) -> dg.MaterializeResult[Any]:
+    told = metadata(outcome.made, failed, outcome.spent, outcome.seconds)
+    if extra:
+        told[extra] = sum(item.extra for item in outcome.made.values())
+    return dg.MaterializeResult(metadata=told, data_version=data_version(digests), check_results=list(checks))
+
+
+def failure(day: str, failed: Sequence[Failed]) -> dg.Failure:
+    """The error of a step in the name of its tenant-days, with what to do."""
+    codes = sorted({item.code for item in failed})
+    meaning = "; ".join(f"{code}: {CODES[code]}" for code in codes)
+    detail = (
+        f"{len(failed)} tenant-days failed, the others were processed. {name_failures(day, failed)}. {meaning}. "
+        "Their events are still read from the log and from what was built before. "
+        "Mend the cause (the log of the failing step holds the traceback), then materialize the day again."
+    )
+    return dg.Failure(detail, metadata={"failed": len(failed)}, allow_retries=False)
+
+
+def log_errors(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
+    for error in outcome.errors:
+        context.log.error(error)
+
+
+def _digests(outcome: Outcome) -> dict[str, str]:
+    return {tenant: item.digest for tenant, item in outcome.made.items()}
+
+
+def _is_published_later(context: dg.AssetExecutionContext) -> bool:
+    return PUBLISHED in context.job_def.asset_layer.executable_asset_keys
