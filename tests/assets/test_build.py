@@ -1,0 +1,256 @@
+"""Laws of a build through Dagster: it is the engine's build, one tenant cannot stop another, and what was
+derived can be thrown away."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.gate import CHECK
+from assets.plan import plan_key
+from context_plane.catalog.head import load_head
+from context_plane.catalog.manifest import object_ref
+from context_plane.catalog.named import named_keys
+from context_plane.engine import Engine
+from context_plane.index import fulltext_shard
+from context_plane.index.entity_shard import decode_entry_block
+from context_plane.layout.keys import LogKey
+from context_plane.layout.pack import decode_page
+from context_plane.model import identity
+from context_plane.plane import Plane
+from context_plane.staging import load_entity_stage, load_fulltext_stage, save
+from resources.scope import BuildScope
+from tests.assets.world import DAYS, SPEC, World, answers, delete_below, digests, events
+from tests.store.servers import Server
+
+BEFORE_COMMIT = ["landing", "segments", "vector_shards", "entity_shards", "fulltext_shards"]
+BUNDLES = f"bundles/{SPEC}"
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
+    found = (e.step_materialization_data.materialization for e in result.get_asset_materialization_events())
+    return {m.asset_key.to_user_string(): m for m in found}
+
+
+def version_of(one: dg.AssetMaterialization) -> str:
+    assert one.tags is not None
+    return one.tags["dagster/data_version"]
+
+
+def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Failed step -> what it says."""
+    found = {}
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            told = data.user_failure_data.description if data.user_failure_data else None
+            found[str(event.step_key)] = told or data.error_display_string
+    return found
+
+
+def test_a_build_through_dagster_equals_the_engines(tmp_path: Path) -> None:
+    """Law 3, and ascending order of days: bundles look back. Seen to fail with a step that skipped the second
+    tenant, and with days built in the order given."""
+    through, plain = World.local(tmp_path / "dagster"), World.local(tmp_path / "engine")
+    for tenant in ("acme", "beta"):
+        through.write(tenant, events(tenant))
+        shuffled = events(tenant)
+        random.Random(7).shuffle(shuffled)
+        plain.write(tenant, shuffled, batch=13)
+    days = through.build(list(reversed(DAYS)))
+    assert [day.day for day in days] == DAYS
+    assert all(day.ok and day.events == 80 for day in days)
+    with plain.open() as engine, through.open() as dagster:
+        for tenant in ("acme", "beta"):
+            engine.run(engine.plane.build(tenant, DAYS))
+            assert digests(dagster, tenant) == digests(engine, tenant)
+            assert answers(dagster, tenant) == answers(engine, tenant)
+
+
+def test_a_run_reports_under_stable_names(tmp_path: Path) -> None:
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+    result = world.run([*BEFORE_COMMIT, "published", BUNDLES], DAYS[0])
+    assert result.success
+    told = materialized(result)
+    assert set(told) == {*BEFORE_COMMIT, "published", BUNDLES}
+    for name, one in told.items():
+        assert {"rows", "events", "entities", "bytes", "objects", "seconds", "tenants", "failed"} <= set(one.metadata)
+        assert one.metadata["failed"].value == 0
+        assert version_of(one), name
+    assert told["segments"].metadata["events"].value == 80
+    assert told["vector_shards"].metadata["texts_embedded"].value == 80
+    assert told["published"].metadata["tenants"].value == 2
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+
+
+def test_a_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    """Seen to fail when `each_tenant` let the error out, and when `segments` failed by itself (Dagster then
+    skips everything after it)."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+
+    async def damage(plane: Plane) -> None:
+        key = str(LogKey("acme", 1))
+        stored = await plane.engine.store.get(key)
+        await plane.engine.store.put(key, stored[:-40] + bytes(40))
+
+    with world.open() as opened:
+        opened.run(damage(opened.plane))
+    result = world.run([*BEFORE_COMMIT, "published"], DAYS[0])
+    assert not result.success
+    said = failures(result)
+    assert set(said) == {"published"}
+    assert f"acme {DAYS[0]}: corrupt_object in segments" in said["published"]
+    assert "beta" not in said["published"]
+    (built,) = world.build(DAYS[:1])
+    assert not built.ok
+    assert built.bundles > 0, "bundles of the tenant that was published"
+    with world.open() as opened:
+        assert f"{SPEC} {DAYS[0]}" in digests(opened, "beta")
+        assert digests(opened, "acme") == {}
+
+
+def test_a_step_without_the_commit_fails_itself(tmp_path: Path) -> None:
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    world.write("beta", events("beta"))
+    world.run(["segments"], DAYS[0])
+
+    async def lose(plane: Plane) -> None:
+        await delete_below(plane, "tenants/acme/entities/")
+
+    with world.open() as opened:
+        opened.run(lose(opened.plane))
+    result = world.run(["vector_shards"], DAYS[0])
+    assert set(failures(result)) == {"vector_shards"}
+    assert materialized(result)["vector_shards"].metadata["tenants"].value == 1
+
+
+def test_the_gate_withholds_what_disagrees_and_publishes_the_rest(tmp_path: Path) -> None:
+    """The record still claims the full count: seen to fail (published) when the gate compared records only."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+    assert world.run(BEFORE_COMMIT, DAYS[0]).success
+    scratch = tmp_path / "cut"
+    scratch.mkdir()
+    with world.open() as opened:
+        opened.run(_cut_fulltext(opened.plane.engine, scratch, "acme", DAYS[0]))
+    result = world.run(["published", BUNDLES], DAYS[0])
+    assert not result.success
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.blocking) == (CHECK, False, True)
+    assert check.description is not None
+    assert f"acme {DAYS[0]}" in check.description
+    assert "Materialize the day again" in check.description
+    assert "beta" not in check.description
+    assert BUNDLES not in materialized(result), "a blocking check holds back what depends on the asset"
+    with world.open() as opened:
+        assert digests(opened, "acme") == {}
+        assert DAYS[0] in digests(opened, "beta")
+    (again,) = world.build(DAYS[:1])
+    assert again.ok, "the recovery text is right"
+    with world.open() as opened:
+        assert DAYS[0] in digests(opened, "acme")
+
+
+async def missing(plane: Plane, tenant: str) -> set[str]:
+    """Objects that the newest manifest names and the store lacks."""
+    named = await named_keys(plane.engine.store, await load_head(plane.engine.store, tenant), {})
+    return named - {info.key async for info in plane.engine.store.list(f"tenants/{tenant}/")}
+
+
+async def _cut_fulltext(engine: Engine, scratch: Path, tenant: str, day: str) -> None:
+    """A full-text shard of the first entity alone, under a record that says nothing of it."""
+    entity = await load_entity_stage(engine.store, tenant, day)
+    fulltext = await load_fulltext_stage(engine.store, tenant, day)
+    assert entity.shard is not None
+    assert fulltext.shard is not None
+    first = decode_page(await engine.store.get_range(entity.shard.key, entity.shard.pages[0].range))[0]
+    block = decode_entry_block(await engine.store.get_range(entity.shard.key, first.range))
+    stored = fulltext_shard.build(block, scratch)
+    key = fulltext.shard.key.replace("shard-", "shard-cut")
+    await engine.store.put_new(key, stored)
+    cut = fulltext.model_copy(update={"shard": object_ref(key, stored, fulltext.shard.digest)})
+    await save(engine.store, tenant, day, "fulltext", cut)
+
+
+@pytest.mark.parametrize("where", ["local", "seaweedfs"])
+def test_indexes_and_bundles_are_disposable(
+    where: str, tmp_path: Path, store_name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 4. Seen to fail when days without uncovered writes were left alone, as automation leaves them, and when
+    bundle packs were reused by a cached directory whose packs were gone."""
+    world = World.local(tmp_path)
+    if where == "seaweedfs":
+        server: Server = request.getfixturevalue("seaweedfs")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        world = World.at(server.url(store_name), tmp_path / "cache")
+    world.write("acme", events("acme"))
+    assert all(day.ok for day in world.build())
+    with world.open() as opened:
+        before = digests(opened, "acme"), answers(opened, "acme")
+        for folder in ("indexes", "bundles"):
+            assert opened.run(delete_below(opened.plane, f"tenants/acme/{folder}/")) > 0
+    assert all(day.ok for day in world.build()), "with a cache that still holds what was deleted"
+    with World.at(world.settings.store, tmp_path / "empty").open() as opened:
+        assert opened.run(missing(opened.plane, "acme")) == set()
+        assert (digests(opened, "acme"), answers(opened, "acme")) == before
+
+
+def test_a_second_build_of_clean_days_does_nothing_when_only_dirty_ones_are_wanted(tmp_path: Path) -> None:
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    world.write("beta", events("beta"))
+    first = world.run([*BEFORE_COMMIT, "published", BUNDLES], DAYS[0])
+    assert not failures(first)
+    with world.open() as opened:
+        version = opened.run(load_head(opened.plane.engine.store, "acme")).version
+    world.write("beta", events("beta")[:1])
+    second = world.run([*BEFORE_COMMIT, "published", BUNDLES], DAYS[0], BuildScope(only_dirty=True))
+    assert second.success
+    told = materialized(second)
+    assert told["segments"].metadata["tenants"].value == 1
+    with world.open() as opened:
+        assert opened.run(load_head(opened.plane.engine.store, "acme")).version == version
+    for name, one in materialized(first).items():
+        if name != "landing":
+            assert version_of(one) == version_of(told[name]), f"{name}: same contents, same version"
+
+
+def test_a_scope_of_tenants_leaves_the_others_alone(tmp_path: Path) -> None:
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+    world.build(tenants=["beta"])
+    with world.open() as opened:
+        assert digests(opened, "acme") == {}
+        assert len(digests(opened, "beta")) == 4
+
+
+def test_nothing_a_run_leaves_names_an_entity(tmp_path: Path) -> None:
+    """Metadata, failures and the plan outlive an erasure. Seen to fail with error details in the failure text."""
+    world = World.local(tmp_path)
+    writes = events("acme")
+    world.write("acme", writes)
+    world.run(["segments"], DAYS[0])
+
+    async def lose(plane: Plane) -> bytes:
+        await delete_below(plane, "tenants/acme/entities/")
+        return await plane.engine.store.get(plan_key(DAYS[0]))
+
+    with world.open() as opened:
+        plan = opened.run(lose(opened.plane))
+    result = world.run([*BEFORE_COMMIT[2:], "published"], DAYS[0])
+    assert not result.success
+    told = [str(m.metadata) for m in materialized(result).values()] + list(failures(result).values())
+    for entity in {identity(write)[0] for write in writes}:
+        assert not any(entity in text for text in told)
+        assert entity.encode() not in plan

@@ -1,0 +1,83 @@
+"""Everything the deployment offers, by name, and the properties automation relies on."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from assets.definitions import defs
+from assets.dirt import BUNDLES_JOB, DAY_JOB
+from assets.partitions import DAILY
+from context_plane.wire import HORIZON_US
+
+ASSETS = {
+    "landing",
+    "segments",
+    "vector_shards",
+    "entity_shards",
+    "fulltext_shards",
+    "published",
+    "bundles/customer_context_v0",
+}
+DEPENDENCIES = {
+    "landing": set(),
+    "segments": {"landing"},
+    "vector_shards": {"segments"},
+    "entity_shards": {"segments", "vector_shards"},
+    "fulltext_shards": {"entity_shards"},
+    "published": {"segments", "vector_shards", "entity_shards", "fulltext_shards"},
+    "bundles/customer_context_v0": {"published"},
+}
+
+
+def test_every_asset_check_job_schedule_and_sensor_is_named_here() -> None:
+    graph = defs.resolve_asset_graph()
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
+    assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
+        ("published", "row_counts_agree")
+    }
+    jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {DAY_JOB, BUNDLES_JOB} == {"build_day", "build_bundles"}
+    repository = defs.get_repository_def()
+    assert [schedule.name for schedule in repository.schedule_defs] == ["daily"]
+    assert [sensor.name for sensor in repository.sensor_defs] == ["dirt"]
+
+
+def test_dependencies_are_those_of_the_data() -> None:
+    graph = defs.resolve_asset_graph()
+    for name, upstream in DEPENDENCIES.items():
+        node = graph.get(dg.AssetKey(name.split("/")))
+        assert {key.to_user_string() for key in node.parent_keys} == upstream, name
+
+
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_asset_is_a_day_under_one_policy_with_an_owner_and_a_description(name: str) -> None:
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/")))
+    assert node.partitions_def == DAILY
+    assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    assert node.owners == ["team:context-plane"]
+    assert node.description
+    assert node.group_name != "default"
+    assert node.kinds
+    assert node.tags
+
+
+def test_the_check_blocks_and_is_partitioned() -> None:
+    spec = next(iter(defs.resolve_asset_graph().get(dg.AssetKey("published")).assets_def.check_specs))
+    assert spec.blocking
+    assert spec.partitions_def == DAILY
+
+
+def test_partitions_reach_as_far_ahead_as_events_may_lie() -> None:
+    last = DAILY.get_last_partition_window()
+    assert last is not None
+    ahead = last.end.date() - dt.datetime.now(dt.UTC).date()
+    assert ahead >= dt.timedelta(microseconds=HORIZON_US)
+
+
+def test_automation_runs_unless_switched_off() -> None:
+    repository = defs.get_repository_def()
+    assert repository.get_sensor_def("dirt").default_status == dg.DefaultSensorStatus.RUNNING
+    assert repository.get_schedule_def("daily").default_status == dg.DefaultScheduleStatus.RUNNING

@@ -1,0 +1,133 @@
+"""Landed files: each read once, whatever happens, and nothing of one lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from context_plane import landing as module
+from context_plane.catalog.log import list_log
+from context_plane.landing import Landing, land_day
+from context_plane.layout.keys import ControlKey, LandingKey
+from tests.assets.world import World
+
+DAY = "2026-03-04"
+MAPPING = """
+version: 1
+source: helpdesk
+streams:
+  - name: tickets
+    files: "tickets*.csv"
+    events:
+      - {kind: ticket, entity: account, id: number, ts: opened, text: "{{ subject }}"}
+"""
+TICKETS = """number,account,opened,subject
+1,acct-1,2026-03-04T09:00:00Z,Export fails
+2,acct-2,not a time,Lost
+3,acct-1,2026-03-03T09:00:00Z,Invoice is wrong
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World.local(tmp_path)
+
+
+def put(world: World, key: object, text: str) -> None:
+    with world.open() as opened:
+        opened.run(opened.plane.engine.store.put(str(key), text.encode()))
+
+
+def land(world: World, tenant: str = "acme") -> Landing:
+    with world.open() as opened:
+        return opened.run(land_day(opened.plane, tenant, DAY))
+
+
+def batches(world: World, tenant: str = "acme") -> int:
+    with world.open() as opened:
+        return len(opened.run(list_log(opened.plane.engine.store, tenant, after=0)))
+
+
+def with_tickets(world: World, text: str = TICKETS) -> None:
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING)
+    put(world, LandingKey("acme", "helpdesk", DAY, "tickets.csv"), text)
+
+
+def test_a_file_is_read_once_and_its_refused_rows_are_kept(world: World) -> None:
+    """Seen to fail without the record (a second batch)."""
+    with_tickets(world)
+    (landed,) = land(world).landed
+    assert (landed.rows, landed.events, landed.rejected) == (3, 2, 1)
+    assert landed.days == ("2026-03-03", "2026-03-04")
+    assert landed.rejects is not None
+    with world.open() as opened:
+        refused = json.loads(opened.run(opened.plane.engine.store.get(landed.rejects)))
+    assert (refused["line"], refused["column"], refused["code"]) == (3, "opened", "ts_invalid")
+    again = land(world)
+    assert again.landed == ()
+    assert again.known == (landed,)
+    assert batches(world) == 1
+
+
+def test_the_same_bytes_under_another_name_are_the_same_file(world: World) -> None:
+    with_tickets(world)
+    land(world)
+    put(world, LandingKey("acme", "helpdesk", DAY, "tickets-copy.csv"), TICKETS)
+    assert land(world).landed == ()
+
+
+def test_a_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
+    """Seen to fail without the idempotency key."""
+    with_tickets(world)
+    (landed,) = land(world).landed
+
+    async def forget(plane: Any) -> None:
+        await plane.engine.store.delete([str(ControlKey("acme", f"landing/{landed.digest}.json"))])
+
+    with world.open() as opened:
+        opened.run(forget(opened.plane))
+    (again,) = land(world).landed
+    assert again == landed
+    assert batches(world) == 1
+
+
+def test_large_files_become_several_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_EVENTS_MAX", 10)
+    rows = "".join(f"{n},acct-{n % 3},2026-03-04T09:00:00Z,Subject {n}\n" for n in range(35))
+    with_tickets(world, "number,account,opened,subject\n" + rows)
+    (landed,) = land(world).landed
+    assert landed.events == 35
+    assert len(landed.batches) == batches(world) == 4
+
+
+def test_a_mended_mapping_reads_the_file_again(world: World) -> None:
+    with_tickets(world)
+    land(world)
+    mended = MAPPING.replace("ts: opened", "ts: {column: opened, format: ['%Y-%m-%dT%H:%M:%SZ']}")
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), mended)
+    assert len(land(world).landed) == 1
+
+
+def test_a_file_without_a_mapping_is_named_and_the_others_land(world: World) -> None:
+    with_tickets(world)
+    put(world, LandingKey("acme", "unknown", DAY, "rows.csv"), "a,b\n1,2\n")
+    put(world, LandingKey("acme", "helpdesk", DAY, "strange.csv"), "a,b\n1,2\n")
+    found = land(world)
+    assert [item.file for item in found.landed] == ["tickets.csv"]
+    assert {(name, error.code) for name, error in found.failed} == {
+        ("helpdesk/strange.csv", "mapping_invalid"),
+        ("unknown", "mapping_invalid"),
+    }
+
+
+def test_landed_files_are_built_by_the_same_run(world: World) -> None:
+    with_tickets(world)
+    put(world, LandingKey("acme", "unknown", DAY, "rows.csv"), "a,b\n1,2\n")
+    (built,) = world.build([DAY])
+    assert built.events == 1
+    assert built.bundles == 1
+    assert not built.ok, "the file that did not land is named, and keeps nothing from being built"
+    assert f"acme {DAY}: mapping_invalid in landing" in built.problems[0]

@@ -1,0 +1,159 @@
+"""The sensor and the schedule over a real store, tick by tick."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from assets import automation, dirt
+from assets.definitions import build_definitions, defs
+from assets.dirt import BUNDLES_JOB, DAY_JOB
+from resources.plane import OpenPlane
+from resources.scope import BuildScope
+from tests.assets.world import DAYS, SPEC, World, digests, events
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(dirt, "DIRT_AGE_US", 0)  # dirt is due at once
+    return World.local(tmp_path)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def tick(world: World, instance: dg.DagsterInstance, cursor: str | None) -> tuple[Sequence[dg.RunRequest], str | None]:
+    """One evaluation of the sensor, as the daemon makes it."""
+    with world.open() as opened:
+        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        repository = deployment.get_repository_def()
+        sensor = repository.get_sensor_def("dirt")
+        with dg.build_sensor_context(
+            instance=instance, cursor=cursor, resources={"plane": opened}, repository_def=repository
+        ) as context:
+            found = sensor.evaluate_tick(context)
+    return found.run_requests or [], found.cursor
+
+
+def execute(world: World, instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+    """The run that a request asks for."""
+    assert request.run_config["resources"]["scope"]["config"] == {"only_dirty": True}
+    with world.open() as opened:
+        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope(only_dirty=True)})
+        return deployment.resolve_job_def(str(request.job_name)).execute_in_process(
+            instance=instance, partition_key=request.partition_key, raise_on_error=False
+        )
+
+
+def test_dirt_becomes_runs_and_is_gone(world: World, instance: dg.DagsterInstance) -> None:
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+    first, cursor = tick(world, instance, None)
+    assert [(r.job_name, r.partition_key) for r in first] == [(DAY_JOB, day) for day in DAYS]
+    assert all(str(r.run_key).startswith(f"{DAY_JOB}:{r.partition_key}:") for r in first)
+    asked_again, cursor = tick(world, instance, cursor)
+    assert list(asked_again) == [], "what was asked for is not asked for twice"
+    assert all(execute(world, instance, request).success for request in first)
+    after, cursor = tick(world, instance, cursor)
+    assert list(after) == []
+    assert cursor == "[]"
+    world.write("beta", events("beta")[:1])
+    late, _ = tick(world, instance, cursor)
+    assert [(r.job_name, r.partition_key) for r in late] == [(DAY_JOB, DAYS[0])]
+
+
+def test_a_late_day_renews_the_bundles_of_later_days(world: World, instance: dg.DagsterInstance) -> None:
+    world.write("acme", events("acme"))
+    world.build()
+    world.write("acme", events("other")[:1])
+    (request,), cursor = tick(world, instance, None)
+    assert execute(world, instance, request).success
+    (renewal,), cursor = tick(world, instance, cursor)
+    assert (renewal.job_name, renewal.partition_key) == (BUNDLES_JOB, DAYS[1])
+    assert execute(world, instance, renewal).success
+    assert list(tick(world, instance, cursor)[0]) == []
+
+
+def test_bundles_that_a_failed_check_held_back_are_asked_for(world: World, instance: dg.DagsterInstance) -> None:
+    world.write("acme", events("acme"))
+    world.run(["landing", "segments", "vector_shards", "entity_shards", "fulltext_shards", "published"], DAYS[0])
+    requests, _ = tick(world, instance, None)
+    assert {(r.job_name, r.partition_key) for r in requests} == {(BUNDLES_JOB, DAYS[0]), (DAY_JOB, DAYS[1])}
+    for request in requests:
+        assert execute(world, instance, request).success
+    with world.open() as opened:
+        assert f"{SPEC} {DAYS[0]}" in digests(opened, "acme")
+
+
+def test_a_day_of_which_a_run_is_under_way_is_left_alone(world: World, instance: dg.DagsterInstance) -> None:
+    world.write("acme", events("acme"))
+    run = dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.STARTED, tags={automation.DAY_TAG: DAYS[0]})
+    instance.add_run(run)
+    requests, _ = tick(world, instance, None)
+    assert [request.partition_key for request in requests] == [DAYS[1]]
+
+
+def test_a_tenant_that_cannot_be_read_is_told_and_stops_no_other(world: World) -> None:
+    async def damage(opened: OpenPlane) -> dirt.Survey:
+        store = opened.plane.engine.store
+        key = "tenants/acme/log/00000000000000000001.jsonl.zst"
+        await store.put(key, b"nothing")
+        return await automation.look(opened.plane)
+
+    world.write("acme", events("acme"))
+    world.write("beta", events("beta"))
+    with world.open() as opened:
+        found = opened.run(damage(opened))
+    assert found.failed == (("acme", "corrupt_object"),)
+    assert {item.tenant for item in found.dirt} == {"beta"}
+    assert automation.remarks(found, []) == ["tenant acme cannot be read: corrupt_object"]
+
+
+def test_dirt_without_a_partition_is_told_not_asked_for(world: World, instance: dg.DagsterInstance) -> None:
+    world.write("acme", events("acme", ["1999-12-31"]))
+    requests, _ = tick(world, instance, None)
+    assert list(requests) == []
+    with world.open() as opened:
+        found = opened.run(automation.look(opened.plane))
+    inside, outside = automation.split_by_partition(found.dirt)
+    assert inside == []
+    assert "CONTEXT_PLANE_FIRST_DAY=1999-12-31" in automation.remarks(found, outside)[0]
+
+
+def test_the_schedule_asks_for_dirty_days(world: World, instance: dg.DagsterInstance) -> None:
+    world.write("acme", events("acme"))
+    with world.open() as opened:
+        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        repository = deployment.get_repository_def()
+        with dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=dt.datetime(2026, 3, 5, 0, 15, tzinfo=dt.UTC),
+            resources={"plane": opened},
+            repository_def=repository,
+        ) as context:
+            found: Any = repository.get_schedule_def("daily").evaluate_tick(context)
+    assert [r.run_key for r in found.run_requests] == [f"daily:2026-03-05:{day}" for day in reversed(DAYS)]
+
+
+def test_a_requested_run_takes_its_store_from_the_environment(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deployment's own resources, and the run configuration that automation sends."""
+    world.write("acme", events("acme"))
+    (request, _), _ = tick(world, instance, None)
+    monkeypatch.setenv("CONTEXT_PLANE_STORE", world.settings.store)
+    monkeypatch.setenv("CONTEXT_PLANE_CACHE_DIR", str(world.settings.cache_dir))
+    result = defs.resolve_job_def(str(request.job_name)).execute_in_process(
+        instance=instance, partition_key=request.partition_key, run_config=request.run_config, raise_on_error=False
+    )
+    assert result.success
+    with world.open() as opened:
+        assert list(digests(opened, "acme")) == [DAYS[0], f"{SPEC} {DAYS[0]}"]
