@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
@@ -23,6 +23,9 @@ from context_plane.reindex import read_vectors
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part
+
+LEAST_WAIT_S: Final = 0.02
+"""Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Assembler:
         periods = fetches.start(snapshot.manifest)
         tail = asyncio.ensure_future(self._tail_parts(view, scope))
         try:
-            wait_s = max(0.0, scope.until_s - self._engine.monotonic_s())
+            wait_s = max(LEAST_WAIT_S, scope.until_s - self._engine.monotonic_s())
             await asyncio.wait([tail, *(fetches.of(period) for period in periods)], timeout=wait_s)
             parts, sources = [], []
             missing: list[str] = []
@@ -193,7 +196,7 @@ async def within(tasks: Sequence[asyncio.Task[Any]], wait_s: float) -> list[Any 
     if not tasks:
         return []
     try:
-        await asyncio.wait(tasks, timeout=max(0.0, wait_s))
+        await asyncio.wait(tasks, timeout=max(LEAST_WAIT_S, wait_s))
         return [arrived(task) for task in tasks]
     finally:
         for task in tasks:

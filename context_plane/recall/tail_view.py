@@ -32,6 +32,8 @@ VECTORS_KEPT: Final = 65_536
 """Of tail texts, by digest: a full tail of ordinary events, 64 MiB at 256 dimensions."""
 
 
+INLINE_WRITES_MAX: Final = 100
+"""Fewer writes are looked through in under half a millisecond, on the event loop."""
 TAIL_ROW_BYTES: Final = 2048
 """About what a row of the tail takes in memory: text, terms, vector."""
 
@@ -84,16 +86,13 @@ class TailRows:
 
     async def of_entities(self, view: TailView, entities: Collection[str]) -> list[Columns]:
         """One part per entity and day that the tail touches with a put. What lacks a vector is embedded at once."""
-        wanted = [
-            (entity, day, events)
-            for entity in sorted(entities)
-            for day in sorted(view.latest.get(entity, {}))
-            if (events := view.puts(entity, day))
-        ]
-        names = [self._name(view, entity, day) for entity, day, _ in wanted]
-        unmade = [events for (_, _, events), name in zip(wanted, names, strict=True) if not self._cache.has(name)]
+        if view.count(entities) <= INLINE_WRITES_MAX:
+            wanted = _wanted(view, entities)
+        else:
+            wanted = await asyncio.to_thread(_wanted, view, entities)
+        unmade = [events for name, _, _, events in wanted if not self._cache.has(name)]
         vectors = await self._vectors_of(await asyncio.to_thread(_texts, unmade)) if unmade else {}
-        made = (self._block(name, *one, vectors) for name, one in zip(names, wanted, strict=True))
+        made = (self._block(*one, vectors) for one in wanted)
         return list(await asyncio.gather(*made))
 
     async def of_tenant(self, view: TailView) -> Columns | None:
@@ -111,20 +110,16 @@ class TailRows:
         name = f"tail|{view.snapshot.tenant}|{view.snapshot.id}|{view.snapshot.erasures.newest}"
         return await self._cache.derived(name, load)
 
-    def _name(self, view: TailView, entity: str, day: str) -> str:
-        numbers = sorted((item.number, item.line) for item in view.latest[entity][day].values())
-        return f"tail|{view.snapshot.tenant}|{sha256_hex(repr((entity, day, numbers)).encode())}"
-
     async def _block(
         self, name: str, entity: str, day: str, events: list[Event], vectors: Mapping[bytes, F32]
     ) -> Columns:
         async def load() -> tuple[Columns, int]:
-            texts = blocks.rows_to_embed(events)
-            known = vectors if all(text_digest(text) in vectors for text in texts) else await self._vectors_of(texts)
+            texts = await asyncio.to_thread(_texts, [events])
+            known = vectors if texts.keys() <= vectors.keys() else await self._vectors_of(texts)
             dim = self._embedder.dim
 
             def build() -> Rows:
-                found = [known[text_digest(text)] for text in texts]
+                found = [known[text_digest(text)] for text in blocks.rows_to_embed(events)]
                 embedded = np.stack(found) if found else np.zeros((0, dim), np.float32)
                 return blocks.build_block(entity, day, events, blocks.row_vectors(events, embedded, dim))
 
@@ -133,9 +128,8 @@ class TailRows:
 
         return await self._cache.derived(name, load)
 
-    async def _vectors_of(self, texts: Iterable[str]) -> dict[bytes, F32]:
-        """Vectors by text digest; those not remembered are embedded together."""
-        wanted = {text_digest(text): text for text in texts}
+    async def _vectors_of(self, wanted: Mapping[bytes, str]) -> dict[bytes, F32]:
+        """Vectors of texts by digest; those not remembered are embedded together."""
         found = {digest: self._vectors[digest] for digest in wanted if digest in self._vectors}
         missing = [digest for digest in wanted if digest not in found]
         if missing:
@@ -145,5 +139,19 @@ class TailRows:
         return found
 
 
-def _texts(groups: Iterable[list[Event]]) -> list[str]:
-    return [text for events in groups for text in blocks.rows_to_embed(events)]
+def _wanted(view: TailView, entities: Iterable[str]) -> list[tuple[str, str, str, list[Event]]]:
+    """(cache name, entity, day, puts) of every entity and day with puts, ascending."""
+    found = []
+    for entity in sorted(entities):
+        for day in sorted(view.latest.get(entity, {})):
+            events = view.puts(entity, day)
+            if events:
+                numbers = sorted((item.number, item.line) for item in view.latest[entity][day].values())
+                digest = sha256_hex(repr((entity, day, numbers)).encode())
+                found.append((f"tail|{view.snapshot.tenant}|{digest}", entity, day, events))
+    return found
+
+
+def _texts(groups: Iterable[list[Event]]) -> dict[bytes, str]:
+    """Texts of the rows that need a computed vector, by digest."""
+    return {text_digest(text): text for events in groups for text in blocks.rows_to_embed(events)}

@@ -116,6 +116,8 @@ class Snapshots:
         default_factory=lambda: LRUCache(BODIES_BYTES_MAX, getsizeof=_body_bytes)
     )
     _pinned: LRUCache[tuple[str, str], Outline] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
+    _replaced: LRUCache[tuple[str, int], int] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
+    """When a version got its successor, microseconds since 1970."""
     _complete: LRUCache[tuple[str, str, int], Snapshot] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
     _derived: LRUCache[tuple[str, str, int], Any] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
 
@@ -156,9 +158,10 @@ class Snapshots:
         if version < head.snapshots_from:
             raise NotFound("snapshot_erased", "an erasure ended that snapshot; start a new run", snapshot=snapshot_id)
         held = self._pinned.get((tenant, snapshot_id))
+        known = None if held is None else held.manifest
+        manifest = head if version == head.version else await self._retained(tenant, version, snapshot_id, known)
         if held is not None and held.erasures.newest == head.erasures:
             return held
-        manifest = head if version == head.version else await self._retained(tenant, version, snapshot_id)
         if started is not None:
             started(manifest)
         objects = await list_log(self.engine.store, tenant, after=manifest.log_floor)
@@ -256,14 +259,19 @@ class Snapshots:
         pending = tuple(batch for batch in batches if uncovered_days(manifest, batch))
         return Outline(manifest, log_number, tuple(objects), pending, erasures)
 
-    async def _retained(self, tenant: str, version: int, snapshot_id: str) -> Manifest:
-        try:
-            manifest, successor = await asyncio.gather(
-                load_version(self.engine.store, tenant, version), load_version(self.engine.store, tenant, version + 1)
-            )
-        except NotFound as error:
-            raise _expired(snapshot_id) from error
-        if self.engine.now_us() - successor.committed_us > self.snapshot_ttl_us:
+    async def _retained(self, tenant: str, version: int, snapshot_id: str, known: Manifest | None) -> Manifest:
+        """A replaced manifest while it is retained. Its age counts from the commit of its successor."""
+        manifest, replaced_us = known, self._replaced.get((tenant, version))
+        if manifest is None or replaced_us is None:
+            try:
+                manifest, successor = await asyncio.gather(
+                    load_version(self.engine.store, tenant, version),
+                    load_version(self.engine.store, tenant, version + 1),
+                )
+            except NotFound as error:
+                raise _expired(snapshot_id) from error
+            replaced_us = self._replaced[tenant, version] = successor.committed_us
+        if self.engine.now_us() - replaced_us > self.snapshot_ttl_us:
             raise _expired(snapshot_id)
         return manifest
 
