@@ -18,10 +18,11 @@ from context_plane.bundle.materialize import Bundle, materialize
 from context_plane.bundle.pack import BundlePack, bucket_count, encode_packs
 from context_plane.bundle.spec import Spec, query_texts
 from context_plane.catalog import guards
-from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket, encode_directory
+from context_plane.catalog.bundles import Bucket, BundleEntry, encode_directory
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import commit, load_head
 from context_plane.catalog.manifest import BundleDay, Manifest, pack_ref
+from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, PlaneError
 from context_plane.index.analyzer import ANALYZER
@@ -31,6 +32,7 @@ from context_plane.recall.periods import Period, live_mask, periods_of
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
+from context_plane.store.base import Store
 
 REBUILDS_MAX: Final = 5
 PARALLEL_PUTS: Final = 32
@@ -79,7 +81,7 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
     started_us = engine.now_us()
     bundles = await _bundles(reader, manifest, spec, day)
     packs = await asyncio.to_thread(encode_packs, bundles, bucket_count(len(bundles)))
-    before = await _buckets_before(reader, manifest, spec.spec.name, day)
+    before = await _buckets_before(engine.store, manifest, spec.spec.name, day)
     name = spec.spec.name
     buckets, written = await _put_packs(engine, manifest.tenant, name, day, packs, before, bucket_count(len(bundles)))
     directory = encode_directory(buckets)
@@ -142,18 +144,19 @@ def _compute(
     return made
 
 
-async def _buckets_before(reader: Reader, manifest: Manifest, spec: str, day: str) -> list[Bucket]:
-    """The day's directory as committed: its packs are reused where their content is the same."""
+async def _buckets_before(store: Store, manifest: Manifest, spec: str, day: str) -> list[Bucket]:
+    """The day's directory as committed: its packs are reused where their content is the same. Read from the
+    store, not through a cache, which may still hold a directory whose packs somebody deleted."""
     entry = manifest.bundles.get(spec, {}).get(day)
     if entry is None or entry.erasures != manifest.erasures:
         return []
     try:
-        frames = await asyncio.gather(
-            *(reader.cache.raw(entry.directory.key, byte_range=span.range) for span in entry.directory.sections)
-        )
+        buckets = await load_buckets(store, entry)
     except PlaneError:
         return []  # derived state is disposable: what cannot be read is written again
-    return [decode_bucket(frame) for frame in frames]
+    folder = entry.directory.key.rpartition("/")[0] + "/"
+    there = {info.key async for info in store.list(folder)}
+    return [bucket for bucket in buckets if bucket.key in there]
 
 
 async def _put_packs(
