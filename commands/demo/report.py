@@ -190,7 +190,7 @@ class Report:
         out.print(Text.assemble((f"Done in {took:.0f} s. ", "bold"), "Look around:"))
         grid = Table.grid(padding=(0, 2))
         for command, meaning in (
-            ("make up", "the API on http://127.0.0.1:8080/docs, the Dagster UI on http://127.0.0.1:3000"),
+            ("make up", "the API on http://127.0.0.1:8080/docs and the Dagster UI on :3000"),
             (f"context-plane context {self_example(wanted)}", "one customer's context, as a prompt takes it"),
             ('context-plane search "price too high"', "a question across all customers"),
             ("context-plane doctor", "is all well?"),
@@ -216,12 +216,12 @@ def _contacts(headline: str, chosen: Sequence[Contact]) -> Table:
     )
     made.add_column("customer", no_wrap=True, style=show.ACCENT)
     made.add_column("score", justify="right")
-    made.add_column("why", ratio=3, overflow="fold")
-    made.add_column("source", ratio=1, overflow="ellipsis", no_wrap=True, style="dim")
+    made.add_column("why", overflow="fold")
+    made.add_column("source", overflow="ellipsis", no_wrap=True, style="dim")
     for contact in chosen:
         event, day, _ = contact.sources[0] if contact.sources else ("", "", "")
         more = f" +{len(contact.sources) - 1}" if len(contact.sources) > 1 else ""
-        name = contact.facts.get("account_name", "")
-        label = f"{contact.entity}  {name.removeprefix('name ')}" if name else contact.entity
-        made.add_row(label, f"{contact.score:.1f}", "; ".join(contact.reasons), f"{event} {day[5:]}{more}")
+        name = contact.facts.get("account_name", "").removeprefix("name ")
+        reasons = "; ".join(reason.partition(",")[0] for reason in contact.reasons)
+        made.add_row(f"{contact.entity}  {name}", f"{contact.score:.1f}", reasons, f"{day[5:]} {event}{more}")
     return made

@@ -12,16 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from commands import show
 from commands.client import Client
 from commands.demo.report import Report
 from context_plane.errors import Unavailable
-from context_plane.model import add_days
+from context_plane.model import add_days, day_of
 from context_plane.settings import Settings
+
+if TYPE_CHECKING:
+    from context_plane.plane import Plane
 
 SPEC: Final = "customer_context_v0"
 SEED: Final = 7
+FIRST_ENTITY: Final = "acct-0001"
 BUNDLE_DAYS: Final = 7
 """Newest days that get bundles; a bundle of any other day is a backfill away."""
 MAPPING: Final = Path(__file__).resolve().parents[2] / "examples" / "mappings" / "demo.yaml"
@@ -71,12 +76,26 @@ async def look(settings: Settings, wanted: Wanted) -> Held:
         yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
         if not await opened.tenant_exists(wanted.tenant):
             return Held(yesterday, False)
-        built = (await opened.snapshot_info(wanted.tenant)).days
-        known = sorted({*built, *(await load_pending(opened.engine, wanted.tenant)).dirty})
-        if not known:
+        waiting = (await load_pending(opened.engine, wanted.tenant)).dirty
+        built = await _first_day(opened, wanted.tenant)
+        first = built or min(waiting, default=None)
+        if first is None:
             return Held(yesterday, False)
-        until = add_days(known[0], wanted.days - 1)
-        return Held(dt.date.fromisoformat(until), until in built)
+        # The demo builds after all is loaded, so what is built says that the load was complete.
+        return Held(dt.date.fromisoformat(add_days(first, wanted.days - 1)), built is not None)
+
+
+async def _first_day(opened: Plane, tenant: str) -> str | None:
+    """The day on which the export describes its first account; None before it is built."""
+    from context_plane.errors import NotFound
+    from context_plane.recall.values import TimelineRequest
+
+    request = TimelineRequest(entity=FIRST_ENTITY, kinds=frozenset({"account"}), limit=1, descending=False)
+    try:
+        events = (await opened.timeline(tenant, request)).events
+    except NotFound:
+        return None
+    return day_of(events[0].ts_us) if events else None
 
 
 def export(wanted: Wanted, held: Held, report: Report) -> None:
@@ -167,7 +186,7 @@ def build(settings: Settings, wanted: Wanted, report: Report) -> None:
             detail = f"a day could not be built: {built.problems[0]}"
             raise Unavailable("internal", detail, tenant=wanted.tenant)
         bundled = min(len(days), BUNDLE_DAYS)
-        step.done(f"{len(days)} days through Dagster assets; bundles for the newest {bundled}")
+        step.done(f"{show.count(len(days), 'day')} through Dagster assets; bundles for the newest {bundled}")
 
 
 async def _dirty(settings: Settings, tenant: str) -> list[str]:
