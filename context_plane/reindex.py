@@ -4,7 +4,7 @@
 
 Every datum is computed once: the vector shard holds the embeddings that the entity shard quantizes, and the
 full-text shard is made from the entity shard's postings. Vectors of unchanged texts are reused from the
-day's previous shard of the same model; blocks of unchanged segments from its previous entity shard.
+day's previous shard of the same model.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     sections[0]      encode_rows(all blocks in one, without payload): what tenant-wide reads filter and score
 
 Segment ids carry a nonce and are no part of the content digest: the same segments' content gives the same
-digest. A block whose segment did not change is taken over from the previous shard as bytes.
+digest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from context_plane.errors import Corrupt
 from context_plane.index.rows import Rows, concat, decode_rows, encode_rows
-from context_plane.layout.pack import Block, EncodedPack, Entry, Page, blocks_of, decode_block, encode
+from context_plane.layout.pack import Block, EncodedPack, Entry, decode_block, encode
 from context_plane.store.base import ByteRange
 
 COLUMNS_SECTION: Final = 0
@@ -25,12 +25,11 @@ META_FIELDS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class ShardBlock:
-    """One entity's block to write. `raw`: its bytes where they are at hand; they must be those of `rows`."""
+    """One entity's block to write."""
 
     rows: Rows
     segment_id: str
     segment_digest: str
-    raw: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ def encode_shard(day: str | None, blocks: Iterable[ShardBlock]) -> EncodedPack:
     held: list[Rows] = []
     for block in blocks:
         assert len(block.rows.entities) == 1, "a block holds one entity"
-        raw = encode_rows(block.rows) if block.raw is None else block.raw
-        packed.append(Block(block.rows.entities[0], raw, _meta(block)))
+        packed.append(Block(block.rows.entities[0], encode_rows(block.rows), _meta(block)))
         held.append(block.rows.without_payload())
     return encode(packed, sections=[encode_rows(concat(held, day=day))])
 
@@ -83,15 +81,6 @@ def decode_columns(frame: bytes, *, segments: Sequence[str] = ()) -> Rows:
     if segments and len(segments) != len(rows.entities):
         raise Corrupt("corrupt_object", "a shard's columns and its directory name different numbers of entities")
     return replace(rows, segments=tuple(segments))
-
-
-def reusable_blocks(stored: bytes, pages: Sequence[Page]) -> dict[str, ShardBlock]:
-    """Blocks of a previous shard of the day by segment digest: what an unchanged segment need not rebuild."""
-    found = {}
-    for entry, raw in blocks_of(stored, pages):
-        typed = BlockEntry.of(entry)
-        found[typed.segment_digest] = ShardBlock(decode_rows(raw), typed.segment_id, typed.segment_digest, raw)
-    return found
 
 
 def _meta(block: ShardBlock) -> tuple[int | str, ...]:

@@ -14,7 +14,6 @@ from context_plane.index.entity_shard import (
     decode_columns,
     decode_entry_block,
     encode_shard,
-    reusable_blocks,
 )
 from context_plane.index.rows import concat
 from context_plane.layout import pack
@@ -61,14 +60,6 @@ def test_the_digest_sees_content_and_no_nonce() -> None:
     assert one.digest == other.digest
     assert one.stored != other.stored
     assert encode_shard(DAY, blocks()[1:]).digest != one.digest
-
-
-def test_blocks_taken_over_give_the_same_shard() -> None:
-    first = encode_shard(DAY, blocks())
-    kept = reusable_blocks(first.stored, first.pages)
-    again = encode_shard(DAY, [kept[block.segment_digest] for block in blocks()])
-    assert again == first
-    assert all(block.raw is not None for block in kept.values())
 
 
 def test_a_shard_of_nothing_has_columns() -> None:
