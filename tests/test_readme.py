@@ -56,7 +56,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(280)
 def test_every_command_of_the_readme_works(demo: Path) -> None:
-    """Seen to fail with a wrong route, a wrong option and a wrong key file in the README."""
+    """Seen to fail with a misspelled route in the README."""
     port = str(free_port())
     blocks = [(bool(service), script.replace(PORT, port)) for service, script in BLOCK.findall(README)]
     services = [script for service, script in blocks if service]
