@@ -19,6 +19,7 @@ BLOCK: Final = re.compile(r"^```sh( service)?\n(.*?)^```$", re.MULTILINE | re.DO
 PORT: Final = "8080"
 ENTER: Final = "source .venv/bin/activate\n"
 """Where a reader enters the environment, these tests run in it."""
+pytestmark = pytest.mark.xdist_group("readme")
 
 
 def environment(folder: Path) -> dict[str, str]:

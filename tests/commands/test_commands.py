@@ -17,6 +17,7 @@ from commands.main import app
 from context_plane.errors import PlaneError
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("commands")
 MAPPING = """
 version: 1
 source: desk
