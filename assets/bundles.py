@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, chosen_tenants
 from assets.published import PUBLISHED_DAYS
 from assets.report import Made
@@ -55,7 +56,7 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         bundles,
         key=dg.AssetKey([PREFIX, name]),
         deps=[PUBLISHED_DAYS],
-        group_name=PREFIX,
+        group_name=GROUP,
         kinds={"json", "zstd"},
         tags={"layer": "bundle", "spec": name},
         metadata={"budget_tokens": spec.budget_tokens, "lookback_days": spec.lookback_days},

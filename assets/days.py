@@ -11,6 +11,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, plan_day
 from assets.report import Made
 from assets.step import Result, daily_asset, run_of, run_step
@@ -19,9 +20,6 @@ from context_plane.plane import Plane
 from context_plane.reindex import index_entities, index_fulltext, index_vectors
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
-
-GROUP_RECORD: Final = "record"
-GROUP_INDEXES: Final = "indexes"
 
 
 async def fold(plane: Plane, tenant: str, day: str) -> Made:
@@ -99,7 +97,7 @@ SEGMENTS: Final = daily_asset(
     _segments,
     name="segments",
     deps=["landing"],
-    group_name=GROUP_RECORD,
+    group_name=GROUP,
     kinds={"jsonl", "zstd"},
     tags={"layer": "record"},
     description=(
@@ -124,7 +122,7 @@ VECTOR_SHARDS: Final = daily_asset(
     _vectors,
     name="vector_shards",
     deps=[SEGMENTS],
-    group_name=GROUP_INDEXES,
+    group_name=GROUP,
     kinds={"lance", "lancedb"},
     tags={"layer": "index"},
     description=(
@@ -150,7 +148,7 @@ ENTITY_SHARDS: Final = daily_asset(
     _entities,
     name="entity_shards",
     deps=[SEGMENTS, VECTOR_SHARDS],
-    group_name=GROUP_INDEXES,
+    group_name=GROUP,
     kinds={"numpy", "zstd"},
     tags={"layer": "index"},
     description=(
@@ -163,7 +161,7 @@ FULLTEXT_SHARDS: Final = daily_asset(
     _fulltext,
     name="fulltext_shards",
     deps=[ENTITY_SHARDS],
-    group_name=GROUP_INDEXES,
+    group_name=GROUP,
     kinds={"tantivy"},
     tags={"layer": "index"},
     description="A tantivy index per tenant over the analyzer's terms: proposes candidates of tenant-wide search.",

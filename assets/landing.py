@@ -5,6 +5,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.partitions import GROUP
 from assets.plan import LANDING, DayPlan, chosen_tenants
 from assets.report import Made
 from assets.step import Result, daily_asset, run_of, run_step
@@ -40,7 +41,7 @@ def _landing(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlan
 LANDED: Final = daily_asset(
     _landing,
     name=LANDING,
-    group_name="sources",
+    group_name=GROUP,
     kinds={"csv", "parquet", "jsonl"},
     tags={"layer": "source"},
     description=(

@@ -14,6 +14,8 @@ import dagster as dg
 from context_plane.model import day_start_us
 from context_plane.wire import HORIZON_US
 
+GROUP: Final = "plane"
+"""One group: the lineage page opens on every asset and its state."""
 START_VARIABLE: Final = "CONTEXT_PLANE_FIRST_DAY"
 START_DEFAULT: Final = "2000-01-01"
 """Older than the systems that context comes from; ten thousand keys, a tenth of what Dagster bears."""

@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.gate import CHECK, Withheld, check_result, judge
-from assets.partitions import DAILY
+from assets.partitions import DAILY, GROUP
 from assets.plan import digests_of, load_plan, save_plan
 from assets.report import Made
 from assets.step import PUBLISHED, Result, daily_asset, each_tenant, failure, log_errors, result_of, run_of
@@ -85,7 +85,7 @@ PUBLISHED_DAYS: Final = daily_asset(
     _published,
     key=PUBLISHED,
     deps=[SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS],
-    group_name="commit",
+    group_name=GROUP,
     kinds={"manifest"},
     tags={"layer": "commit"},
     check_specs=[_check_spec()],
