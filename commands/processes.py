@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -54,6 +55,7 @@ def child(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process whose output goes to `log`; ended, with its children, when the block ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    _end_in_order()
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
@@ -67,6 +69,18 @@ def child(
         yield process
     finally:
         stop(process)
+
+
+def _end_in_order() -> None:
+    """A terminal that closes and a supervisor that stops us must not leave children behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, end)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
