@@ -264,13 +264,14 @@ class Snapshots:
         manifest, replaced_us = known, self._replaced.get((tenant, version))
         if manifest is None or replaced_us is None:
             try:
-                manifest, successor = await asyncio.gather(
+                loaded, successor = await asyncio.gather(
                     load_version(self.engine.store, tenant, version),
                     load_version(self.engine.store, tenant, version + 1),
                 )
             except NotFound as error:
                 raise _expired(snapshot_id) from error
-            replaced_us = self._replaced[tenant, version] = successor.committed_us
+            manifest, replaced_us = loaded, successor.committed_us
+            self._replaced[tenant, version] = replaced_us
         if self.engine.now_us() - replaced_us > self.snapshot_ttl_us:
             raise _expired(snapshot_id)
         return manifest

@@ -1,0 +1,168 @@
+"""Law 1: what was acknowledged is durable, and written once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from context_plane.catalog.tail import TAIL_OBJECTS_MAX
+from context_plane.errors import Conflict, Invalid, PlaneError, Unavailable
+from context_plane.idempotency import ABANDONED_US, KEEP_US
+from context_plane.ingest import GAUGE_AGE_MAX_S, Accepted
+from context_plane.plane import Plane
+from context_plane.store.faults import Mishap
+from tests.laws.plane_world import BEACON, TENANT, World, event, ids, puts
+
+LOST = Mishap(lost="response")
+UNSENT = Mishap(lost="request")
+
+
+async def keyed(plane: Plane, key: str, *numbers: int, body: str = "b") -> Accepted:
+    return await plane.write(
+        TENANT, puts(event(n) for n in numbers), body_bytes=100, idempotency_key=key, body_digest=body
+    )
+
+
+def batches(world: World) -> list[str]:
+    return [key for key in world.inner.objects if "/log/" in key]  # type: ignore[attr-defined]  # a DictStore
+
+
+@pytest.mark.parametrize("mishap", [LOST, UNSENT])
+async def test_a_lost_log_create_is_settled_and_acknowledged_once(world: World, mishap: Mishap) -> None:
+    """Seen to fail with `_create` of the log taking a lost response for a failure (a second batch appears)."""
+    plane = world.plane()
+    with world.faults.on("/log/", mishap, "put_new", times=1):
+        accepted = await world.write(plane, puts([event(1)]))
+    assert len(batches(world)) == 1
+    assert accepted.batch == 1
+    assert await ids(world.plane()) == ["e1"]
+
+
+async def test_a_refused_append_is_not_acknowledged_and_its_retry_is(world: World) -> None:
+    """Seen to fail with `_drain` answering requests before `_append` returned."""
+    plane = world.plane()
+    with world.faults.on("/log/", UNSENT, "put_new"), pytest.raises(Unavailable):
+        await world.write(plane, puts([event(1)]))
+    assert not batches(world)
+    await world.write(plane, puts([event(1)]))
+    assert await ids(world.plane()) == ["e1"]
+
+
+async def test_each_request_is_acknowledged_by_a_batch_that_holds_it(world: World) -> None:
+    """Group commit: forty requests at once need few objects, and each answer's snapshot shows its events.
+
+    Seen to fail with `_drain` answering a group with the number after its own.
+    """
+    plane = world.plane()
+    answers = await asyncio.gather(*(world.write(plane, puts([event(n)])) for n in range(40)))
+    assert len(batches(world)) <= 3
+    reader = world.plane()
+    for n in (0, 7, 39):
+        assert f"e{n}" in await ids(reader, snapshot=answers[n].snapshot)
+    assert len({answer.batch for answer in answers}) == len(batches(world))
+
+
+async def test_the_same_key_again_is_answered_alike_and_written_once(world: World) -> None:
+    """From this process, and from another. Seen to fail with the replay's snapshot made of version 0."""
+    plane = world.plane()
+    await keyed(plane, "other", 1)
+    await plane.build(TENANT, ["2026-03-01"])
+    first = await keyed(plane, "k", 2, 3, 3)
+    assert await keyed(plane, "k", 2, 3, 3) == first
+    assert await keyed(world.plane(), "k", 2, 3, 3) == first
+    assert first.duplicates == 1
+    assert len(batches(world)) == 2
+    assert await ids(plane, snapshot=first.snapshot) == ["e1", "e2", "e3"]
+    with pytest.raises(Invalid) as refused:
+        await keyed(plane, "k", 4, body="another")
+    assert refused.value.code == "idempotency_key_reused"
+
+
+async def test_a_retry_after_a_crash_between_append_and_result_finds_the_batch(world: World) -> None:
+    """Seen to fail with the batch's header not naming its requests' keys: the retry is told to wait."""
+    plane = world.plane()
+    with world.faults.on(".result", UNSENT, "put"):
+        first = await keyed(plane, "k", 1)
+    assert not any(key.endswith(".result") for key in world.inner.objects)  # type: ignore[attr-defined]  # a DictStore
+    assert await keyed(world.plane(), "k", 1) == first
+    assert len(batches(world)) == 1
+
+
+async def test_a_lost_claim_does_not_shut_its_maker_out(world: World) -> None:
+    """Seen to fail with `_create` of the claim not reading back what became of it."""
+    with world.faults.on(".claim", LOST, "put_new", times=1):
+        await keyed(world.plane(), "k", 1)
+    assert len(batches(world)) == 1
+
+
+async def test_concurrent_requests_of_one_key_append_once(world: World) -> None:
+    """Two processes at once: one writes; the other is told to come back, and then gets the same answer.
+
+    Seen to fail with the claim written by `put` instead of `put_new`.
+    """
+    planes = [world.plane() for _ in range(3)]
+    answers = await asyncio.gather(*(keyed(plane, "k", 1) for plane in planes), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, PlaneError)]
+    assert {error.code for error in refused} <= {"idempotency_in_progress"}
+    assert len(batches(world)) == 1
+    agreed = {(await keyed(plane, "k", 1)).batch for plane in planes}
+    assert agreed == {answer.batch for answer in answers if isinstance(answer, Accepted)}
+
+
+@pytest.mark.parametrize("age_us", [ABANDONED_US, KEEP_US + 1])
+async def test_concurrent_retries_of_an_old_claim_append_once(timed: World, age_us: int) -> None:
+    """Its maker died before the append, or a day has passed. Seen to fail with claims that are overwritten."""
+    assert timed.clock is not None
+    plane = timed.plane()
+    with timed.faults.on("/log/", UNSENT, "put_new"), pytest.raises(Unavailable):
+        await keyed(plane, "k", 1)
+    with pytest.raises(Conflict, match="under way"):
+        await keyed(plane, "k", 1)
+    timed.clock.advance(age_us / 1e6)
+    planes = [timed.plane() for _ in range(3)]
+    answers = await asyncio.gather(*(keyed(plane, "k", 1) for plane in planes), return_exceptions=True)
+    assert sum(isinstance(answer, Accepted) for answer in answers) >= 1
+    assert len(batches(timed)) == 1
+
+
+async def test_a_full_tail_refuses_before_it_writes_and_opens_after_a_build(timed: World) -> None:
+    """Bulk loads still pass; a refused key may be used again at once. Seen to fail without the claim given back."""
+    assert timed.clock is not None
+    plane = timed.plane()
+    for n in range(TAIL_OBJECTS_MAX):
+        await timed.write(plane, puts([event(n)]))
+    with pytest.raises(Unavailable) as refused:
+        await keyed(plane, "k", 900)
+    assert refused.value.code == "tail_full"
+    with pytest.raises(Unavailable, match="batches wait"):
+        await timed.write(timed.plane(), puts([event(901)]))
+    assert len(batches(timed)) == TAIL_OBJECTS_MAX
+    await timed.write(plane, puts([event(902)]), visible="after_build")
+    await plane.build(TENANT, timed.days())
+    timed.clock.advance(GAUGE_AGE_MAX_S)
+    await keyed(plane, "k", 900)
+    assert len(await ids(plane)) == TAIL_OBJECTS_MAX + 2
+
+
+async def test_bulk_loads_stay_out_of_the_searched_tail_and_are_built(world: World) -> None:
+    """Seen to fail with `load_tail` reading every pending batch."""
+    plane = world.plane()
+    await world.write(plane, puts([event(1)]))
+    await world.write(plane, puts([event(2)]), visible="after_build")
+    assert await ids(world.plane()) == ["e1"]
+    await plane.build(TENANT, world.days())
+    assert await ids(world.plane()) == ["e1", "e2"]
+
+
+async def test_a_process_that_slept_through_many_appends_appends_at_once(world: World) -> None:
+    """Seen to fail with the log's head learned only from own appends: it would try every number since."""
+    sleeper, busy = world.plane(), world.plane()
+    await world.write(sleeper, puts([event(1)]))
+    for n in range(2, 30):
+        await world.write(busy, puts([event(n)]))
+    sleeper.ingest._gauges.clear()  # as if two seconds had passed
+    before = sleeper.store.total.puts
+    await world.write(sleeper, puts([event(99)]))
+    assert sleeper.store.total.puts - before == 1
+    assert len(await ids(world.plane(), BEACON)) == 30
