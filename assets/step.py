@@ -7,6 +7,7 @@ fail in their name; a step without such a successor fails itself, after the othe
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import traceback
 import warnings
@@ -24,6 +25,8 @@ from context_plane.plane import Plane
 from context_plane.store.counting import Trace, trace
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+
+log = logging.getLogger("context_plane.assets")
 
 OWNERS: Final = ["team:context-plane"]
 PUBLISHED: Final = dg.AssetKey("published")
@@ -79,6 +82,8 @@ async def each_tenant(plane: Plane, tenants: Sequence[str], day: str, step: str,
                 done = await work(plane, tenant, day)
             except Exception as error:  # a foreign library's error too must cost its tenant alone
                 code = error.code if isinstance(error, PlaneError) else "internal"
+                if code == "internal":  # also where no instance keeps the step's log
+                    log.exception("%s of a tenant-day failed unexpectedly: %s", step, day)
                 failed.append(Failed(tenant=tenant, step=step, code=code))
                 errors.append(f"{tenant} {day}: {step}\n{traceback.format_exc()}")
                 return
