@@ -45,7 +45,7 @@ async def test_a_restarted_process_reads_its_disk(world: World) -> None:
 
 
 async def test_two_processes_share_a_folder(world: World) -> None:
-    """At the same time. Seen to fail with temporary files of one name."""
+    """At the same time. A guard for the future: entries appear by rename, and no change of one line broke it."""
     await built(world)
     folder = world.folder / "shared"
     planes = [world.plane(cache=folder) for _ in range(2)]

@@ -31,7 +31,7 @@ def a_load(count: int) -> list[Event]:
 async def test_no_step_blocks_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ingest, tail search, build, search and a bundle of six thousand events.
 
-    Seen to fail with a day's blocks built without `to_thread`, and with an embedder that works on the loop.
+    Seen to fail with a day's blocks built without `to_thread`.
     """
     steps: list[tuple[float, str]] = []
     run = asyncio.Handle._run

@@ -82,7 +82,7 @@ async def test_any_order_any_batches_any_builds_the_same_bytes(world: World, rea
 async def test_a_tail_and_a_build_answer_alike(world: World) -> None:
     """All but short messages, which the build joins to their predecessors wherever these are.
 
-    Seen to fail with tail rows without their caller's vectors.
+    Seen to fail with tail rows whose vectors are lost.
     """
     plane = world.plane()
     events = [replace(e, thread=None) for e in some_events()]

@@ -63,7 +63,7 @@ async def check_once(world: World, plane: Plane) -> None:
 async def test_every_event_is_there_once_at_every_step_of_a_build(world: World) -> None:
     """New, updated and deleted events, on days built before and not, read by an old and a new process.
 
-    Seen to fail with tail rows that do not mask built ones, and with `covered` advanced before the swap.
+    Seen to fail with tail rows that do not mask built ones, and with `strong` read as `eventual`.
     """
     writer, old = world.plane(), world.plane()
     events = month_of(3, entities=2, per_day=2)
@@ -83,7 +83,7 @@ async def test_every_event_is_there_once_at_every_step_of_a_build(world: World) 
 async def test_a_tail_row_hides_its_built_row_before_statistics_and_ranking(world: World) -> None:
     """An update that no longer has the word is not found by it, and its old text weighs nothing.
 
-    Seen to fail with the mask applied to hits instead of to rows: the scores still count the old text.
+    Seen to fail with tail rows that do not mask built ones.
     """
     plane = world.plane()
     events = [event(n, text=f"beacon export {'invoice ' * n}") for n in range(6)]
