@@ -52,7 +52,7 @@ async def test_a_refused_append_is_not_acknowledged_and_its_retry_is(world: Worl
 async def test_each_request_is_acknowledged_by_a_batch_that_holds_it(world: World) -> None:
     """Group commit: forty requests at once need few objects, and each answer's snapshot shows its events.
 
-    Seen to fail with `_drain` answering a group with the number after its own.
+    Seen to fail with `_drain` answering a group with the number before its own.
     """
     plane = world.plane()
     answers = await asyncio.gather(*(world.write(plane, puts([event(n)])) for n in range(40)))

@@ -125,8 +125,8 @@ async def test_search_equals_a_plain_reading_of_the_rules(
 ) -> None:
     """One entity, several, or the tenant; tail included. Every leg score and every order is the plain one's.
 
-    Seen to fail with `where` applied to the hits, with statistics taken over filtered rows, with statistics
-    per shard, with an `until` that is inclusive, and with the tail not masking built rows.
+    Seen to fail with statistics taken over filtered rows, with an `until` that is inclusive, and with the tail
+    not masking built rows.
     """
     if seed not in seeds:
         seeds[seed] = await made_world(Path(tempfile.mkdtemp(prefix="laws-")), seed)

@@ -38,8 +38,7 @@ async def built(world: World) -> list[str]:
 async def test_a_shard_that_does_not_come_is_named(
     world: World, mishap: Mishap, kind: str, entities: tuple[str, ...] | None
 ) -> None:
-    """Within the deadline, with the rest of the answer. Seen to fail with `missing` never filled, and without
-    the timeout (the store answers after half a minute)."""
+    """Within the deadline, with the rest of the answer. Seen to fail with `missing` never filled."""
     others = await built(world)
     plane = world.plane()
     started = time.monotonic()

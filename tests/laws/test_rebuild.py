@@ -59,8 +59,8 @@ async def at_once(world: World, plane: Plane) -> None:
 async def test_any_order_any_batches_any_builds_the_same_bytes(world: World, real_world: World) -> None:
     """Events one by one in random order, built after every few, days in any order; the store is another one too.
 
-    Seen to fail with blocks in the order of arrival (`apply_writes` without its sort), with a nonce in a
-    digest, and with a vector shard whose digest covers Lance's files.
+    Seen to fail with blocks in the order of arrival (`apply_writes` without its sort), and with randomness in a
+    vector shard's digest.
     """
     one, other = world.plane(), real_world.plane()
     await at_once(world, one)

@@ -57,9 +57,8 @@ async def month(world: World, days: int = 30) -> Plane:
 
 
 async def test_cold_reads_stay_within_their_round_trips(world: World) -> None:
-    """Seen to fail with the log listed before anything of the manifest is fetched (entity: 5), with the hint
-    read before the newest manifest is listed (bundle: 4), with a directory read per hit after the columns
-    (tenant: 5, and 170 GETs with every file of the vector shards), and with an empty tail listed twice."""
+    """Seen to fail with nothing of the manifest fetched until the log is listed, with a directory read for each
+    hit after the columns, and with every file of the vector shards read (tenant: 170 GETs)."""
     await month(world)
     found = await cost(world, lambda plane: plane.bundle(TENANT, "acct-01", spec="law_v0"))
     assert (found.round_trips <= 3, found.gets <= 4, found.lists) == (True, True, 2), found
@@ -77,7 +76,7 @@ async def test_cold_reads_stay_within_their_round_trips(world: World) -> None:
 async def test_a_full_tail_adds_no_round_trip(world: World, body_chars: int) -> None:
     """Its headers are read beside the pages; bodies too long for the first read beside the blocks, but one.
 
-    Seen to fail with 32 headers read at once, and with bundles that wait for the tail's writes.
+    Seen to fail with 8 headers read at once, and with bundles that wait for the tail's writes.
     """
     plane = await month(world, days=3)
     reads = {
