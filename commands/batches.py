@@ -63,7 +63,7 @@ class Tally:
 
 
 def batches(
-    mapping: SourceMapping, files: Sequence[Path], *, now_us: int, dim: int | None, rejects_max: int | None
+    mapping: SourceMapping | None, files: Sequence[Path], *, now_us: int, dim: int | None, rejects_max: int | None
 ) -> Iterator[Batch | Reject]:
     """Batches and rejects of all files, in order. Blocking. Raises what `read_events` raises."""
     made = _Maker()

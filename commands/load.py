@@ -36,8 +36,11 @@ RETRIES_MAX: Final = 8
 
 def ingest(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False)],
-    mapping: Annotated[Path, typer.Option("--mapping", metavar="YAML", exists=True, dir_okay=False)],
     tenant: Annotated[str, typer.Option("--tenant", envvar="CONTEXT_PLANE_TENANT", metavar="NAME")],
+    mapping: Annotated[
+        Path | None,
+        typer.Option("--mapping", metavar="YAML", exists=True, dir_okay=False, help="without: files hold events"),
+    ] = None,
     rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="write refused rows here, JSONL")] = None,
     rejects_max: Annotated[int, typer.Option(min=0, help="stop after more refused rows than this")] = 100_000,
     visible: Annotated[Visible, typer.Option(help="after_build: bulk loads stay out of searches until built")] = "now",
@@ -47,12 +50,12 @@ def ingest(
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load exports through a mapping. Running it again on the same files writes nothing twice.
+    """Load exports through a mapping, or JSONL files of events. Running it again writes nothing twice.
 
     Into a store, the tenant is created when it does not exist."""
     from context_plane.sources.mapping import load_mapping
 
-    described = load_mapping(mapping)
+    described = None if mapping is None else load_mapping(mapping)
 
     async def work() -> Tally:
         async with AsyncExitStack() as stack:

@@ -74,22 +74,21 @@ class _Refused(Exception):
 
 
 def read_events(
-    mapping: SourceMapping,
+    mapping: SourceMapping | None,
     files: Sequence[Path],
     *,
     validate: Validate,
     rejects_max: int | None = REJECTS_MAX_DEFAULT,
 ) -> Iterator[Outcome]:
     """Outcomes of every row of `files`, in the order given. Files that only a lookup names yield nothing.
+    Without a mapping the files hold events already, one JSON object of the HTTP contract a line.
 
     Raises `Invalid(mapping_invalid)` when mapping and files do not fit, and `Invalid(too_many_rejects)` after
     more than `rejects_max` rejects (None: no limit). Blocking I/O: call it outside the event loop.
     """
-    plan = [(path, stream) for path in files if (stream := _stream_of(mapping, path)) is not None]
-    lookups = load_lookups(mapping, files)
     rejects = 0
-    for path, stream in plan:
-        for outcome in _read_file(mapping, stream, path, lookups, validate):
+    for path, outcomes in _outcomes(mapping, files, validate):
+        for outcome in outcomes:
             yield outcome
             rejects += isinstance(outcome, Reject)
             if rejects_max is not None and rejects > rejects_max:
@@ -99,6 +98,30 @@ def read_events(
                     rejects_max=rejects_max,
                     file=path.name,
                 )
+
+
+def _outcomes(
+    mapping: SourceMapping | None, files: Sequence[Path], validate: Validate
+) -> Iterator[tuple[Path, Iterator[Outcome]]]:
+    if mapping is None:
+        yield from ((path, _read_lines(path, validate)) for path in files)
+        return
+    plan = [(path, stream) for path in files if (stream := _stream_of(mapping, path)) is not None]
+    lookups = load_lookups(mapping, files)
+    yield from ((path, _read_file(mapping, stream, path, lookups, validate)) for path, stream in plan)
+
+
+def _read_lines(path: Path, validate: Validate) -> Iterator[Outcome]:
+    for row in rows_of(path, "jsonl", ""):
+        if isinstance(row, Broken):
+            yield Reject(path.name, row.line, None, row.code, row.detail, row.raw)
+            continue
+        try:
+            validate(row.values)
+        except PlaneError as error:
+            yield Reject(path.name, row.line, None, error.code, error.detail, quote(row.values))
+        else:
+            yield Row(path.name, row.line, "events", (row.values,))
 
 
 def _stream_of(mapping: SourceMapping, path: Path) -> Stream | None:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,7 @@ from context_plane.errors import Invalid
 from context_plane.sources import files as files_module
 from context_plane.sources.mapping import SourceMapping, parse_mapping
 from context_plane.sources.read import Outcome, Reject, Row, read_events
+from context_plane.wire import parse_event
 
 NOTES = parse_mapping(
     """
@@ -254,3 +256,16 @@ def test_every_csv_row_has_exactly_one_outcome(tmp_path: Path, rows: list[list[s
     outcomes = read(NOTES, notes(tmp_path, HEADER + out.getvalue()))
     assert len(outcomes) == len(rows)
     assert [outcome.line for outcome in outcomes] == sorted(outcome.line for outcome in outcomes)
+
+
+def test_files_of_events_need_no_mapping(tmp_path: Path) -> None:
+    """Each line stands for itself: a broken one and a refused one cost themselves, with their line."""
+    good = {"entity": "acct-1", "ts": "2026-03-04T09:15:00Z", "source": "crm", "kind": "call", "text": "hello"}
+    lines = [orjson.dumps(good), b"{not json", orjson.dumps({**good, "entity": ""}), b"", orjson.dumps(good)]
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    found = list(read_events(None, [path], validate=lambda event: parse_event(event, now_us=1 << 60)))
+    assert [(type(item).__name__, item.line) for item in found] == [
+        ("Row", 1), ("Reject", 2), ("Reject", 3), ("Row", 5)
+    ]  # fmt: skip
+    assert [item.code for item in found if isinstance(item, Reject)] == ["malformed_json", "malformed_event"]
