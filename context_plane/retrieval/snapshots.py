@@ -261,16 +261,18 @@ class Snapshots:
 
     async def _retained(self, tenant: str, version: int, snapshot_id: str, known: Manifest | None) -> Manifest:
         """A replaced manifest while it is retained. Its age counts from the commit of its successor."""
-        manifest, replaced_us = known, self._replaced.get((tenant, version))
-        if manifest is None or replaced_us is None:
+        replaced_us = self._replaced.get((tenant, version))
+        if known is not None and replaced_us is not None:
+            manifest = known
+        else:
             try:
-                loaded, successor = await asyncio.gather(
+                manifest, successor = await asyncio.gather(
                     load_version(self.engine.store, tenant, version),
                     load_version(self.engine.store, tenant, version + 1),
                 )
             except NotFound as error:
                 raise _expired(snapshot_id) from error
-            manifest, replaced_us = loaded, successor.committed_us
+            replaced_us = successor.committed_us
             self._replaced[tenant, version] = replaced_us
         if self.engine.now_us() - replaced_us > self.snapshot_ttl_us:
             raise _expired(snapshot_id)
