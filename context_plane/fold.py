@@ -18,7 +18,7 @@ from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, encode_segments
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest, SegmentListRef
-from context_plane.catalog.tail import Batch, check_whole, dirty_days, read_headers, read_writes
+from context_plane.catalog.tail import Batch, check_whole, dirty_days, read_headers, read_writes, without_gap
 from context_plane.engine import Engine
 from context_plane.layout import segment as segments
 from context_plane.layout.keys import ListKey, SegmentKey, built_id, entity_part
@@ -32,7 +32,7 @@ PARALLEL_SEGMENTS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The unbuilt log under one manifest: every listed batch above the floor, and what is dirty."""
+    """The unbuilt log under one manifest: batches above the floor, up to a gap in the listing, and what is dirty."""
 
     manifest: Manifest
     batches: tuple[Batch, ...]
@@ -49,7 +49,7 @@ class Pending:
 async def load_pending(engine: Engine, tenant: str, *, manifest: Manifest | None = None) -> Pending:
     manifest = manifest or await load_head(engine.store, tenant)
     objects = await list_log(engine.store, tenant, after=manifest.log_floor)
-    batches = await read_headers(engine.store, tenant, objects)
+    batches = await read_headers(engine.store, tenant, without_gap(objects, manifest.log_floor))
     check_whole(batches)
     return Pending(manifest, tuple(batches))
 

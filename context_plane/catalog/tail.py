@@ -8,6 +8,7 @@ bodies are decoded for batches visible to searches. A write of batch n on day D 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -99,6 +100,15 @@ def check_dense(listed: Sequence[LogObject], floor: int, log_number: int | None)
     if len(listed) != max(0, last - floor):
         detail = "log batches of the snapshot were collected; ask for the current snapshot"
         raise NotFound("snapshot_expired", detail, log=last)
+
+
+def without_gap(listed: Sequence[LogObject], floor: int) -> list[LogObject]:
+    """The batches up to the first number that is not there. Pure.
+
+    Numbers are dense, but a listing of a folder that grows meanwhile may show a batch and miss the one before:
+    whoever builds must not count the missed one as covered. Its turn comes with the next build.
+    """
+    return [item for item, number in zip(listed, itertools.count(floor + 1), strict=False) if item.number == number]
 
 
 def check_whole(batches: Iterable[Batch]) -> None:
