@@ -47,6 +47,6 @@ LANDED: Final = daily_asset(
     description=(
         "Exports under `tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/`, mapped to events and appended to the "
         "log, each file once. Mapping: `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one. "
-        "Refused rows: `tenants/{tenant}/control/landing/{file digest}.rejects.jsonl`."
+        "Refused rows: `tenants/{tenant}/control/landing/{source}/{file digest}.rejects.jsonl`."
     ),
 )

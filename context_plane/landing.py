@@ -1,8 +1,9 @@
 """Land: the export files of a tenant's `landing/{source}/{day}/` folder become log batches, each file once.
 
-A file is known by the SHA-256 of its bytes. What became of it is recorded under `control/landing/{digest}.json`
-after its last batch is durable; every batch is appended under an idempotency key of file and content, so a
-landing that died halfway writes nothing twice. Rows that were refused are an object beside the record.
+A file is known by its source and the SHA-256 of its bytes. What became of it is recorded under
+`control/landing/{source}/{digest}.json` after its last batch is durable; every batch is appended under an
+idempotency key of file and content, so a landing that died halfway writes nothing twice. Rows that were refused
+are an object beside the record.
 
 The mapping of a source is `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one of that
 name. A file is read again when its mapping changed: events keep their ids, so the later reading replaces.
@@ -35,6 +36,10 @@ FILE_BYTES_MAX: Final = 1 << 30
 """A file is fetched whole to a local disk; larger exports are cut by their exporter."""
 FILES_MAX: Final = 1_000
 """Files of one source and day: their lookups share one folder."""
+DAY_BYTES_MAX: Final = 8 << 30
+"""Bytes of one source and day: they lie on a local disk together, because lookups join them."""
+FILE_NAME_BYTES_MAX: Final = 255
+"""Of one name in a folder, on the file systems there are."""
 BATCH_EVENTS_MAX: Final = 5_000
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 """Half of what a request may hold: a row whose events exceed the rest of a batch still fits."""
@@ -147,12 +152,13 @@ async def _land_source(plane: Plane, tenant: str, source: str, day: str) -> Land
     with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
         files = [await _fetch(store, info, Path(scratch)) for info in infos]
         for info, (path, digest) in zip(infos, files, strict=True):
-            before = await _record(store, tenant, digest)
+            record = f"landing/{source}/{digest}"
+            before = await _record(store, tenant, record)
             if before is not None and before.mapping == mapping.digest:
                 known.append(before)
                 continue
             try:
-                landed.append(await _land_file(plane, tenant, mapping, day, path, digest, info.size))
+                landed.append(await _land_file(plane, tenant, mapping, day, path, digest, record, info.size))
             except PlaneError as error:
                 failed.append((f"{source}/{path.name}", error))
     return Landing(tuple(landed), tuple(known), tuple(failed))
@@ -164,21 +170,34 @@ def _check_sizes(source: str, infos: Sequence[ObjectInfo]) -> None:
     for info in infos:
         if info.size > FILE_BYTES_MAX:
             raise Invalid("body_too_large", f"a landed file is at most {FILE_BYTES_MAX} bytes; cut it", bytes=info.size)
+        if len(_name(info)) > FILE_NAME_BYTES_MAX:
+            raise Invalid(
+                "object_key_invalid", f"a landed file's name is at most {FILE_NAME_BYTES_MAX} bytes; rename it"
+            )
+    total = sum(info.size for info in infos)
+    if total > DAY_BYTES_MAX:
+        detail = f"a source lands at most {DAY_BYTES_MAX} bytes a day; spread them over several days"
+        raise Invalid("body_too_large", detail, source=source, bytes=total)
+
+
+def _name(info: ObjectInfo) -> str:
+    """The file's own name; below a folder, one that no other file of the day has."""
+    key = parse(info.key)
+    assert isinstance(key, LandingKey)
+    return key.file.replace("%", "%25").replace("/", "%2F")
 
 
 async def _fetch(store: Store, info: ObjectInfo, folder: Path) -> tuple[Path, str]:
     """The file in `folder` under its own name, and its digest."""
-    key = parse(info.key)
-    assert isinstance(key, LandingKey)
     data = await store.get(info.key)
-    path = folder / key.file.replace("/", "_")
+    path = folder / _name(info)
     await asyncio.to_thread(path.write_bytes, data)
     return path, await asyncio.to_thread(sha256_hex, data)
 
 
-async def _record(store: Store, tenant: str, digest: str) -> Landed | None:
+async def _record(store: Store, tenant: str, record: str) -> Landed | None:
     try:
-        return Landed.model_validate_json(await store.get(str(ControlKey(tenant, f"landing/{digest}.json"))))
+        return Landed.model_validate_json(await store.get(str(ControlKey(tenant, f"{record}.json"))))
     except NotFound:
         return None
 
@@ -196,7 +215,7 @@ class _Batch:
 
 
 async def _land_file(
-    plane: Plane, tenant: str, mapping: _Mapping, day: str, path: Path, digest: str, size: int
+    plane: Plane, tenant: str, mapping: _Mapping, day: str, path: Path, digest: str, record: str, size: int
 ) -> Landed:
     read, rejects = _Read(), bytearray()
     batches = _batches(plane, mapping.mapping, path, read, rejects)
@@ -213,7 +232,7 @@ async def _land_file(
         )
         numbers.append(accepted.batch)
         days |= {identity(write)[1] for write in batch.writes}
-    rejects_key = str(ControlKey(tenant, f"landing/{digest}.rejects.jsonl")) if rejects else None
+    rejects_key = str(ControlKey(tenant, f"{record}.rejects.jsonl")) if rejects else None
     if rejects_key is not None:
         await plane.engine.store.put(rejects_key, bytes(rejects))
     landed = Landed(
@@ -230,8 +249,7 @@ async def _land_file(
         days=tuple(sorted(days)),
         rejects=rejects_key,
     )
-    record = str(ControlKey(tenant, f"landing/{digest}.json"))
-    await plane.engine.store.put(record, landed.model_dump_json().encode())
+    await plane.engine.store.put(str(ControlKey(tenant, f"{record}.json")), landed.model_dump_json().encode())
     return landed
 
 

@@ -79,13 +79,39 @@ def test_the_same_bytes_under_another_name_are_the_same_file(world: World) -> No
     assert land(world).landed == ()
 
 
+def test_two_files_of_like_names_both_land(world: World) -> None:
+    """Seen to fail when a folder's `/` became `_`: the second file took the place of the first."""
+    header, *rows = TICKETS.splitlines(keepends=True)
+    with_tickets(world, header + rows[0])
+    put(world, LandingKey("acme", "helpdesk", DAY, "tickets/a.csv"), header + rows[1])
+    put(world, LandingKey("acme", "helpdesk", DAY, "tickets_a.csv"), header + rows[2])
+    assert sorted((item.events, item.rejected) for item in land(world).landed) == [(0, 1), (1, 0), (1, 0)]
+
+
+def test_the_same_bytes_of_two_sources_are_two_files_read_once_each(world: World) -> None:
+    """Seen to fail with one record for both: each landing read both again, for ever."""
+    with_tickets(world)
+    put(world, ControlKey("acme", "mappings/phone.yaml"), MAPPING.replace("helpdesk", "phone"))
+    put(world, LandingKey("acme", "phone", DAY, "tickets.csv"), TICKETS)
+    assert sorted(item.source for item in land(world).landed) == ["helpdesk", "phone"]
+    again = land(world)
+    assert (again.landed, len(again.known)) == ((), 2)
+
+
+def test_a_day_of_too_many_bytes_is_refused_before_it_is_fetched(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DAY_BYTES_MAX", len(TICKETS) - 1)
+    with_tickets(world)
+    ((source, error),) = land(world).failed
+    assert (source, error.code) == ("helpdesk", "body_too_large")
+
+
 def test_a_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
     """Seen to fail without the idempotency key."""
     with_tickets(world)
     (landed,) = land(world).landed
 
     async def forget(plane: Any) -> None:
-        await plane.engine.store.delete([str(ControlKey("acme", f"landing/{landed.digest}.json"))])
+        await plane.engine.store.delete([str(ControlKey("acme", f"landing/helpdesk/{landed.digest}.json"))])
 
     with world.open() as opened:
         opened.run(forget(opened.plane))
