@@ -101,10 +101,13 @@ def live_mask(
         live &= ~columns.window(day_start_us(day), day_end_us(day))
     for entity in entities:
         live[_events_of(rows, entity)] = False
-    for entity, named in (identities or {}).items():
+    held = identities or {}
+    # A full tail names thousands of entities, a block holds one: walk through the shorter side.
+    touched = [name for name in rows.entities if name in held] if len(rows.entities) < len(held) else list(held)
+    for entity in touched:
         chosen = _events_of(rows, entity)
         if chosen.stop > chosen.start:
-            live[_named(rows, range(chosen.start, chosen.stop), named)] = False
+            live[_named(rows, range(chosen.start, chosen.stop), held[entity])] = False
     return None if live.all() else live
 
 
