@@ -32,7 +32,7 @@ CHECK: Final = "row_counts_agree"
 RECOVERY: Final = (
     "Nothing of them was published; their events are still read from the log and from what was built before. "
     "Materialize the day again, all assets from segments on: shards are rebuilt from the log and the segments. "
-    "When the counts disagree again, the store loses or alters objects: run `context-plane verify`."
+    "When the counts disagree again, the store loses or alters objects: run `context-plane doctor`."
 )
 
 
