@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import context_plane
 from context_plane.bundle.spec import Spec, load_specs
@@ -49,6 +49,8 @@ from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, StoreOptions, open_store, probe
+
+T = TypeVar("T")
 
 FOLDERS_SHARE: Final = 4
 """Unpacked shards take at most this fraction (1/n) of the disk budget."""
@@ -120,28 +122,30 @@ class Plane:
     # --- read -----------------------------------------------------------------------------------
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
-        try:
-            return await self.searcher.search(tenant, request)
-        except NotFound as error:
-            if error.code != "object_not_found" or request.snapshot is not None:
-                raise
-        self.snapshots.forget(tenant)  # a collector was faster than an old cut: read the newest once more
-        return await self.searcher.search(tenant, request)
+        return await self._read(tenant, request.snapshot, lambda: self.searcher.search(tenant, request))
 
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
-        return await self.listing.timeline(tenant, request)
+        return await self._read(tenant, request.snapshot, lambda: self.listing.timeline(tenant, request))
 
     async def entities(
         self, tenant: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, snapshot: str | None = None
     ) -> EntitiesAnswer:
-        return await self.listing.entities(tenant, prefix=prefix, limit=limit, cursor=cursor, snapshot=snapshot)
+        return await self._read(
+            tenant,
+            snapshot,
+            lambda: self.listing.entities(tenant, prefix=prefix, limit=limit, cursor=cursor, snapshot=snapshot),
+        )
 
     async def bundle(
         self, tenant: str, entity: str, *, spec: str, as_of: str | None = None, snapshot: str | None = None
     ) -> BundleAnswer:
-        return await self.bundles.bundle(tenant, entity, spec=spec, as_of=as_of, snapshot=snapshot)
+        return await self._read(
+            tenant,
+            snapshot,
+            lambda: self.bundles.bundle(tenant, entity, spec=spec, as_of=as_of, snapshot=snapshot),
+        )
 
-    def bundle_batch(
+    async def bundle_batch(
         self,
         tenant: str,
         entities: Sequence[str] | None,
@@ -150,10 +154,31 @@ class Plane:
         as_of: str | None = None,
         snapshot: str | None = None,
     ) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
-        return self.bundles.batch(tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot)
+        """One item per entity, in the order asked, or in key order for every entity (None)."""
+
+        async def begun() -> list[AsyncIterator[BundleAnswer | tuple[str, PlaneError]]]:
+            items = self.bundles.batch(tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot)
+            first = await anext(items, None)  # every pack is read before the first item
+            return [] if first is None else [_one(first), items]
+
+        for part in await self._read(tenant, snapshot, begun):
+            async for item in part:
+                yield item
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
-        return await self.bundles.on_demand(tenant, request)
+        return await self._read(tenant, request.snapshot, lambda: self.bundles.on_demand(tenant, request))
+
+    async def _read(self, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` gives. Where an erasure or a collector was faster than its cut, it is asked once more: the
+        newest cut then answers, and a pinned one says that it ended."""
+        try:
+            return await read()
+        except NotFound as error:
+            ended = pinned is None and error.code in ("snapshot_erased", "snapshot_expired")
+            if error.code != "object_not_found" and not ended:
+                raise
+        self.snapshots.forget(tenant)
+        return await read()
 
     async def snapshot_info(self, tenant: str) -> SnapshotInfo:
         """The newest cut: what it covers and what waits."""
@@ -189,6 +214,10 @@ class Plane:
             )
             return version > 0 or bool(log)
         return True
+
+
+async def _one(item: T) -> AsyncIterator[T]:
+    yield item
 
 
 @asynccontextmanager
