@@ -152,8 +152,8 @@ ENTITY_SHARDS: Final = daily_asset(
     kinds={"numpy", "zstd"},
     tags={"layer": "index"},
     description=(
-        "The primary read path: one pack per tenant with a block per entity (texts, attributes, int8 vectors, "
-        "term counts), so that a read for one entity touches that entity's bytes and little else."
+        "The primary read path: one pack per tenant with a block per entity (texts, attributes, vectors in "
+        "fixed point, term counts), so that a read for one entity touches that entity's bytes and little else."
     ),
 )
 
