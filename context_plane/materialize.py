@@ -22,6 +22,7 @@ from context_plane.catalog.bundles import Bucket, BundleEntry, encode_directory
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import commit, load_head
 from context_plane.catalog.manifest import BundleDay, Manifest, pack_ref
+from context_plane.catalog.models import check_model
 from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, PlaneError
@@ -79,6 +80,7 @@ async def materialize_day(engine: Engine, reader: Reader, tenant: str, spec: Com
 
 async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> BundleBuild:
     started_us = engine.now_us()
+    check_model(manifest, engine.embedder)
     bundles = await _bundles(reader, manifest, spec, day)
     packs = await asyncio.to_thread(encode_packs, bundles, bucket_count(len(bundles)))
     before = await _buckets_before(engine.store, manifest, spec.spec.name, day)

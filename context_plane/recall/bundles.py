@@ -21,6 +21,7 @@ from context_plane.bundle.spec import Spec
 from context_plane.cache.tiers import track_lookups
 from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket
 from context_plane.catalog.manifest import BundleDay, Manifest
+from context_plane.catalog.models import check_model
 from context_plane.catalog.tail import uncovered_days
 from context_plane.engine import Engine
 from context_plane.errors import NotFound, PlaneError
@@ -129,6 +130,7 @@ class Bundles:
             cut = await self._snapshots.pinned(tenant, request.snapshot)
         else:
             cut = await self._snapshots.current(tenant, "strong")
+        check_model(cut.manifest, self._engine.embedder)
         view = await self._snapshots.derived(cut, TailView.of)
         as_of = _newest_day(cut) if request.until_us is None else day_of(request.until_us - 1)
         first_us = day_start_us(add_days(as_of, 1 - spec.spec.lookback_days))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import track_lookups
 from context_plane.catalog.manifest import Shards
+from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
 from context_plane.errors import Corrupt, Invalid, Unavailable
 from context_plane.index import fulltext_shard, vector_shard
@@ -110,6 +111,8 @@ class Searcher:
             scope = Scope(request.entities, request.since_us, request.until_us, _wants_vector(request), fetch_s)
             with self._assembler.fetches(scope) as fetches:
                 query, view = await self._planned(tenant, request, fetches, until_s)
+                if query.wants_vector:
+                    check_model(view.snapshot.manifest, self._engine.embedder)
                 clock.lap("plan")
                 found = await self._assembler.parts(view, scope, fetches)
             clock.lap("fetch")
