@@ -6,7 +6,7 @@
 3. *Compounds*, words joined by single `-_.@/:#+&` without space, also give the joined form when it looks
    like an identifier: it has a digit or an `@` (`zd-8812`, `a-2e4581`, `joe@acme.com`, `v2.10`).
 4. Purely alphabetic words are stemmed by Snowball English (Porter2); others are kept as they are.
-5. The stop words of Lucene's English analyzer give no term (measured on HERB: nDCG@10 +0.01 to +0.03).
+5. The stop words of Lucene's English analyzer give no term (on HERB that ranks better).
 
 Pure and deterministic. Whatever changes a single term of any text changes `ANALYZER`.
 """
