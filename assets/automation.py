@@ -25,6 +25,7 @@ from assets.dirt import (
 )
 from assets.partitions import DAILY
 from assets.report import NAMED_MAX
+from context_plane.model import add_days
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
@@ -95,7 +96,7 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefini
 
 
 def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """The safety net: once a day every dirty day, also those whose last run failed."""
+    """The safety net: once a day every dirty day, also those whose last run failed, and the days whose exports land."""
 
     @dg.schedule(
         name="daily",
@@ -113,15 +114,18 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         for line in remarks(found, outside):
             context.log.warning(line)
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
-        requests = schedule_requests(inside, today)
-        return [run_request(request) for request in requests] or dg.SkipReason("every day is built")
+        requests = [r for r in schedule_requests(inside, today) if DAILY.has_partition_key(r.day)]
+        return [run_request(request) for request in requests] or dg.SkipReason("no day has a partition")
 
     return daily
 
 
 def schedule_requests(dirt: Iterable[Dirt], today: str) -> list[Request]:
-    """One request per dirty day, the newest first, asked anew every day. Pure."""
-    tenants: dict[str, set[str]] = {}
+    """One request per dirty day, the newest first, asked anew every day. Pure.
+
+    Today and yesterday are asked for in any case: files that exporters land are no dirt before a run reads them.
+    """
+    tenants: dict[str, set[str]] = {today: set(), add_days(today, -1): set()}
     for item in dirt:
         if item.job == DAY_JOB:
             tenants.setdefault(item.day, set()).add(item.tenant)

@@ -128,7 +128,9 @@ def test_dirt_without_a_partition_is_told_not_asked_for(world: World, instance: 
     assert "CONTEXT_PLANE_FIRST_DAY=1999-12-31" in automation.remarks(found, outside)[0]
 
 
-def test_the_schedule_asks_for_dirty_days(world: World, instance: dg.DagsterInstance) -> None:
+def test_the_schedule_asks_for_dirty_days_and_those_whose_exports_land(
+    world: World, instance: dg.DagsterInstance
+) -> None:
     world.write("acme", events("acme"))
     with world.open() as opened:
         deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
@@ -140,7 +142,9 @@ def test_the_schedule_asks_for_dirty_days(world: World, instance: dg.DagsterInst
             repository_def=repository,
         ) as context:
             found: Any = repository.get_schedule_def("daily").evaluate_tick(context)
-    assert [r.run_key for r in found.run_requests] == [f"daily:2026-03-05:{day}" for day in reversed(DAYS)]
+    assert [r.run_key for r in found.run_requests] == [
+        f"daily:2026-03-05:{day}" for day in sorted({*DAYS, "2026-03-04", "2026-03-05"}, reverse=True)
+    ]
 
 
 def test_a_requested_run_takes_its_store_from_the_environment(
