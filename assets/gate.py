@@ -7,10 +7,8 @@ left: a shard that was cut short, or is not there, is found before anybody reads
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -21,6 +19,7 @@ from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRe
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard
 from context_plane.index.entity_shard import BlockEntry
+from context_plane.index.scratch import scratch_folder
 from context_plane.layout.pack import decode_page
 from context_plane.model import sha256_hex
 from context_plane.plane import Plane
@@ -155,8 +154,8 @@ async def _documents(store: Store, ref: ObjectRef) -> int:
     stored = await _whole(store, ref)
 
     def opened() -> int:
-        with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
-            fulltext_shard.unpack(stored, Path(scratch))
-            return fulltext_shard.open_searcher(Path(scratch)).rows
+        with scratch_folder() as scratch:
+            fulltext_shard.unpack(stored, scratch)
+            return fulltext_shard.open_searcher(scratch).rows
 
     return await asyncio.to_thread(opened)
