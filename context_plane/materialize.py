@@ -121,7 +121,7 @@ async def _bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: 
     """Every entity's bundle, ascending by entity."""
     first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))
     periods = periods_of(manifest, first_us, day_end_us(day))
-    blocks = [await reader.all_blocks(manifest.tenant, period.name, period.shards) for period in periods]
+    blocks = [await reader.all_blocks(period.shards) for period in periods]
     return await asyncio.to_thread(_compute, periods, blocks, Erasures.of(manifest), spec, day)
 
 

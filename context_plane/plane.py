@@ -21,15 +21,18 @@ from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import Cache
 from context_plane.catalog.head import newest_version
 from context_plane.catalog.log import list_log
+from context_plane.catalog.manifest import MonthEntry
 from context_plane.catalog.tail import uncovered_days
 from context_plane.embed.open import MemoizedEmbedder, open_embedder
 from context_plane.engine import Engine
 from context_plane.errors import NotFound, PlaneError
+from context_plane.fold import load_pending
 from context_plane.idempotency import key_hash, once
 from context_plane.ingest import Accepted, Ingest, sorted_out
 from context_plane.layout.batch import Visible
 from context_plane.layout.keys import ControlKey
 from context_plane.materialize import BundleBuild, materialize_day
+from context_plane.merge import merge_month
 from context_plane.model import Write, check_tenant
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.listing import Listing
@@ -47,6 +50,7 @@ from context_plane.recall.values import (
 from context_plane.reindex import build_day
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
+from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, StoreOptions, open_store, probe
 
@@ -118,6 +122,20 @@ class Plane:
     async def materialize(self, tenant: str, spec: str, day: str) -> BundleBuild:
         """Build and commit one day's bundles of one spec."""
         return await materialize_day(self.engine, self.reader, tenant, await self.bundles.compiled(spec), day)
+
+    async def roll_up(self, tenant: str, month: str) -> tuple[MonthState, MonthEntry | None]:
+        """Merge the shards of a closed month (`YYYY-MM`) into one and commit it.
+
+        Returns the state it was in, and the month's entry: None where nothing of it is rolled up. Only a month
+        that was `due` changes. Raises `Conflict` when a day changed meanwhile: call again.
+        """
+        pending = await load_pending(self.engine, tenant)
+        manifest = pending.manifest
+        state = month_state(manifest, pending.dirty.keys(), month, self.engine.now_us())
+        if state == "due":
+            manifest = await roll_up(self.engine, tenant, month, merge=merge_month(self.engine, tenant, month))
+            self.snapshots.forget(tenant)
+        return state, manifest.months.get(month)
 
     # --- read -----------------------------------------------------------------------------------
 

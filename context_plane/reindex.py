@@ -10,7 +10,6 @@ day's previous shard of the same model.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -20,12 +19,13 @@ import numpy as np
 from context_plane.catalog.days import load_day
 from context_plane.catalog.head import load_version, newest_version
 from context_plane.catalog.lists import SegmentEntry, decode_segments
-from context_plane.catalog.manifest import DayEntry, FileRef, PackRef, VectorRef, object_ref, pack_ref
+from context_plane.catalog.manifest import DayEntry, FileRef, ObjectRef, PackRef, VectorRef, object_ref, pack_ref
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt, PlaneError
 from context_plane.fold import fold_day, read_events
 from context_plane.index import blocks, entity_shard, fulltext_shard, vector_shard
 from context_plane.index.rows import F32, U8, Rows, concat
+from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import ShardFileKey, ShardKey, built_id
 from context_plane.model import Event, sha256_hex
 from context_plane.publish import publish_day
@@ -101,7 +101,8 @@ async def _build_vectors(engine: Engine, segments: SegmentsStage, groups: Sequen
         vectors[chosen] = await engine.embedder.embed_documents([texts[n] for n in chosen])
     rows = await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim)
     columns = await asyncio.to_thread(_unanalyzed, segments.day, groups)
-    shard, stored = await _put_vectors(engine, segments, columns, rows, digests)
+    shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests)
+    stored = sum(file.bytes for file in shard.files)
     return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=len(missing), bytes=stored)
 
 
@@ -122,28 +123,24 @@ async def _known_vectors(engine: Engine, tenant: str, day: str) -> dict[bytes, F
     if entry is None or entry.shards is None or entry.shards.vector.model != engine.embedder.model:
         return {}
     try:
-        return vector_shard.reusable_vectors(await read_vectors(entry.shards.vector, _from(engine)))
+        return vector_shard.reusable_vectors(await read_vectors(entry.shards.vector, from_store(engine)))
     except (PlaneError, OSError, ValueError):
         return {}  # derived state is disposable: what cannot be read is computed again
 
 
-async def _put_vectors(
-    engine: Engine, segments: SegmentsStage, columns: Rows, vectors: F32, digests: U8
-) -> tuple[VectorRef, int]:
+async def put_vectors(engine: Engine, tenant: str, period: str, columns: Rows, vectors: F32, digests: U8) -> VectorRef:
+    """Write the vector shard of a day or month: float32 [N, D] and text digests [N, 16] of the columns' rows."""
     model = engine.embedder.model
     digest = await asyncio.to_thread(vector_shard.content_digest, vectors, digests, model=model)
-    key = ShardKey(segments.tenant, "vector", segments.day, built_id(digest, engine.nonce()))
+    key = ShardKey(tenant, "vector", period, built_id(digest, engine.nonce()))
     name = dataset_name(str(key))
-    with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         paths = await asyncio.to_thread(vector_shard.write_dataset, folder, name, columns, vectors, digests)
         files = await asyncio.gather(*(_put_file(engine, key, folder / f"{name}.lance", path) for path in paths))
         ann = vectors.shape[0] >= vector_shard.ANN_ROWS_MIN and await asyncio.to_thread(
             vector_shard.has_ann_index, folder, name
         )
-    total = sum(file.bytes for file in files)
-    ref = VectorRef(key=str(key), digest=digest, files=tuple(files), dim=engine.embedder.dim, model=model, ann=ann)
-    return ref, total
+    return VectorRef(key=str(key), digest=digest, files=tuple(files), dim=engine.embedder.dim, model=model, ann=ann)
 
 
 async def _put_file(engine: Engine, key: ShardKey, dataset: Path, path: Path) -> FileRef:
@@ -156,18 +153,18 @@ async def read_vectors(ref: VectorRef, read: ReadFile) -> vector_shard.StoredVec
     """Vectors and text digests of a stored dataset, fetched whole. Raises `Corrupt` where a file is damaged."""
     gate = asyncio.Semaphore(PARALLEL_FILES)
     name = dataset_name(ref.key)
-    with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
+    with scratch_folder() as scratch:
 
         async def fetch(file: FileRef) -> None:
             async with gate:
                 data = await read(f"{ref.key}/{file.path}", file)
-            await asyncio.to_thread(_write, Path(scratch) / f"{name}.lance" / file.path, data)
+            await asyncio.to_thread(_write, scratch / f"{name}.lance" / file.path, data)
 
         await asyncio.gather(*(fetch(file) for file in ref.files if not file.path.startswith(UNREAD)))
-        return await asyncio.to_thread(vector_shard.read_vectors, Path(scratch), name)
+        return await asyncio.to_thread(vector_shard.read_vectors, scratch, name)
 
 
-def _from(engine: Engine) -> ReadFile:
+def from_store(engine: Engine) -> ReadFile:
     """Straight from the store: a build reads a file once."""
 
     async def read(key: str, file: FileRef) -> bytes:
@@ -211,7 +208,7 @@ async def index_entities(
     else:
         entries = decode_segments(await engine.store.get(segments.segments.key))
         groups = await read_events(engine.store, segments.tenant, segments.day, entries)
-        stored = await read_vectors(vector.shard, _from(engine))
+        stored = await read_vectors(vector.shard, from_store(engine))
         stage = await _put_entities(engine, segments, entries, groups, stored.vectors)
     await save(engine.store, segments.tenant, segments.day, "entity", stage)
     return stage
@@ -267,18 +264,20 @@ async def index_fulltext(
         stage = FulltextStage(source=segments.source, shard=None, rows=0)
     else:
         columns = await _columns(engine, entity.shard)
-        stage = await _put_fulltext(engine, segments, columns)
+        shard = await put_fulltext(engine, segments.tenant, segments.day, columns)
+        stage = FulltextStage(source=segments.source, shard=shard, rows=columns.row_count)
     await save(engine.store, segments.tenant, segments.day, "fulltext", stage)
     return stage
 
 
-async def _put_fulltext(engine: Engine, segments: SegmentsStage, columns: Rows) -> FulltextStage:
-    with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
-        stored = await asyncio.to_thread(fulltext_shard.build, columns, Path(scratch))
+async def put_fulltext(engine: Engine, tenant: str, period: str, columns: Rows) -> ObjectRef:
+    """Write the full-text shard of a day or month."""
+    with scratch_folder() as scratch:
+        stored = await asyncio.to_thread(fulltext_shard.build, columns, scratch)
     digest = await asyncio.to_thread(fulltext_shard.content_digest, columns)
-    key = str(ShardKey(segments.tenant, "fulltext", segments.day, built_id(digest, engine.nonce())))
+    key = str(ShardKey(tenant, "fulltext", period, built_id(digest, engine.nonce())))
     await engine.store.put_new(key, stored)
-    return FulltextStage(source=segments.source, shard=object_ref(key, stored, digest), rows=columns.row_count)
+    return object_ref(key, stored, digest)
 
 
 async def _columns(engine: Engine, ref: PackRef) -> Rows:

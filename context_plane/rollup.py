@@ -12,8 +12,8 @@ rolling up again takes it back in.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, Literal, TypeAlias
 
 from context_plane.catalog import guards
 from context_plane.catalog.head import commit, load_head
@@ -27,6 +27,35 @@ from context_plane.store.base import Store
 
 Merge: TypeAlias = Callable[[Mapping[str, DayEntry]], Awaitable[Shards]]
 """Day -> entry, every one with shards, ascending by day; writes the month's shards and names them."""
+
+GRACE_US: Final = 24 * 3600 * 1_000_000
+"""After a month's end: its last day's events still arrive, and every one would open that day again."""
+
+MonthState: TypeAlias = Literal["due", "current", "empty", "rolled_up", "dirty", "erasing"]
+"""Whether to roll a month up, or why not."""
+
+MEANINGS: Final[Mapping[MonthState, str]] = {
+    "due": "the month's days are built and it can be rolled up",
+    "current": "the month is not over, or has been for less than a day",
+    "empty": "nothing of the month is built",
+    "rolled_up": "the month is rolled up and no day changed since",
+    "dirty": "days of the month have writes that are not built yet; build them first",
+    "erasing": "an erasure is under way; the month is rolled up once it is complete",
+}
+
+
+def month_state(manifest: Manifest, dirty: Collection[str], month: str, now_us: int) -> MonthState:
+    """`dirty`: days with uncovered writes. Pure. Raises `Invalid(query_invalid)` for a malformed month."""
+    open_days = [entry for day, entry in manifest.days.items() if day.startswith(month)]
+    if month_end_us(month) + GRACE_US > now_us:
+        return "current"
+    if any(day.startswith(month) for day in dirty):
+        return "dirty"
+    if not open_days:
+        return "rolled_up" if month in manifest.months else "empty"
+    if month not in manifest.months and not any(entry.shards for entry in open_days):
+        return "empty"
+    return "erasing" if manifest.tombstones else "due"
 
 
 async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> Manifest:
@@ -53,6 +82,7 @@ async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> M
         shards=shards,
         days=object_ref(key, stored, digest),
         covered={day: entry.covered for day, entry in days.items()},
+        sources={day: entry.fingerprint for day, entry in days.items()},
         erasures=head.erasures,
         built_us=started_us,
     )

@@ -121,12 +121,14 @@ class MonthEntry(Value):
     """A closed month rolled up. `days` (a `ListKey` object) keeps the days' entries.
 
     `covered` is per day and names the month's days; `masked` days left the rollup and are open again.
+    `sources`: each day's fingerprint as it was published, so that rolling up makes nothing stale.
     """
 
     shards: Shards
     days: ObjectRef
     covered: Mapping[str, int]
     masked: tuple[str, ...] = ()
+    sources: Mapping[str, str] = Field(default_factory=dict)
     erasures: int
     built_us: int
 
@@ -214,7 +216,7 @@ class Manifest(Value):
             return entry.fingerprint
         month = self.months.get(day[:7])
         if month is not None and day not in month.masked and day in month.covered:
-            return sha256_hex(f"{month.days.key}|{day}".encode())[:32]
+            return month.sources.get(day) or sha256_hex(f"{month.days.key}|{day}".encode())[:32]
         return "none"
 
     def keys(self) -> Iterator[str]:

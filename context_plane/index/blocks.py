@@ -159,6 +159,13 @@ def join_blocks(blocks: Sequence[Rows], *, day: str | None) -> Rows:
     return replace(joined, texts=texts, dim=dim, vectors=np.concatenate(vectors), scales=np.concatenate(scales))
 
 
+def join_days(entity: str, blocks: Sequence[Rows]) -> Rows:
+    """One entity's blocks of several days, ascending by day, as its block of a month: rows by (ts, id, chunk)."""
+    assert all(block.entities == (entity,) for block in blocks)
+    joined = join_blocks(blocks, day=None)
+    return replace(joined, entities=(entity,), event_entity=np.zeros(joined.event_count, np.int32))
+
+
 def with_vectors(columns: Rows, vectors: F32) -> Rows:
     """A shard's columns with the float32 [N, D] vectors of its vector shard, in the same fixed point as blocks."""
     assert len(vectors) == columns.row_count, "one vector a row"

@@ -91,8 +91,8 @@ class Rows:
     """[N, D] or [0, 0]"""
     # citation
     segments: tuple[str, ...] = ()
-    """Per entity, the stored key of its segment (or log object). Attached by the reader, never encoded:
-    a key carries a nonce, and the same events must give the same bytes."""
+    """Per entity, the stored key of its segment (or log object); in a month's block one per day, ascending.
+    Attached by the reader, never encoded: a key carries a nonce, and the same events must give the same bytes."""
 
     @property
     def event_count(self) -> int:

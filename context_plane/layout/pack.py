@@ -5,6 +5,8 @@
 A block and a page are one zstd frame each, checksummed, so a range read is verified on its own. A page
 is JSON: `[[key, offset, length, *meta], ...]`, ascending by key; whoever names the pack (a manifest)
 holds the pages' addresses with each page's first key, so reading one key is: page, then block.
+A block may be followed by a note, a frame of its own: what belongs beside the block and is no content of it
+(names of objects); its length is the last of the entry's meta, so that one range read brings both.
 Sections are unkeyed frames addressed the same way (columns of a whole shard, for instance).
 The content digest is over keys and uncompressed bytes, never over compressed ones.
 """
@@ -55,11 +57,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block to write. `frame`: already compressed bytes to reuse verbatim, with the digest of their content."""
+    """A block to write. `note` is stored behind it and enters no digest."""
 
     key: str
     raw: bytes
     meta: tuple[Any, ...] = ()
+    note: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,11 @@ def encode(blocks: Iterable[Block], sections: Sequence[bytes] = ()) -> EncodedPa
     for block in blocks:
         assert not entries or entries[-1].key < block.key, "blocks ascend by key"
         frame = compress(block.raw)
-        entries.append(Entry(block.key, offset, len(frame), block.meta))
-        parts.append(frame)
-        offset += len(frame)
+        note = compress(block.note) if block.note else b""
+        meta = (*block.meta, len(note)) if note else block.meta
+        entries.append(Entry(block.key, offset, len(frame), meta))
+        parts += (frame, note)
+        offset += len(frame) + len(note)
         _feed(digest, block.key.encode(), block.raw)
     addresses = []
     for section in sections:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest, Shards
+from context_plane.model import day_of
 from context_plane.retrieval import scope
 from context_plane.retrieval.columns import Columns, Mask
 
@@ -31,7 +32,12 @@ class Period:
 
 
 def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -> list[Period]:
-    """Shards with an event in `since <= ts < until`, by the time zones the manifest records; ascending."""
+    """Shards with an event in `since <= ts < until`, by the time zones the manifest records; ascending.
+
+    A month whose days of the window all left it is not read.
+    """
+    first = "" if since_us is None else day_of(since_us)
+    last = "~" if until_us is None else day_of(until_us - 1)
     found = [
         Period(day, entry.shards, entry.erasures, (day,))
         for day, entry in manifest.days.items()
@@ -39,7 +45,8 @@ def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -
     ]
     for month, rolled in manifest.months.items():
         days = tuple(day for day in rolled.covered if day not in rolled.masked)
-        found.append(Period(month, rolled.shards, rolled.erasures, days, rolled.masked))
+        if any(first <= day <= last for day in days):
+            found.append(Period(month, rolled.shards, rolled.erasures, days, rolled.masked))
     return sorted((p for p in found if _overlaps(p.shards, since_us, until_us)), key=lambda p: p.name)
 
 

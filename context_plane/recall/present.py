@@ -14,6 +14,7 @@ import numpy as np
 
 from context_plane.errors import Corrupt
 from context_plane.index.rows import Rows
+from context_plane.layout.keys import period_path
 from context_plane.model import Vector, day_of
 from context_plane.recall.assemble import Assembled
 from context_plane.recall.periods import Period
@@ -58,7 +59,7 @@ class Presenter:
         if period is None:
             segment, line = view.place(entity, ts_us, rows.ids[event])
         else:
-            segment, line = await self._segment(view, period, rows, entity, ts_us), int(rows.event_line[event])
+            segment, line = _segment(period, rows, ts_us), int(rows.event_line[event])
         assert rows.texts is not None
         return FoundEvent(
             entity=entity,
@@ -81,19 +82,17 @@ class Presenter:
         first = int(np.searchsorted(rows.event_entity, rows.event_entity[event]))
         return block.rows, event - first
 
-    async def _segment(self, view: TailView, period: Period, rows: Rows, entity: str, ts_us: int) -> str:
-        """The segment's key: attached to a day's block, looked up in the month's list for a rollup."""
-        if not period.is_month:
-            return rows.segments[0]
-        manifest = view.snapshot.manifest
-        day = day_of(ts_us)
-        entry = (await self._reader.month_days(manifest.months[period.name].days)).get(day)
-        if entry is None or entry.segments is None:
-            raise Corrupt("corrupt_object", "a month's list lacks a day of its rollup", day=day)
-        for segment in await self._reader.segment_lines(entry.segments):
-            if segment.entity == entity:
-                return segment.key(manifest.tenant, day)
-        raise Corrupt("corrupt_object", "a day's segment list lacks an entity of its shard", day=day)
+
+def _segment(period: Period, rows: Rows, ts_us: int) -> str:
+    """The key of an event's segment: a day's block has one, a month's one for each of its days."""
+    if not period.is_month:
+        return rows.segments[0]
+    day = day_of(ts_us)
+    folder = f"/segments/{period_path(day)}/"  # an entity in a key has no slash
+    for segment in rows.segments:
+        if folder in segment:
+            return segment
+    raise Corrupt("corrupt_object", "a block of a rolled month lacks the segment of a day it holds", day=day)
 
 
 def _vector(rows: Rows, event: int, chars: tuple[int, int] | None) -> Vector | None:

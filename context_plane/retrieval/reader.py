@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Final
 
 from context_plane.cache.tiers import Cache
-from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments
-from context_plane.catalog.manifest import DayEntry, FileRef, ObjectRef, PackRef, SegmentListRef, Shards
-from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block
+from context_plane.catalog.manifest import FileRef, PackRef, Shards
+from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block, decode_note
 from context_plane.index.rows import decode_rows
 from context_plane.layout import pack
 from context_plane.layout.keys import SegmentKey, entity_part
@@ -49,15 +47,16 @@ class Reader:
         return [entry for page in pages for entry in page]
 
     async def block(self, tenant: str, period: str, shards: Shards, entity: str) -> Columns | None:
-        """The rows of one entity in a day or month shard, with texts, vectors and its segment's key."""
-        entry = await self.entry(shards.entity, entity)
-        if entry is None:
+        """The rows of one entity in a day or month shard, with texts, vectors and its segments' keys."""
+        found = await self.entry(shards.entity, entity)
+        if found is None:
             return None
+        entry = BlockEntry.of(found)
         async with self._gate:
             return await self.cache.value(
                 shards.entity.key,
-                lambda frame: _block(tenant, period, BlockEntry.of(entry), frame),
-                byte_range=entry.range,
+                lambda frame: _block(tenant, period, entry, frame),
+                byte_range=entry.whole,
                 form="block",
             )
 
@@ -67,10 +66,10 @@ class Reader:
         found = await asyncio.gather(*(self.block(tenant, period, shards, name) for name in names))
         return {name: block for name, block in zip(names, found, strict=True) if block is not None}
 
-    async def all_blocks(self, tenant: str, period: str, shards: Shards) -> dict[str, Columns]:
-        """Every entity's block, by one GET of the whole pack. Decoded in a thread; not kept in memory."""
+    async def all_blocks(self, shards: Shards) -> dict[str, Columns]:
+        """Every entity's block without its segments' keys, by one GET of the whole pack. Not kept in memory."""
         stored = await self.cache.raw(shards.entity.key)
-        return await asyncio.to_thread(_all_blocks, tenant, period, shards.entity, stored)
+        return await asyncio.to_thread(_all_blocks, shards.entity, stored)
 
     async def columns(self, shards: Shards) -> Columns:
         """The shard's rows of all entities without texts and vectors: one range GET.
@@ -98,13 +97,6 @@ class Reader:
         """The packed full-text shard, digest checked; kept on disk."""
         return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
 
-    async def month_days(self, ref: ObjectRef) -> dict[str, DayEntry]:
-        """The days' entries of a rolled month."""
-        return await self.cache.value(ref.key, decode_days, form="days")
-
-    async def segment_lines(self, ref: SegmentListRef) -> list[SegmentEntry]:
-        return await self.cache.value(ref.key, decode_segments, form="segments")
-
 
 def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> bytes:
     """A range of an object out of a longer one that was read."""
@@ -112,19 +104,13 @@ def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> bytes:
 
 
 def _block(tenant: str, period: str, entry: BlockEntry, frame: bytes) -> Columns:
-    return Columns(decode_entry_block(frame, segment=_segment_key(tenant, period, entry)))
+    """`frame`: the block, and for a month its note."""
+    note = frame[entry.range.length :]
+    named = decode_note(note) if note else [(period, entry.segment_id)]
+    part = entity_part(entry.entity)
+    keys = [str(SegmentKey(tenant, part, day, segment)) for day, segment in named]
+    return Columns(decode_entry_block(frame[: entry.range.length], segments=keys))
 
 
-def _all_blocks(tenant: str, period: str, ref: PackRef, stored: bytes) -> dict[str, Columns]:
-    found = {}
-    for entry, raw in pack.blocks_of(stored, ref.layout_pages()):
-        rows = replace(decode_rows(raw), segments=(_segment_key(tenant, period, BlockEntry.of(entry)),))
-        found[entry.key] = Columns(rows)
-    return found
-
-
-def _segment_key(tenant: str, period: str, entry: BlockEntry) -> str:
-    """The segment citations name; a month's block has many, found through the month's list."""
-    if len(period) != len("2026-03-04"):
-        return ""
-    return str(SegmentKey(tenant, entity_part(entry.entity), period, entry.segment_id))
+def _all_blocks(ref: PackRef, stored: bytes) -> dict[str, Columns]:
+    return {entry.key: Columns(decode_rows(raw)) for entry, raw in pack.blocks_of(stored, ref.layout_pages())}
