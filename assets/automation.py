@@ -15,6 +15,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from assets.dirt import (
     BUNDLES_JOB,
     DAY_JOB,
+    ROLLUPS_JOB,
     Dirt,
     Request,
     Survey,
@@ -23,7 +24,7 @@ from assets.dirt import (
     plan_tick,
     survey,
 )
-from assets.partitions import DAILY
+from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
 from context_plane.model import add_days
 from context_plane.plane import Plane
@@ -61,19 +62,31 @@ def bundles_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefi
     )
 
 
+def rollups_job(asset: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
+    """The rollups of a month that is over."""
+    return dg.define_asset_job(
+        ROLLUPS_JOB,
+        selection=dg.AssetSelection.assets(asset),
+        description="Merges the shards of a closed month into one, tenant by tenant.",
+    )
+
+
 async def look(plane: Plane) -> Survey:
     return await survey(plane, await list_tenants(plane.engine.store))
 
 
 def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    """The sensor over both jobs."""
+    """The sensor over every job."""
 
     @dg.sensor(
         name="dirt",
         jobs=list(jobs),
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for a run of every day with unbuilt log batches, and of newest days with stale bundles.",
+        description=(
+            "Asks for a run of every day with unbuilt log batches, of newest days with stale bundles, and of closed "
+            "months with days that are not rolled up."
+        ),
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
         found = plane.run(look(plane.plane))
@@ -148,7 +161,8 @@ def split_by_partition(dirt: Iterable[Dirt]) -> tuple[list[Dirt], list[Dirt]]:
     inside: list[Dirt] = []
     outside: list[Dirt] = []
     for item in dirt:
-        (inside if DAILY.has_partition_key(item.day) else outside).append(item)
+        partitions = MONTHLY if item.job == ROLLUPS_JOB else DAILY
+        (inside if partitions.has_partition_key(item.day) else outside).append(item)
     return inside, outside
 
 

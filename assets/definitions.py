@@ -10,11 +10,12 @@ from typing import Final
 
 import dagster as dg
 
-from assets.automation import bundles_job, daily_schedule, day_job, dirt_sensor
+from assets.automation import bundles_job, daily_schedule, day_job, dirt_sensor, rollups_job
 from assets.bundles import bundle_assets
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.landing import LANDED
 from assets.published import PUBLISHED_DAYS
+from assets.rollups import ROLLUPS
 from context_plane.bundle.spec import load_specs
 from context_plane.plane import shipped_specs
 from context_plane.settings import Settings
@@ -27,12 +28,12 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     those that the run configuration describes."""
     bundles = bundle_assets(load_specs(settings.specs_dir or shipped_specs()))
     daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
-    of_day, of_bundles = day_job(daily), bundles_job(bundles)
+    of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
     return dg.Definitions(
-        assets=daily,
-        jobs=[of_day, of_bundles],
+        assets=[*daily, ROLLUPS],
+        jobs=[of_day, of_bundles, of_month],
         schedules=[daily_schedule(of_day)],
-        sensors=[dirt_sensor([of_day, of_bundles])],
+        sensors=[dirt_sensor([of_day, of_bundles, of_month])],
         resources=resources or {"plane": PlaneResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,
     )

@@ -1,6 +1,7 @@
 """Dirt: what the store says is to be built, and which of it to ask for now. The asking is a pure function.
 
-Dirt is derived, never remembered: log batches above what a day covers, and bundles whose sources moved. A tick
+Dirt is derived, never remembered: log batches above what a day covers, bundles whose sources moved, and days of
+closed months that are not rolled up (a month goes by its first day, which is its partition). A tick
 looks at all of it and asks for a bounded number of (job, day) pairs, fair over tenants. What was asked for
 travels in the sensor's cursor as run keys: a day whose run failed is not asked for again until its input
 changed (the daily schedule does that), so it cannot crowd out others.
@@ -24,16 +25,21 @@ from context_plane.catalog.tail import TAIL_BYTES_MAX, TAIL_OBJECTS_MAX
 from context_plane.errors import PlaneError
 from context_plane.fold import Pending, load_pending
 from context_plane.materialize import sources_of
-from context_plane.model import canonical_json, sha256_hex
+from context_plane.model import canonical_json, day_of, sha256_hex
 from context_plane.plane import Plane
+from context_plane.rollup import month_sources, month_state
 
 DAY_JOB: Final = "build_day"
 BUNDLES_JOB: Final = "build_bundles"
+ROLLUPS_JOB: Final = "roll_up_month"
 REQUESTS_MAX: Final = 8
 """Runs asked for per tick: a queue a person can read, and seldom more than a machine builds between two ticks."""
 DIRT_AGE_US: Final = 5 * 60 * 1_000_000
 """Dirt rests this long unless the tail fills: events are found in the tail meanwhile, and a day is built once
 for many batches instead of once a batch."""
+ROLLUP_REST_US: Final = 24 * 3600 * 1_000_000
+"""A month is rolled up once none of its days was published for this long: late events seldom come alone, and each
+rollup reads the whole month."""
 REBUILD_DAYS: Final = 7
 """Newest built days whose stale bundles are renewed unasked; older ones say `stale` until backfilled."""
 CURSOR_KEYS_MAX: Final = 4_096
@@ -168,6 +174,7 @@ async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
                 return
         found.extend(log_dirt(tenant, pending))
         found.extend(bundle_dirt(tenant, pending.manifest, plane.specs, frozenset(pending.dirty), published_us))
+        found.extend(rollup_dirt(tenant, pending.manifest, frozenset(pending.dirty), plane.engine.now_us()))
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))
     return Survey(tuple(sorted(found, key=lambda item: (item.tenant, item.day, item.job))), tuple(sorted(failed)))
@@ -211,6 +218,18 @@ def bundle_dirt(
         if stale and day not in dirty:
             digest = sha256_hex(canonical_json([[spec.name, sources_of(manifest, spec, day)] for spec in stale]))[:32]
             found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us))
+    return found
+
+
+def rollup_dirt(tenant: str, manifest: Manifest, dirty: Collection[str], now_us: int) -> list[Dirt]:
+    """Closed months with open days, once these rest. A rollup that failed is asked for again the next day. Pure."""
+    found = []
+    for month in sorted({day[:7] for day in manifest.days}):
+        published_us = max(entry.built_us for day, entry in manifest.days.items() if day.startswith(month))
+        if now_us - published_us < ROLLUP_REST_US or month_state(manifest, dirty, month, now_us) != "due":
+            continue
+        digest = sha256_hex(canonical_json([day_of(now_us), sorted(month_sources(manifest, month).items())]))[:32]
+        found.append(Dirt(ROLLUPS_JOB, tenant, f"{month}-01", digest, published_us))
     return found
 
 

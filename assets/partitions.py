@@ -1,6 +1,6 @@
-"""The one partitions definition: UTC days. Tenants are no partitions: tenant × day would pass 100,000 keys.
+"""Partitions: UTC days, and for rollups the months they lie in. Tenants are none: tenant × day would pass 100,000 keys.
 
-It reaches as far ahead as events may lie, so every acknowledged event has a partition, unless it is older
+Days reach as far ahead as events may lie, so every acknowledged event has a partition, unless it is older
 than the first day, which the environment may move.
 """
 
@@ -31,5 +31,11 @@ def daily_partitions(first_day: str | None = None) -> dg.DailyPartitionsDefiniti
     return dg.DailyPartitionsDefinition(start_date=start, timezone="UTC", end_offset=DAYS_AHEAD)
 
 
+def monthly_partitions(first_day: str) -> dg.MonthlyPartitionsDefinition:
+    """Months that are over, from that of `first_day`; a key is the month's first day."""
+    return dg.MonthlyPartitionsDefinition(start_date=f"{first_day[:7]}-01", timezone="UTC")
+
+
 DAILY: Final = daily_partitions()
 """Shared by every daily asset. Read once, when the code location is loaded."""
+MONTHLY: Final = monthly_partitions(DAILY.start.date().isoformat())

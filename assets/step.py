@@ -1,4 +1,4 @@
-"""How every daily asset runs: each tenant in turn, failures named and carried, the sums reported.
+"""How every asset runs: each tenant in turn, failures named and carried, the sums reported.
 
 A step goes on when tenants fail, and so does the run, as long as a later step of the run (`published`) will
 fail in their name; a step without such a successor fails itself, after the others were processed.
@@ -55,10 +55,17 @@ class Outcome:
 
 def daily_asset(function: Callable[..., Any], **options: Any) -> dg.AssetsDefinition:
     """An asset of the daily partitions, under the one backfill policy and owner."""
+    return partitioned_asset(function, DAILY, **options)
+
+
+def partitioned_asset(
+    function: Callable[..., Any], partitions: dg.PartitionsDefinition, **options: Any
+) -> dg.AssetsDefinition:
+    """An asset of these partitions, one a run."""
     with warnings.catch_warnings():
         # Dagster marks backfill policies as beta and partitioned checks as preview; the version is pinned.
         warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
-        made = dg.asset(partitions_def=DAILY, backfill_policy=BACKFILL, owners=OWNERS, **options)(function)
+        made = dg.asset(partitions_def=partitions, backfill_policy=BACKFILL, owners=OWNERS, **options)(function)
     assert isinstance(made, dg.AssetsDefinition)
     return made
 
@@ -126,9 +133,11 @@ def result_of(
     *,
     failed: Sequence[Failed],
     extra: str = "",
+    more: Mapping[str, Any] | None = None,
     checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult[Any]:
-    told = metadata(outcome.made, failed, outcome.spent, outcome.seconds)
+    """`more`: metadata of this step alone."""
+    told = {**metadata(outcome.made, failed, outcome.spent, outcome.seconds), **(more or {})}
     if extra:
         told[extra] = sum(item.extra for item in outcome.made.values())
     return dg.MaterializeResult(metadata=told, data_version=data_version(digests), check_results=list(checks))

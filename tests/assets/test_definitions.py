@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from assets.definitions import defs
-from assets.dirt import BUNDLES_JOB, DAY_JOB
-from assets.partitions import DAILY
+from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB
+from assets.partitions import DAILY, MONTHLY
 from context_plane.wire import HORIZON_US
 
 ASSETS = {
@@ -20,6 +20,7 @@ ASSETS = {
     "fulltext_shards",
     "published",
     "bundles/customer_context_v0",
+    "rollups",
 }
 DEPENDENCIES = {
     "landing": set(),
@@ -29,6 +30,7 @@ DEPENDENCIES = {
     "fulltext_shards": {"entity_shards"},
     "published": {"segments", "vector_shards", "entity_shards", "fulltext_shards"},
     "bundles/customer_context_v0": {"published"},
+    "rollups": {"published"},
 }
 
 
@@ -39,7 +41,7 @@ def test_every_asset_check_job_schedule_and_sensor_is_named_here() -> None:
         ("published", "row_counts_agree")
     }
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert jobs == {DAY_JOB, BUNDLES_JOB} == {"build_day", "build_bundles"}
+    assert jobs == {DAY_JOB, BUNDLES_JOB, ROLLUPS_JOB} == {"build_day", "build_bundles", "roll_up_month"}
     repository = defs.get_repository_def()
     assert [schedule.name for schedule in repository.schedule_defs] == ["daily"]
     assert [sensor.name for sensor in repository.sensor_defs] == ["dirt"]
@@ -53,9 +55,9 @@ def test_dependencies_are_those_of_the_data() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))
-def test_every_asset_is_a_day_under_one_policy_with_an_owner_and_a_description(name: str) -> None:
+def test_every_asset_is_a_day_or_month_under_one_policy_with_an_owner_and_a_description(name: str) -> None:
     node = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/")))
-    assert node.partitions_def == DAILY
+    assert node.partitions_def == (MONTHLY if name == "rollups" else DAILY)
     assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
     assert node.owners == ["team:context-plane"]
     assert node.description
@@ -75,6 +77,13 @@ def test_partitions_reach_as_far_ahead_as_events_may_lie() -> None:
     assert last is not None
     ahead = last.end.date() - dt.datetime.now(dt.UTC).date()
     assert ahead >= dt.timedelta(microseconds=HORIZON_US)
+
+
+def test_a_month_has_a_partition_once_it_is_over() -> None:
+    last = MONTHLY.get_last_partition_window()
+    assert last is not None
+    assert last.end <= dt.datetime.now(dt.UTC)
+    assert str(MONTHLY.get_first_partition_key())[:7] == str(DAILY.get_first_partition_key())[:7]
 
 
 def test_automation_runs_unless_switched_off() -> None:

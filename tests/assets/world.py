@@ -120,18 +120,18 @@ async def _digests(plane: Plane, tenant: str) -> dict[str, Any]:
     return found
 
 
-def answers(opened: OpenPlane, tenant: str) -> dict[str, Any]:
+def answers(opened: OpenPlane, tenant: str, as_of: str = DAYS[-1]) -> dict[str, Any]:
     """What readers get: hits of searches of both scopes, and bundle bytes."""
-    return opened.run(_answers(opened.plane, tenant))
+    return opened.run(_answers(opened.plane, tenant, as_of))
 
 
-async def _answers(plane: Plane, tenant: str) -> dict[str, Any]:
+async def _answers(plane: Plane, tenant: str, as_of: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for entities in (None, ("acct-1",)):
         answer = await plane.search(tenant, SearchRequest(text="export invoice crash", entities=entities))
         found[f"search {entities}"] = [(hit.id, hit.score) for hit in answer.hits]
     for entity in ("acct-1", "acct-2"):
-        bundle = await plane.bundle(tenant, entity, spec=SPEC, as_of=DAYS[-1])
+        bundle = await plane.bundle(tenant, entity, spec=SPEC, as_of=as_of)
         found[entity] = bundle.json_bytes
     return found
 

@@ -1,0 +1,88 @@
+"""Months merged: the shards of a closed month's days become one, so that a long read opens few objects.
+
+It depends on the commits of the month's days. Answers are the same before and after. A tenant whose month is not
+due (a day waits to be built, an erasure is under way, nothing changed since) is left alone and named.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+from collections import Counter
+from typing import Final
+
+import dagster as dg
+
+from assets.partitions import GROUP, MONTHLY
+from assets.plan import VERSION_CHARS, chosen_tenants
+from assets.published import PUBLISHED_DAYS
+from assets.report import NAMED_MAX, Made
+from assets.step import Result, each_tenant, failure, log_errors, partitioned_asset, result_of
+from context_plane.catalog.manifest import MonthEntry
+from context_plane.model import canonical_json, sha256_hex
+from context_plane.plane import Plane
+from context_plane.rollup import MEANINGS, MonthState
+from resources.plane import OpenPlane
+from resources.scope import BuildScope
+
+
+def version_of(entry: MonthEntry) -> str:
+    """Digest of what the month's shards hold. Pure."""
+    shards = entry.shards
+    digests = [shards.entity.digest, shards.fulltext.digest, shards.vector.digest]
+    return sha256_hex(canonical_json(digests))[:VERSION_CHARS]
+
+
+async def roll_up(plane: Plane, tenant: str, month: str, left: dict[str, MonthState]) -> Made:
+    """Roll one tenant's month up; one that is not due is put into `left` with why."""
+    state, entry = await plane.roll_up(tenant, month)
+    if state != "due":
+        left[tenant] = state
+    if entry is None:
+        return Made("")
+    if state != "due":
+        return Made(version_of(entry))
+    shards = entry.shards
+    return Made(
+        digest=version_of(entry),
+        rows=shards.rows,
+        events=shards.events,
+        entities=shards.entities,
+        bytes=shards.entity.bytes + shards.fulltext.bytes + sum(file.bytes for file in shards.vector.files),
+        objects=2 + len(shards.vector.files),
+        extra=len(entry.covered),
+    )
+
+
+def _rollups(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    month = context.partition_key[:7]
+    left: dict[str, MonthState] = {}
+
+    async def work(opened: Plane, tenant: str, of_month: str) -> Made:
+        return await roll_up(opened, tenant, of_month, left)
+
+    tenants = plane.run(chosen_tenants(plane.plane, scope))
+    outcome = plane.run(each_tenant(plane.plane, tenants, month, "rollups", work))
+    for tenant in sorted(left)[:NAMED_MAX]:
+        context.log.info(f"{tenant} {month}: left alone; {MEANINGS[left[tenant]]}")
+    log_errors(context, outcome)
+    digests = {tenant: item.digest for tenant, item in outcome.made.items() if item.digest}
+    made = {tenant: item for tenant, item in outcome.made.items() if tenant not in left}
+    states = dg.MetadataValue.json(dict(sorted(Counter(left.values()).items())))
+    told = {"left_alone": len(left), "left_alone_states": states}
+    yield result_of(outcome.only(made), digests, failed=outcome.failed, extra="days", more=told)
+    if outcome.failed:
+        raise failure(month, outcome.failed)
+
+
+ROLLUPS: Final = partitioned_asset(
+    _rollups,
+    MONTHLY,
+    name="rollups",
+    deps=[PUBLISHED_DAYS],
+    group_name=GROUP,
+    kinds={"lance", "tantivy", "zstd"},
+    tags={"layer": "index"},
+    description=(
+        "The shards of a closed month merged into one entity shard, one full-text shard and one vector shard per "
+        "tenant, a day after the month's end. Nothing is analyzed or embedded again, and answers stay the same. A "
+        "late day is read beside the month until the month is rolled up again."
+    ),
+)
