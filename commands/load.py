@@ -1,4 +1,4 @@
-"""`context-plane ingest` and `build`: exports become events, events become segments, indexes and bundles."""
+"""`context-plane ingest`, `build`, `rollup`: exports become events, events become segments, indexes and bundles."""
 
 from __future__ import annotations
 
@@ -99,6 +99,32 @@ def build(
             print(f"  withheld: {problem}")
     if not built.ok:
         raise SystemExit(DEFECTS)
+
+
+def rollup(
+    month: Annotated[list[str], typer.Option("--month", metavar="YYYY-MM", help="a month that is over; repeatable")],
+    tenant: Tenant = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge the indexes of a closed month into one: long reads get faster, answers stay the same."""
+    from context_plane.rollup import MEANINGS
+
+    async def work() -> list[dict[str, Any]]:
+        async with opened(store, probe=True) as plane:
+            name = await tenant_of(plane, tenant)
+            return [await _rolled_up(plane, name, each) for each in sorted(set(month))]
+
+    told = run(work())
+    if as_json:
+        show.json({"months": told})
+        return
+    for each in told:
+        if each["state"] == "due":
+            rolled = f"{show.count(each['days'], 'day')}, {show.count(each['events'], 'event')}"
+            print(f"rolled up {each['month']} of {each['tenant']}: {rolled}")
+        else:
+            print(f"left {each['month']} of {each['tenant']} alone: {MEANINGS[each['state']]}")
 
 
 def build_days(settings: Settings, days: Sequence[str], tenant: str, *, bundle_days: int) -> BuildSummary:
@@ -237,6 +263,13 @@ def _report(tally: Tally, tenant: str, visible: Visible, rejects: Path | None, *
     if days:
         when = "found by searches now" if visible == "now" else "found once built"
         out.print(f"{when}; bundles need: context-plane build --tenant {tenant}")
+
+
+async def _rolled_up(plane: Plane, tenant: str, month: str) -> dict[str, Any]:
+    """`state`: what the month was; `due` means that it was rolled up now."""
+    state, entry = await plane.roll_up(tenant, month)
+    days, events = (0, 0) if entry is None else (len(entry.covered), entry.shards.events)
+    return {"tenant": tenant, "month": month, "state": state, "days": days, "events": events}
 
 
 async def _days(store: str | None, tenant: str | None, since: str | None, until: str | None) -> tuple[list[str], str]:

@@ -110,6 +110,16 @@ def test_reads_before_and_after_the_build(cli: Cli) -> None:
     assert cli.json("snapshot")["pending_events"] == 0
 
 
+def test_a_month_is_rolled_up_once(cli: Cli) -> None:
+    cli("build")
+    before = cli("timeline", "beta", "--json")
+    (told,) = cli.json("rollup", "--month", "2026-03")["months"]
+    assert (told["tenant"], told["state"], told["events"]) == ("acme", "due", 3)
+    assert "no day changed since" in cli("rollup", "--month", "2026-03")
+    assert "nothing of the month is built" in cli("rollup", "--month", "2026-02")
+    assert orjson.loads(cli("timeline", "beta", "--json"))["events"] == orjson.loads(before)["events"]
+
+
 def test_keys_are_shown_once_and_end(cli: Cli) -> None:
     made = cli.json("keys", "create", "--tenant", "acme", "--scope", "read", "--days", "1")
     assert made["token"].startswith(f"cp_{made['id']}_")
@@ -134,6 +144,7 @@ def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
         (("search", "x", "--where", "{"), 2, "--where is not JSON"),
         (("search", "x", "--store", "ftp://x/y"), 2, "file, s3, gs, az"),
         (("build", "--since", "yesterday"), 2, "YYYY-MM-DD"),
+        (("rollup", "--month", "March"), 2, "YYYY-MM"),
         (
             ("ingest", "rows.csv", "--mapping", "desk.yaml", "--tenant", "acme", "--url", "http://127.0.0.1:9"),
             4,
