@@ -17,7 +17,7 @@ from context_plane.bundle.compiled import CompiledSpec
 from context_plane.bundle.history import History, Part
 from context_plane.bundle.materialize import ContextQuery, materialize_query
 from context_plane.bundle.pack import bucket_of
-from context_plane.bundle.spec import Spec
+from context_plane.bundle.spec import Spec, fingerprint
 from context_plane.cache.tiers import track_lookups
 from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket
 from context_plane.catalog.manifest import BundleDay, Manifest
@@ -25,6 +25,7 @@ from context_plane.catalog.models import check_model
 from context_plane.catalog.tail import uncovered_days
 from context_plane.engine import Engine
 from context_plane.errors import NotFound, PlaneError
+from context_plane.index.analyzer import ANALYZER
 from context_plane.layout.pack import decode_block
 from context_plane.materialize import compiled, sources_of
 from context_plane.model import add_days, day_end_us, day_of, day_start_us
@@ -53,6 +54,7 @@ class Bundles:
         self._listing = listing
         self._specs = specs
         self._compiled: dict[str, CompiledSpec] = {}
+        self._fingerprints: dict[str, str] = {}
         self._fresh: LRUCache[tuple[str, str, str, str], Freshness] = LRUCache(4096)
 
     def spec(self, name: str) -> Spec:
@@ -227,14 +229,23 @@ class Bundles:
             cache=cache,  # type: ignore[arg-type]  # a Temperature
         )
 
+    def _fingerprint(self, name: str) -> str:
+        """Of the spec as this process has it, with its model and analyzer."""
+        if name not in self._fingerprints:
+            self._fingerprints[name] = fingerprint(
+                self.spec(name), model=self._engine.embedder.model, analyzer=ANALYZER
+            )
+        return self._fingerprints[name]
+
     def _freshness(self, cut: Outline, spec: str, day: str, entry: BundleDay) -> Freshness:
-        """`stale`: a day of the look-back was published since; `building`: some of its writes wait to be."""
+        """`stale`: the spec changed or a day of the look-back was published since; `building`: writes wait to be."""
         key = (cut.tenant, cut.id, spec, day)
         held = self._fresh.get(key)
         if held is None:
             first = add_days(day, 1 - self.spec(spec).lookback_days)
             dirty = {d for batch in cut.pending for d in uncovered_days(cut.manifest, batch)}
-            if sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
+            same_spec = self._fingerprint(spec) == entry.spec_fingerprint
+            if not same_spec or sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
                 held = "stale"
             else:
                 held = "building" if any(first <= d <= day for d in dirty) else "fresh"
