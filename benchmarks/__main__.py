@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.scenario import Row, Scenario, Skipped, result_of
 
-SCENARIOS: Final = {"quality": "benchmarks.quality"}
+SCENARIOS: Final = {"quality": "benchmarks.quality", "startup": "benchmarks.startup"}
 """Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""
 
 
