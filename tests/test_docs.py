@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 from fastapi.routing import APIRoute
 
@@ -90,3 +91,18 @@ async def _run(served: Served, words: list[str]) -> None:
                 url = word
     response = await served.client.request(method or ("POST" if body else "GET"), url, headers=headers, content=body)
     assert response.status_code < 300, (url, response.text)
+
+
+def test_the_figures_of_the_readme_are_those_of_the_committed_results() -> None:
+    """Fails when a benchmark is run again and the table is not, or the other way round."""
+    text = (DOCS.parent / "README.md").read_text()
+    results = DOCS.parent / "benchmarks" / "results"
+    quality = {
+        (row["case"], row["system"]): row for row in orjson.loads((results / "quality.json").read_bytes())["rows"]
+    }
+    for system in ("bm25s_same_parameters", "text", "vector", "hybrid"):
+        everywhere, held_out = quality["all", system], quality["held_out", system]
+        figures = [everywhere["ndcg_at_10"], everywhere["hit_at_10"], held_out["ndcg_at_10"]]
+        assert " | ".join(f"{figure:.3f}" for figure in figures) in text
+    start = orjson.loads((results / "startup.json").read_bytes())["rows"][0]
+    assert f"{start['p50_ms']:.0f} ms (median; at most {start['max_ms']:.0f})" in text
