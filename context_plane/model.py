@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import orjson
@@ -24,7 +24,6 @@ from context_plane.errors import Invalid
 
 AttrValue: TypeAlias = str | int | float | bool | list[str] | None
 Vector: TypeAlias = NDArray[np.float32]
-Op: TypeAlias = Literal["put", "delete"]
 
 ENTITY_BYTES_MAX: Final = 256
 """An entity or event id becomes part of keys and of every row; longer ones are not ids."""
