@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,7 +25,7 @@ from context_plane.catalog.manifest import MonthEntry
 from context_plane.catalog.tail import uncovered_days
 from context_plane.embed.open import MemoizedEmbedder, open_embedder
 from context_plane.engine import Engine
-from context_plane.errors import NotFound, PlaneError
+from context_plane.errors import Invalid, NotFound, PlaneError
 from context_plane.fold import load_pending
 from context_plane.idempotency import key_hash, once
 from context_plane.ingest import Accepted, Ingest, sorted_out
@@ -70,6 +70,7 @@ class Plane:
     ingest: Ingest
     cache: Cache
     reader: Reader
+    folders: Folders
     snapshots: Snapshots
     specs: Mapping[str, Spec]
     searcher: Searcher
@@ -78,10 +79,17 @@ class Plane:
 
     async def warm_up(self) -> None:
         """Load what the first requests would otherwise wait for: the embedder, the specs' queries, Lance."""
-        await self.engine.embedder.embed_query("warm up")
+        with suppress(Invalid):  # where no text is embedded there is no model to load
+            await self.engine.embedder.embed_query("warm up")
         for name in self.specs:
             await self.bundles.compiled(name)
         await asyncio.to_thread(importlib.import_module, "lancedb")
+
+    async def empty_caches(self) -> None:
+        """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
+        self.snapshots.clear()
+        await asyncio.to_thread(self.cache.clear)
+        await asyncio.to_thread(self.folders.clear)
 
     # --- write ----------------------------------------------------------------------------------
 
@@ -277,6 +285,7 @@ def assemble(
         ingest=Ingest(engine),
         cache=cache,
         reader=reader,
+        folders=folders,
         snapshots=snapshots,
         specs=specs,
         searcher=Searcher(engine, store, snapshots, reader, folders),

@@ -55,6 +55,11 @@ class Folders:
         """Forget a folder whose files do not open; the next `get` fills it again. Blocking."""
         shutil.rmtree(self._place(name), ignore_errors=True)
 
+    def clear(self) -> None:
+        """Forget every folder, other processes' too: those under construction go with them and are made again."""
+        for folder in self.root.iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _place(self, name: str) -> Path:
         return self.root / hashlib.sha256(name.encode()).hexdigest()
 

@@ -26,6 +26,8 @@ Temperature: TypeAlias = Literal["memory", "disk", "cold"]
 DECODE_INLINE_BYTES: Final = 8 * 1024
 """Stored bytes of values that decode on the event loop: what compresses ten times still takes half a millisecond."""
 ENTRY_OVERHEAD_BYTES: Final = 512
+DECODED_FACTOR: Final = 4
+"""Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""
 
 
 @dataclass(slots=True)
@@ -89,23 +91,39 @@ class Cache:
 
         `decode` raises `Corrupt` for damaged bytes: those from disk are then fetched again, once.
         """
-        name = _name(key, byte_range)
+        stored = _name(key, byte_range)
+        name = f"{stored}|{form}"
+        held: T | None = self.held(name)
+        if held is not None:
+            return held
 
         async def load() -> tuple[T, int]:
-            decoded, size = await self._checked(name, key, byte_range, decode)
-            return decoded, size * 4
+            decoded, size = await self._checked(stored, key, byte_range, decode)
+            return decoded, size * DECODED_FACTOR
 
-        return await self.derived(f"{name}|{form}", load)
+        return await self._fill(name, load)
 
     async def derived(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
-        """A value made by `load`, which returns it with its size in bytes; kept in memory only."""
-        held = self._memory.get(name)
-        if held is not None:
-            self.stats.memory_hits += 1
-            _count("memory")
-            found: T = held.value
-            return found
+        """A value made by `load`, which returns it with its size in bytes; kept in memory only. Never None."""
+        held: T | None = self.held(name)
+        return await self._fill(name, load) if held is None else held
 
+    def held(self, name: str) -> Any | None:
+        """A derived value when it is in memory, counted as the read it is; else None, and nothing is counted."""
+        item = self._memory.get(name)
+        if item is None:
+            return None
+        self.stats.memory_hits += 1
+        lookups = _lookups.get()
+        if lookups is not None:
+            lookups.memory += 1
+        return item.value
+
+    def held_value(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> Any | None:
+        """What `value` gives for these arguments when it is in memory, as `held` counts it; else None."""
+        return self.held(f"{_name(key, byte_range)}|{form}")
+
+    async def _fill(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
         async def fly() -> T:
             value, size = await load()
             self._keep(name, value, size)
@@ -131,7 +149,7 @@ class Cache:
 
     def keep(self, key: str, byte_range: ByteRange, form: str, value: object) -> None:
         """Remember in memory what a longer read held of the object: a later `value` of that range finds it."""
-        self._keep(f"{_name(key, byte_range)}|{form}", value, byte_range.length * 4)
+        self._keep(f"{_name(key, byte_range)}|{form}", value, byte_range.length * DECODED_FACTOR)
 
     def has(self, name: str) -> bool:
         """Whether a derived value is in memory."""

@@ -211,6 +211,14 @@ class Snapshots:
         """Drop what is known, so that the next read asks the store."""
         self._known.pop(tenant, None)
 
+    def clear(self) -> None:
+        """Forget every tenant's cuts, log batches and tails, so that the next read asks the store for all of them."""
+        for known in (
+            self._known, self._heads, self._batches, self._bodies,
+            self._pinned, self._replaced, self._complete, self._derived,
+        ):  # fmt: skip
+            known.clear()
+
     # --- reading cuts ---------------------------------------------------------------------------
 
     async def _refresh(self, tenant: str, started: Started | None) -> Outline:

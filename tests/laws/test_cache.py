@@ -44,6 +44,22 @@ async def test_a_restarted_process_reads_its_disk(world: World) -> None:
     assert bundle.cache == "disk"
 
 
+async def test_emptied_caches_read_as_a_new_process_does(world: World) -> None:
+    """Seen to fail with each of the three left as it was."""
+    await built(world)
+    first = world.plane()
+    costs = []
+    for each in (first, first, world.plane()):
+        if each is first:
+            await first.empty_caches()
+            assert not any(path.is_file() for path in first.settings.cache_folder.rglob("*"))
+        before = each.store.total.gets
+        answer = await each.search(TENANT, QUERY)
+        assert answer.stats.cache == "cold"
+        costs.append(each.store.total.gets - before)
+    assert costs[0] == costs[1] == costs[2]
+
+
 async def test_two_processes_share_a_folder(world: World) -> None:
     """At the same time. A guard for the future: entries appear by rename, and no change of one line broke it."""
     await built(world)
