@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from commands import show
 from commands.options import AsJson, Store, run, settings_of
 from commands.outcome import DEFECTS
-from context_plane.errors import PlaneError
+from context_plane.errors import Invalid, PlaneError
 
 if TYPE_CHECKING:
     from context_plane.plane import Plane
@@ -130,11 +130,15 @@ def _versions() -> Finding:
 
 async def _model(plane: Plane) -> Finding:
     started_s = time.perf_counter()
-    await plane.engine.embedder.embed_query("does the model answer?")
+    shown = f"{plane.engine.embedder.model}, {plane.engine.embedder.dim} dimensions"
+    try:
+        await plane.engine.embedder.embed_query("does the model answer?")
+    except Invalid as error:
+        if error.code != "vector_missing":
+            raise
+        return Finding("model", "ok", f"{shown}, given with each event and query")
     ms = (time.perf_counter() - started_s) * 1000
-    return Finding(
-        "model", "ok", f"{plane.engine.embedder.model}, {plane.engine.embedder.dim} dimensions ({ms:.1f} ms)"
-    )
+    return Finding("model", "ok", f"{shown} ({ms:.1f} ms)")
 
 
 async def _cache(settings: Settings) -> Finding:

@@ -82,6 +82,7 @@ CODES: Final[Mapping[str, str]] = {
     "attrs_invalid": "attrs are flat: string, number, boolean, null, list of strings; at most 64 keys",
     "number_not_finite": "numbers are finite",
     "vector_invalid": "a vector is a list of finite numbers of the tenant's dimension",
+    "vector_missing": "no text is embedded here: the vector comes with the query",
     "body_too_large": "the decoded body is over its limit",
     "too_many_events": "a request holds at most 10,000 events",
     "encoding_invalid": "the compressed body is truncated, malformed, or of an unknown encoding",

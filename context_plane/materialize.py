@@ -25,7 +25,7 @@ from context_plane.catalog.manifest import BundleDay, Manifest, pack_ref
 from context_plane.catalog.models import check_model
 from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, PlaneError
+from context_plane.errors import Conflict, Invalid, PlaneError
 from context_plane.index.analyzer import ANALYZER
 from context_plane.layout.keys import BundleKey, built_id
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
@@ -52,9 +52,13 @@ class BundleBuild:
 
 
 async def compiled(engine: Engine, spec: Spec) -> CompiledSpec:
-    """The spec with its filters parsed and its evidence queries embedded."""
-    texts = query_texts(spec)
-    vectors = {text: await engine.embedder.embed_query(text) for text in texts}
+    """The spec with its filters parsed and its evidence queries embedded; without their vectors where no text is."""
+    try:
+        vectors = {text: await engine.embedder.embed_query(text) for text in query_texts(spec)}
+    except Invalid as error:
+        if error.code != "vector_missing":
+            raise
+        vectors = {}
     return compile_spec(spec, Evidence(), model=engine.embedder.model, analyzer=ANALYZER, vectors=vectors)
 
 

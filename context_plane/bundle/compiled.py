@@ -60,11 +60,12 @@ class CompiledSpec:
 def compile_spec(
     spec: Spec, retrieval: Retrieval, *, model: str, analyzer: str, vectors: Mapping[str, Vector]
 ) -> CompiledSpec:
-    """Resolve a spec. `vectors` has one unit vector per `query_texts(spec)`; `model` and `analyzer` name what
-    made the vectors and the terms. Raises `Invalid(spec_invalid)` for a filter outside the filter language.
+    """Resolve a spec. `vectors` has one unit vector per `query_texts(spec)`, or is empty where no text is embedded:
+    hybrid evidence is then ranked by its text alone. `model` and `analyzer` name what made the vectors and the
+    terms. Raises `Invalid(spec_invalid)` for a filter outside the filter language.
     """
     missing = [text for text in query_texts(spec) if text not in vectors]
-    assert not missing, f"evidence queries without a vector: {missing}"
+    assert not missing or not vectors, f"evidence queries without a vector: {missing}"
     choices: dict[tuple[str, str], Choice] = {}
     filters: dict[str, Any] = {}
     seen: list[dict[str, Any]] = []

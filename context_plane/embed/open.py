@@ -24,23 +24,25 @@ QUERY_MEMO_CHARS_MAX: Final = 8_192
 
 
 class EmbedderSettings(BaseModel):
-    """Which embedder, and for `remote` where. Settings of `remote` are ignored by the local ones."""
+    """Which embedder. `remote` and `given` need settings of their own, which `static` and `onnx` ignore."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["static", "onnx", "remote"] = "static"
+    kind: Literal["static", "onnx", "remote", "given"] = "static"
     base_url: str | None = Field(default=None, description="OpenAI-compatible, up to /v1; `/embeddings` is appended")
     api_key: SecretStr | None = None
-    model: str | None = Field(default=None, description="model name as the endpoint knows it")
-    dim: int | None = Field(default=None, ge=1, le=VECTOR_DIM_MAX, description="dimension of the endpoint's vectors")
+    model: str | None = Field(default=None, description="model name as the endpoint knows it, or of the given vectors")
+    dim: int | None = Field(default=None, ge=1, le=VECTOR_DIM_MAX, description="dimension of those vectors")
     send_dim: bool = Field(default=False, description="ask the endpoint for `dim`; only some models can")
     timeout_s: float = Field(default=20.0, gt=0, le=300, description="one attempt")
     batch_texts: int = Field(default=128, ge=1, le=256, description="texts per request")
 
     @model_validator(mode="after")
-    def _remote_is_complete(self) -> Self:
+    def _is_complete(self) -> Self:
         if self.kind == "remote" and not (self.base_url and self.model and self.dim):
             raise ValueError("a remote embedder needs base_url, model and dim")
+        if self.kind == "given" and not (self.model and self.dim):
+            raise ValueError("given vectors need model and dim: the name of what made them and their dimension")
         return self
 
 
@@ -111,4 +113,10 @@ def open_embedder(settings: EmbedderSettings) -> MemoizedEmbedder:
                 )
             )
             return MemoizedEmbedder(remote, remote.aclose)
+        case "given":
+            from context_plane.embed.given import GivenEmbedder
+
+            assert settings.model, "checked by the settings"
+            assert settings.dim, "checked by the settings"
+            return MemoizedEmbedder(GivenEmbedder(settings.model, settings.dim))
     assert_never(settings.kind)
