@@ -1,4 +1,4 @@
-"""`python -m benchmarks SCENARIO [--quick] [--seed N] [--json FILE]`, `python -m benchmarks --list`."""
+"""`python -m benchmarks SCENARIO [--quick] [--seed N] [--json FILE]`, `python -m benchmarks --list`, `… report`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from benchmarks.scenario import Row, Scenario, Skipped, result_of
 SCENARIOS: Final = {"quality": "benchmarks.quality", "startup": "benchmarks.startup"}
 """Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""
 
+REPORT: Final = "report"
+"""Measures nothing: renders what was measured."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 wrong arguments or the scenario's data is missing."""
@@ -25,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         for name in SCENARIOS:
             print(f"{name:12} {_scenario(name).SUMMARY}")
+        return 0
+    if options.scenario == REPORT:
+        from benchmarks.report import write
+
+        print(*(path.relative_to(Path(__file__).parent) for path in write()), sep="\n")
         return 0
     try:
         rows = _scenario(options.scenario).run(quick=options.quick, seed=options.seed)
@@ -45,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("scenario", nargs="?", choices=sorted(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("scenario", nargs="?", choices=[*sorted(SCENARIOS), REPORT], metavar="SCENARIO")
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")

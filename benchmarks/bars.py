@@ -1,0 +1,247 @@
+"""Bars: what the project promised to reach, and the judgement of committed results against it. Pure.
+
+A bar is a value; `judge(results)` gives one verdict for each row of a result that a bar speaks of, so two cases
+of one scenario are two verdicts, and nothing is averaged away. A bar that no row speaks of is `not measured`,
+never met. Only rows of `context-plane` over HTTP with `eventual` consistency are held against latencies; only
+rows of the same case, in process, are held against peers, and a peer counts at recall@10 >= 0.95.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from benchmarks.scenario import Row
+
+OURS: Final = "context-plane"
+RECALL_COUNTS: Final = 0.95
+"""A peer that finds less of its own exact ranking answers another question."""
+WARM: Final = ("vector_warm", "text_warm", "hybrid_warm", "vector_100k", "hybrid_filters")
+SLOW_PEERS: Final = ("lancedb", "chroma")
+SLOW_PEER_FACTOR: Final = 3.0
+BUNDLE_RATIO_MIN: Final = 0.60
+ANN_RECALL_MIN: Final = 0.97
+EXACT_RECALL_MIN: Final = 0.995
+"""Each leg within 0.005 of brute force."""
+
+State: TypeAlias = Literal["met", "missed", "not measured"]
+Results: TypeAlias = Mapping[str, Sequence[Row]]
+"""Scenario -> rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """At most these, over HTTP; None is not asked."""
+
+    scenario: str
+    p50_ms: float
+    p99_ms: float
+    round_trips: float | None = None
+    gets: float | None = None
+    case: str = ""
+    """Regular expression that a row's case must contain."""
+    but: str | None = None
+    """... and must not."""
+    goal: bool = False
+    """Reported rather than promised."""
+    prototype: str = "–"
+    """p50 / p99 of the prototype that this project answers."""
+    label: str = "all"
+    """What it is called while nothing was measured."""
+
+    def speaks(self, case: str) -> bool:
+        return bool(re.search(self.case, case)) and not (self.but and re.search(self.but, case))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    scenario: str
+    what: str
+    asked: str
+    measured: str
+    state: State
+    goal: bool = False
+    prototype: str = "–"
+
+
+STALL: Final = r"stall"
+COLD: Final = r"cold"
+BARS: Final = (
+    Bar("vector_warm", 1.5, 5, prototype="2.80 / 15.2"),
+    Bar("text_warm", 1.5, 5, prototype="4.74 / 18.2"),
+    Bar("hybrid_warm", 2.5, 8, prototype="27.7 / 130"),
+    Bar("hybrid_cold", 320, 450, 4, 64, but=STALL, prototype="71 / 28,700"),
+    Bar("hybrid_cold", 320, 700, case=STALL, label="with stalls"),
+    Bar("vector_100k", 2.0, 7, prototype="2.54 / 18.9"),
+    Bar("hybrid_filters", 4.0, 15, prototype="4.00 / 630"),
+    Bar("bundle_cold", 190, 260, 3, 4, but=STALL),
+    Bar("entity_cold", 260, 340, 4, 6, case=r"(?<!\d)1\D*day", but=STALL, label="1 day"),
+    Bar("entity_cold", 320, 450, 4, 64, case=r"(?<!\d)30\D*day", but=STALL, label="30 days"),
+    Bar("entity_cold", 350, 500, 4, 90, case=r"365", but=STALL, label="365 days"),
+    Bar("tenant_cold", 700, 1000, 4, 150, but=STALL, goal=True),
+    Bar("tenant_1m", 14, 27, case=r"hybrid", but=COLD, goal=True, label="hybrid, warm"),
+    Bar("tenant_1m", 870, 1600, 4, 150, case=COLD, goal=True, label="cold"),
+)
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Every verdict, in the order of the bars."""
+    found = [verdict for bar in BARS for verdict in _latency(bar, results.get(bar.scenario, ()))]
+    found += [verdict for name in WARM for verdict in _peers(name, results.get(name, ()))]
+    found += _bundle(results.get("bundle_warm", ()))
+    found += _build(results.get("build", ()))
+    found += [verdict for name in WARM for verdict in _recall(name, results.get(name, ()), EXACT_RECALL_MIN)]
+    return found + _recall("ann", results.get("ann", ()), ANN_RECALL_MIN)
+
+
+# --- latency ------------------------------------------------------------------------------------
+
+
+def _latency(bar: Bar, rows: Sequence[Row]) -> Iterator[Verdict]:
+    asked = f"{shown(bar.p50_ms)} / {shown(bar.p99_ms)} ms"
+    if bar.round_trips is not None and bar.gets is not None:
+        asked += f", {shown(bar.round_trips)} round trips, {shown(bar.gets)} GETs"
+    spoken = [
+        row for row in rows if over_http(row) and number(row, "p50_ms") is not None and bar.speaks(str(row["case"]))
+    ]
+    if not spoken:
+        yield Verdict(bar.scenario, bar.label, asked, "–", "not measured", bar.goal, bar.prototype)
+    for row in spoken:
+        pairs = [(number(row, name), getattr(bar, name)) for name in ("p50_ms", "p99_ms", "round_trips", "gets")]
+        wanted = [(got, most) for got, most in pairs if most is not None]
+        known = [(got, most) for got, most in wanted if got is not None]
+        state: State = "missed" if any(got > most for got, most in known) else "met"
+        if state == "met" and len(known) < len(wanted):
+            state = "not measured"
+        measured = f"{shown(number(row, 'p50_ms'))} / {shown(number(row, 'p99_ms'))} ms"
+        if bar.gets is not None:
+            measured += f", {shown(number(row, 'round_trips'))} round trips, {shown(number(row, 'gets'))} GETs"
+        yield Verdict(bar.scenario, str(row["case"]), asked, measured, state, bar.goal, bar.prototype)
+
+
+def over_http(row: Row) -> bool:
+    """One of our own rows that a latency bar may be held against."""
+    where, consistency = row.get("where", "http"), row.get("consistency", "eventual")
+    return row.get("system") == OURS and where == "http" and consistency == "eventual"
+
+
+# --- peers --------------------------------------------------------------------------------------
+
+
+def _peers(scenario: str, rows: Sequence[Row]) -> Iterator[Verdict]:
+    asked = "p50 in process no slower than the fastest peer that counts"
+    asked_slow = f"at least {shown(SLOW_PEER_FACTOR)}× faster at p50 than {{}}"
+    cases = dict.fromkeys(str(row["case"]) for row in rows)
+    pairs = [(case, _of_case(rows, case)) for case in cases]
+    compared = [(case, own) for case, own in pairs if _in_process(own) is not None and any(counting(own))]
+    if not compared:
+        yield Verdict(scenario, "peers", asked, "–", "not measured")
+    for case, own in compared:
+        ours = _in_process(own)
+        assert ours is not None
+        p50, name = min((_p50(row), str(row["system"])) for row in counting(own))
+        measured = f"{shown(ours)} ms beside {shown(p50)} ms ({name})"
+        yield Verdict(scenario, f"{case}, peers", asked, measured, "met" if ours <= p50 else "missed")
+        for row in counting(own):
+            if any(slow in str(row["system"]).lower() for slow in SLOW_PEERS):
+                factor = _p50(row) / ours if ours else float("inf")
+                said = f"{shown(factor)}× ({shown(ours)} ms beside {shown(_p50(row))} ms)"
+                state: State = "met" if factor >= SLOW_PEER_FACTOR else "missed"
+                yield Verdict(scenario, f"{case}, {row['system']}", asked_slow.format(row["system"]), said, state)
+
+
+def _of_case(rows: Sequence[Row], case: str) -> list[Row]:
+    return [row for row in rows if row["case"] == case]
+
+
+def _in_process(rows: Sequence[Row]) -> float | None:
+    own = [_p50(r) for r in rows if r["system"] == OURS and r.get("where") == "in_process" and number(r, "p50_ms")]
+    return max(own, default=None)
+
+
+def counting(rows: Sequence[Row]) -> Iterator[Row]:
+    """The peers that answered the same question: timed, and with a recall that counts."""
+    for row in rows:
+        recall = number(row, "recall_at_10")
+        timed = number(row, "p50_ms") is not None
+        if row["system"] != OURS and timed and recall is not None and recall >= RECALL_COUNTS:
+            yield row
+
+
+def _p50(row: Row) -> float:
+    value = number(row, "p50_ms")
+    assert value is not None
+    return value
+
+
+# --- bundles, builds, recall --------------------------------------------------------------------
+
+
+def _bundle(rows: Sequence[Row]) -> list[Verdict]:
+    asked = f"at least {BUNDLE_RATIO_MIN:.0%} of the requests a second of a bare app that sends the same bytes"
+    rates = [(row, number(row, "saturation_qps") or number(row, "qps")) for row in rows]
+    bare = max((rate for row, rate in rates if rate and "bare" in f"{row['system']} {row['case']}"), default=None)
+    own = [(row, rate) for row, rate in rates if rate and over_http(row) and "bare" not in str(row["case"])]
+    if bare is None or not own:
+        return [Verdict("bundle_warm", "beside a bare app", asked, "–", "not measured")]
+    return [
+        Verdict(
+            "bundle_warm",
+            str(row["case"]),
+            asked,
+            f"{rate / bare:.0%} ({shown(rate)} of {shown(bare)})",
+            "met" if rate / bare >= BUNDLE_RATIO_MIN else "missed",
+        )
+        for row, rate in own
+    ]
+
+
+def _build(rows: Sequence[Row]) -> list[Verdict]:
+    """Per case that both have: events a second, embedding excluded on both sides."""
+    asked = "no slower than LanceDB's ingest, text and vector index of the same rows"
+    found: list[Verdict] = []
+    for case in dict.fromkeys(str(row["case"]) for row in rows):
+        own = _rates(rows, case, lambda system: system == OURS)
+        other = _rates(rows, case, lambda system: "lancedb" in system.lower())
+        if own and other:
+            measured = f"{shown(min(own))} events/s beside {shown(max(other))}"
+            found.append(Verdict("build", case, asked, measured, "met" if min(own) >= max(other) else "missed"))
+    return found or [Verdict("build", "beside LanceDB", asked, "–", "not measured")]
+
+
+def _rates(rows: Iterable[Row], case: str, of: Callable[[str], bool]) -> list[float]:
+    own = (number(row, "events_per_s") for row in rows if row["case"] == case and of(str(row["system"])))
+    return [rate for rate in own if rate is not None]
+
+
+def _recall(scenario: str, rows: Sequence[Row], least: float) -> list[Verdict]:
+    asked = f"recall@10 at least {least}"
+    own = [(row, number(row, "recall_at_10")) for row in rows if row["system"] == OURS]
+    worst: dict[str, float] = {}
+    for row, recall in own:
+        if recall is not None:
+            worst[str(row["case"])] = min(recall, worst.get(str(row["case"]), 1.0))
+    return [
+        Verdict(scenario, f"{case}, recall", asked, f"{recall:.4f}", "met" if recall >= least else "missed")
+        for case, recall in worst.items()
+    ] or [Verdict(scenario, "recall", asked, "–", "not measured")]
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def number(row: Row, name: str) -> float | None:
+    value: Any = row.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def shown(value: float | None) -> str:
+    """Three significant digits, thousands apart: 0.123, 1.23, 12.3, 123, 1,234."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
