@@ -6,6 +6,7 @@ number and an entity's bucket follows from its hash, so the manifest alone tells
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,9 @@ class Bucket:
     entries: tuple[BundleEntry, ...]
 
     def find(self, entity: str) -> BundleEntry | None:
-        return next((entry for entry in self.entries if entry.entity == entity), None)
+        at = bisect_left(self.entries, entity, key=lambda entry: entry.entity)
+        found = self.entries[at : at + 1]
+        return found[0] if found and found[0].entity == entity else None
 
 
 def encode_directory(buckets: Sequence[Bucket]) -> pack.EncodedPack:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cachetools import LRUCache
@@ -18,7 +19,7 @@ from context_plane.bundle.history import History, Part
 from context_plane.bundle.materialize import ContextQuery, materialize_query
 from context_plane.bundle.pack import bucket_of
 from context_plane.bundle.spec import Spec, fingerprint
-from context_plane.cache.tiers import track_lookups
+from context_plane.cache.tiers import Temperature, track_lookups
 from context_plane.catalog.bundles import Bucket, BundleEntry, decode_bucket
 from context_plane.catalog.manifest import BundleDay, Manifest
 from context_plane.catalog.models import check_model
@@ -40,6 +41,22 @@ from context_plane.store.base import ByteRange
 
 BATCH_AHEAD: Final = 8
 """Packs fetched ahead of the one being streamed."""
+BUCKET: Final = "bucket"
+BUNDLE: Final = "bundle"
+"""Forms of a day's directory section and of a pack's block in the cache."""
+DAYS_KNOWN: Final = 4096
+"""Built days of recent cuts, some hundred bytes each: what is the same for all bundles of a day is made once."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltDay:
+    """What all bundles of one spec and day have in common at one cut."""
+
+    snapshot: str
+    spec: str
+    as_of: str
+    entry: BundleDay
+    freshness: Freshness
 
 
 class Bundles:
@@ -55,7 +72,7 @@ class Bundles:
         self._specs = specs
         self._compiled: dict[str, CompiledSpec] = {}
         self._fingerprints: dict[str, str] = {}
-        self._fresh: LRUCache[tuple[str, str, str, str], Freshness] = LRUCache(4096)
+        self._built: LRUCache[tuple[str, str, str, str | None], BuiltDay] = LRUCache(DAYS_KNOWN)
 
     def spec(self, name: str) -> Spec:
         """Raises `NotFound(spec_not_found)`."""
@@ -75,6 +92,9 @@ class Bundles:
     ) -> BundleAnswer:
         """Raises `NotFound(entity_not_found | bundle_not_built | spec_not_found)`."""
         self.spec(spec)
+        held = None if snapshot is not None else self.held(tenant, entity, spec=spec, as_of=as_of)
+        if held is not None:
+            return held
         lookups = track_lookups()
         reads: dict[str, asyncio.Task[tuple[BundleEntry, bytes] | None]] = {}
 
@@ -86,17 +106,36 @@ class Bundles:
 
         try:
             cut = await self._cut(tenant, snapshot, start)
-            day, entry = self._day(cut.manifest, spec, as_of)
+            built = self._day(cut, spec, as_of)
             start(cut.manifest)
             found = None
-            if not cut.erasures.hides_built(entity, entry.erasures):
-                found = await reads[entry.directory.key]
+            if not cut.erasures.hides_built(entity, built.entry.erasures):
+                found = await reads[built.entry.directory.key]
         finally:
             for read in reads.values():
                 abandon(read)
         if found is None:
-            raise await self._absent(cut, entity, day)
-        return self._answer(cut, spec, day, entry, found[0], found[1], lookups.temperature)
+            raise await self._absent(cut, entity, built.as_of)
+        return _answer(built, found[0], found[1], lookups.temperature)
+
+    def held(self, tenant: str, entity: str, *, spec: str, as_of: str | None) -> BundleAnswer | None:
+        """What `bundle` answers at the newest cut, where all of it is in memory; else None. Waits for nothing.
+
+        Raises `NotFound(bundle_not_built)` for a day without bundles."""
+        cut = self._snapshots.known(tenant)
+        if cut is None:
+            return None
+        built = self._day(cut, spec, as_of)
+        if cut.erasures.hides_built(entity, built.entry.erasures):
+            return None
+        cache, directory = self._reader.cache, built.entry.directory
+        span = directory.sections[bucket_of(entity, len(directory.sections))].range
+        bucket: Bucket | None = cache.held_value(directory.key, span, BUCKET)
+        place = None if bucket is None else bucket.find(entity)
+        if bucket is None or place is None:
+            return None
+        body: bytes | None = cache.held_value(bucket.key, ByteRange(place.offset, place.length), BUNDLE)
+        return None if body is None else _answer(built, place, body, "memory")
 
     async def batch(
         self, tenant: str, entities: Sequence[str] | None, *, spec: str, as_of: str | None, snapshot: str | None
@@ -105,7 +144,8 @@ class Bundles:
         self.spec(spec)
         lookups = track_lookups()
         cut = await self._cut(tenant, snapshot, None)
-        day, entry = self._day(cut.manifest, spec, as_of)
+        built = self._day(cut, spec, as_of)
+        entry = built.entry
         count = len(entry.directory.sections)
         wanted = range(count) if entities is None else sorted({bucket_of(name, count) for name in entities})
         gate = asyncio.Semaphore(BATCH_AHEAD)
@@ -120,9 +160,9 @@ class Bundles:
             found = held[bucket_of(name, count)].get(name)
             if found is None or cut.erasures.hides_built(name, entry.erasures):
                 if entities is not None:
-                    yield name, await self._absent(cut, name, day)
+                    yield name, await self._absent(cut, name, built.as_of)
                 continue
-            yield self._answer(cut, spec, day, entry, found[0], found[1], lookups.temperature)
+            yield _answer(built, found[0], found[1], lookups.temperature)
 
     async def on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         """The bundle of a query over built rows and tail. Raises `NotFound(entity_not_found)`."""
@@ -172,16 +212,24 @@ class Bundles:
             return await self._snapshots.pinned_outline(tenant, snapshot, started)
         return await self._snapshots.outline(tenant, "eventual", started)
 
-    def _day(self, manifest: Manifest, spec: str, as_of: str | None) -> tuple[str, BundleDay]:
-        days = manifest.bundles.get(spec, {})
-        day = _newest_built(manifest, spec) if as_of is None else as_of
+    def _day(self, cut: Outline, spec: str, as_of: str | None) -> BuiltDay:
+        """The day asked for, or the newest built. Raises `NotFound(bundle_not_built)`, `Invalid(query_invalid)`."""
+        key = (cut.tenant, cut.id, spec, as_of)
+        held = self._built.get(key)
+        if held is None:
+            held = self._built[key] = self._found_day(cut, spec, as_of)
+        return held
+
+    def _found_day(self, cut: Outline, spec: str, as_of: str | None) -> BuiltDay:
+        days = cut.manifest.bundles.get(spec, {})
+        day = _newest_built(cut.manifest, spec) if as_of is None else as_of
         if as_of is not None:
             day_start_us(as_of)
         if day not in days:
             newest = max(days, default="none")
             detail = "no bundles of that day; build it, or ask on demand"
             raise NotFound("bundle_not_built", detail, spec=spec, as_of=as_of, newest=newest)
-        return day, days[day]
+        return BuiltDay(cut.id, spec, day, days[day], self._freshness(cut, spec, day, days[day]))
 
     async def _read(self, entry: BundleDay, entity: str) -> tuple[BundleEntry, bytes] | None:
         bucket = await self._bucket(entry, bucket_of(entity, len(entry.directory.sections)))
@@ -190,11 +238,11 @@ class Bundles:
 
     async def _bucket(self, entry: BundleDay, number: int) -> Bucket:
         span = entry.directory.sections[number].range
-        return await self._reader.cache.value(entry.directory.key, decode_bucket, byte_range=span, form="bucket")
+        return await self._reader.cache.value(entry.directory.key, decode_bucket, byte_range=span, form=BUCKET)
 
     async def _body(self, bucket: Bucket, place: BundleEntry) -> bytes:
         span = ByteRange(place.offset, place.length)
-        return await self._reader.cache.value(bucket.key, decode_block, byte_range=span, form="bundle")
+        return await self._reader.cache.value(bucket.key, decode_block, byte_range=span, form=BUNDLE)
 
     async def _pack(self, bucket: Bucket) -> dict[str, tuple[BundleEntry, bytes]]:
         if not bucket.entries:
@@ -215,20 +263,6 @@ class Bundles:
             return NotFound("bundle_not_built", detail, entity=entity, as_of=day)
         return NotFound("entity_not_found", "the entity has no bundle on that day", entity=entity, as_of=day)
 
-    def _answer(
-        self, cut: Outline, spec: str, day: str, entry: BundleDay, place: BundleEntry, body: bytes, cache: str
-    ) -> BundleAnswer:
-        return BundleAnswer(
-            entity=place.entity,
-            spec=spec,
-            as_of=day,
-            json_bytes=body,
-            digest=place.digest,
-            freshness=self._freshness(cut, spec, day, entry),
-            snapshot=cut.id,
-            cache=cache,  # type: ignore[arg-type]  # a Temperature
-        )
-
     def _fingerprint(self, name: str) -> str:
         """Of the spec as this process has it, with its model and analyzer."""
         if name not in self._fingerprints:
@@ -239,18 +273,25 @@ class Bundles:
 
     def _freshness(self, cut: Outline, spec: str, day: str, entry: BundleDay) -> Freshness:
         """`stale`: the spec changed or a day of the look-back was published since; `building`: writes wait to be."""
-        key = (cut.tenant, cut.id, spec, day)
-        held = self._fresh.get(key)
-        if held is None:
-            first = add_days(day, 1 - self.spec(spec).lookback_days)
-            dirty = {d for batch in cut.pending for d in uncovered_days(cut.manifest, batch)}
-            same_spec = self._fingerprint(spec) == entry.spec_fingerprint
-            if not same_spec or sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
-                held = "stale"
-            else:
-                held = "building" if any(first <= d <= day for d in dirty) else "fresh"
-            self._fresh[key] = held
-        return held
+        first = add_days(day, 1 - self.spec(spec).lookback_days)
+        dirty = {d for batch in cut.pending for d in uncovered_days(cut.manifest, batch)}
+        same_spec = self._fingerprint(spec) == entry.spec_fingerprint
+        if not same_spec or sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
+            return "stale"
+        return "building" if any(first <= d <= day for d in dirty) else "fresh"
+
+
+def _answer(built: BuiltDay, place: BundleEntry, body: bytes, cache: Temperature) -> BundleAnswer:
+    return BundleAnswer(
+        entity=place.entity,
+        spec=built.spec,
+        as_of=built.as_of,
+        json_bytes=body,
+        digest=place.digest,
+        freshness=built.freshness,
+        snapshot=built.snapshot,
+        cache=cache,
+    )
 
 
 def _newest_built(manifest: Manifest, spec: str) -> str:
