@@ -7,20 +7,24 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from context_plane.errors import Corrupt
-from context_plane.index.blocks import row_text_digests, row_vectors, rows_to_embed
+from context_plane.index.blocks import build_block, row_text_digests, row_vectors, rows_to_embed
 from context_plane.index.rows import F32, U8, Rows, concat
 from context_plane.index.vector_shard import (
+    VectorSearcher,
     ann_candidates,
+    candidates,
     content_digest,
     has_ann_index,
+    open_ann,
     read_vectors,
     reusable_vectors,
     write_dataset,
 )
-from context_plane.model import text_digest, unit
-from tests.retrieval.world import DIM, block_of, embed, grouped, made_events
+from context_plane.model import Event, text_digest, unit
+from tests.retrieval.world import DIM, FIRST_DAY, block_of, embed, grouped, made_events
 
 NAME = "shard-0a1b-n1"
 
@@ -83,6 +87,53 @@ def test_computed_vectors_are_found_by_text_and_given_ones_are_not(tmp_path: Pat
     assert bytes(16) not in known
 
 
+def clustered(count: int, dim: int, seed: int) -> F32:
+    """Unit rows around a centre for every fifty of them, as texts about the same things lie."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((count // 50, dim))
+    rows = centres[rng.integers(len(centres), size=count)] + 0.8 * rng.standard_normal((count, dim))
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def columns_of(count: int) -> Rows:
+    """Columns of `count` plain events."""
+    events = [Event("acct", FIRST_DAY + n, f"e{n:06d}", "crm", "call", text="x") for n in range(count)]
+    none = np.zeros((count, 0), np.float32)
+    return concat([build_block("acct", "2026-03-01", events, none, analyzed=False)], day="2026-03-01")
+
+
+def recall(searcher: VectorSearcher, vectors: F32, queries: F32, mask: NDArray[np.bool_] | None) -> float:
+    """Share of the exact ten nearest admitted rows that are among 200 candidates."""
+    admitted = np.arange(len(vectors)) if mask is None else np.flatnonzero(mask)
+    shares = []
+    for query in queries:
+        exact = admitted[np.argsort(-(vectors[admitted] @ query), kind="stable")[:10]]
+        shares.append(len(np.intersect1d(exact, candidates(searcher, query, 200, mask))) / 10)
+    return float(np.mean(shares))
+
+
+def test_candidates_of_a_large_shard_hold_the_nearest_rows(tmp_path: Path) -> None:
+    """Fails when graphs are probed in part (several here), and when a mask is applied to 200 candidates only."""
+    count, dim = 8_000, 64
+    made = clustered(count + 50, dim, seed=1)
+    vectors, queries = made[:count], made[count:]
+    vectors[::100] = 0  # rows without a vector
+    digests = np.zeros((count, 16), np.uint8)
+    write_dataset(tmp_path, NAME, columns_of(count), vectors, digests, ann_rows_min=5_000, partition_rows=2_000)
+    assert has_ann_index(tmp_path, NAME)
+    searcher = open_ann(tmp_path, NAME)
+    rng = np.random.default_rng(2)
+    assert recall(searcher, vectors, queries, None) >= 0.97
+    for share in (0.7, 0.3, 0.01):
+        assert recall(searcher, vectors, queries, rng.random(count) < share) >= 0.97, share
+    far = np.argsort(vectors @ queries[0])[: count // 2]  # a mask that admits none of what is near
+    mask = np.isin(np.arange(count), far)
+    assert recall(searcher, vectors, queries[:1], mask) == 1.0
+    found = candidates(searcher, queries[0], 200)
+    assert vectors[found].any(axis=1).all()
+    assert np.array_equal(candidates(open_ann(tmp_path, NAME), queries[0], 200), found)
+
+
 def test_large_shards_get_an_index_and_masks_hold(tmp_path: Path) -> None:
     columns, vectors, digests = made()
     write_dataset(tmp_path, NAME, columns, vectors, digests, ann_rows_min=100)
@@ -101,3 +152,5 @@ def test_large_shards_get_an_index_and_masks_hold(tmp_path: Path) -> None:
 def test_what_is_not_there_is_corrupt(tmp_path: Path) -> None:
     with pytest.raises(Corrupt):
         read_vectors(tmp_path, "shard-nothing")
+    with pytest.raises(Corrupt):
+        open_ann(tmp_path, "shard-nothing")
