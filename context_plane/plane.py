@@ -52,7 +52,7 @@ from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
 from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
-from context_plane.store import CountingStore, StoreOptions, open_store, probe
+from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Plane:
     async def empty_caches(self) -> None:
         """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
         self.snapshots.clear()
-        await asyncio.to_thread(self.cache.clear)
+        await self.cache.clear()
         await asyncio.to_thread(self.folders.clear)
 
     # --- write ----------------------------------------------------------------------------------
@@ -253,7 +253,8 @@ async def open(
     """A plane over the settings' store. Raises `Unavailable(store_not_exclusive)` from the probe."""
     settings = settings or Settings()
     embedder = open_embedder(settings.embedder)
-    store = CountingStore(open_store(settings.store_url, options=options or store_options_from_environment()))
+    opened = open_store(settings.store_url, options=options or store_options_from_environment())
+    store = CountingStore(HedgingStore(opened) if is_remote(settings.store_url) else opened)
     plane = assemble(settings, store, embedder)
     try:
         if probe_store:

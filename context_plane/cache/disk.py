@@ -2,7 +2,8 @@
 
 A file is a 32-byte SHA-256 of its payload, then the payload; a file that does not match is deleted and
 reported as absent. Files appear by rename, so a reader sees all of one or nothing. Recency is the
-file's mtime; eviction deletes the oldest files below 90 % of the budget. Nothing is coordinated: two
+file's mtime; eviction deletes the oldest files below 90 % of the budget. A file is born UNPROVEN_AGE_S old and its
+first hit makes it young: what a scan brings goes before what anybody read again. Nothing is coordinated: two
 processes may write or delete the same entry, and losing an entry only costs a fetch.
 """
 
@@ -12,6 +13,7 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,15 +23,23 @@ SCANS_PER_BUDGET: Final = 16
 """The folder is counted again each time this process wrote a 16th of the budget: other processes write too."""
 TOUCH_AFTER_S: Final = 60.0
 """Recency is refreshed at most once a minute per entry: a hit is then one read, no write."""
+UNPROVEN_AGE_S: Final = 86_400.0
+"""An entry that was never hit counts as one last used a day ago: the day's reads outlive any scan."""
+TOUCH_PROVEN_EVERY_S: Final = 300.0
+"""How often a process refreshes what its memory answers, and the disk therefore never hears of."""
 _HASH_BYTES: Final = 32
 
 
 class DiskCache:
     """`budget_bytes` bounds the folder, whoever fills it: each process may overshoot by a 16th of it."""
 
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, *, now_s: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self.budget_bytes = budget_bytes
+        self.evictions = 0
+        self.refused = 0
+        self._now_s = now_s
+        self._touched_s = -TOUCH_PROVEN_EVERY_S
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.used_bytes = sum(size for _, size, _ in self._scan())
@@ -52,6 +62,7 @@ class DiskCache:
     def put(self, name: str, payload: bytes) -> None:
         """Keep a payload; larger than a tenth of the budget is not kept. Blocking. A full disk is no error."""
         if len(payload) > self.budget_bytes // 10:
+            self.refused += 1
             return
         path = self._path(name)
         temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
@@ -60,6 +71,8 @@ class DiskCache:
             with temporary.open("wb") as out:
                 out.write(hashlib.sha256(payload).digest())
                 out.write(payload)
+            born_s = self._now_s() - UNPROVEN_AGE_S
+            os.utime(temporary, (born_s, born_s))
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -71,6 +84,19 @@ class DiskCache:
             full = due or self.used_bytes > self.budget_bytes
         if full:
             self._evict()
+
+    def touch_due(self) -> bool:
+        """Whether the process should `touch` what it answers from memory. Asked once, true once in a while."""
+        now_s = self._now_s()
+        if now_s - self._touched_s < TOUCH_PROVEN_EVERY_S:
+            return False
+        self._touched_s = now_s
+        return True
+
+    def touch(self, names: Iterable[str]) -> None:
+        """These were used now; what is not here counts nothing. Blocking."""
+        for name in names:
+            self._touch(self._path(name))
 
     def delete(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
@@ -92,6 +118,7 @@ class DiskCache:
                 if used <= self.budget_bytes * LOW_WATER:
                     break
                 path.unlink(missing_ok=True)
+                self.evictions += 1
                 used -= size
             self.used_bytes = used
 
@@ -106,10 +133,10 @@ class DiskCache:
         return found
 
     def _touch(self, path: Path) -> None:
-        now = time.time()
+        now_s = self._now_s()
         try:
-            if now - path.stat().st_mtime > TOUCH_AFTER_S:
-                os.utime(path, (now, now))
+            if now_s - path.stat().st_mtime > TOUCH_AFTER_S:
+                os.utime(path, (now_s, now_s))
         except OSError:
             return
 

@@ -1,7 +1,9 @@
 """Reading objects through the cache: memory (decoded values), then disk (bytes), then the store.
 
-Concurrent misses of one entry share one fetch (single-flight). Where an answer came from travels in
-a context variable, so that every request can report its own temperature.
+What memory keeps is decided by `admission`. A hit there is a look-up in a dict: no task, no await. Concurrent
+misses of one entry share one fetch (single-flight). Where an answer came from travels in a context variable, so
+that every request can report its own temperature. The disk hears now and then what memory answers, so that it
+does not take for forgotten what nobody asks it for.
 """
 
 from __future__ import annotations
@@ -9,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import itertools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from cachetools import LRUCache
-
+from context_plane.cache.admission import Memory
 from context_plane.cache.disk import DiskCache
+from context_plane.cache.stats import CacheStats
 from context_plane.errors import Corrupt
 from context_plane.store.base import ByteRange, Store
 
@@ -28,61 +31,63 @@ DECODE_INLINE_BYTES: Final = 8 * 1024
 ENTRY_OVERHEAD_BYTES: Final = 512
 DECODED_FACTOR: Final = 4
 """Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""
+TOUCHES_MAX: Final = 10_000
+"""Disk entries behind proven values that are touched at a time: about 0.1 s in a thread."""
 
 
 @dataclass(slots=True)
 class Lookups:
-    """Where one request's reads were answered from."""
+    """Where reads were answered from: those of one request, or those behind one value.
+
+    `names`: of values read, where they are asked for. `sources`: of the disk entries behind a value.
+    """
 
     memory: int = 0
     disk: int = 0
     cold: int = 0
+    bytes_fetched: int = 0
+    names: list[str] | None = None
+    sources: list[str] | None = None
 
     @property
     def temperature(self) -> Temperature:
         """The coldest tier touched."""
         return "cold" if self.cold else "disk" if self.disk else "memory"
 
+    def add(self, other: Lookups) -> None:
+        """Count the reads behind a value that was waited for."""
+        self.memory += other.memory
+        self.disk += other.disk
+        self.cold += other.cold
+        self.bytes_fetched += other.bytes_fetched
+        if self.sources is not None:
+            self.sources += other.sources or ()
+
 
 _lookups: contextvars.ContextVar[Lookups | None] = contextvars.ContextVar("lookups", default=None)
 
 
-def track_lookups() -> Lookups:
+def track_lookups(*, names: bool = False) -> Lookups:
     """Start counting for the current task and the tasks it starts."""
-    lookups = Lookups()
+    lookups = Lookups(names=[] if names else None)
     _lookups.set(lookups)
     return lookups
 
 
-@dataclass(frozen=True, slots=True)
-class _Sized:
-    value: Any
-    bytes: int
-
-
-@dataclass(slots=True)
-class CacheStats:
-    """Totals of this process since start."""
-
-    memory_hits: int = 0
-    disk_hits: int = 0
-    misses: int = 0
-    bytes_fetched: int = 0
-
-
 @dataclass(slots=True)
 class Cache:
-    """`disk` may be None. Values handed out are shared: they must not be changed."""
+    """`disk` may be None. Values handed out are shared: they must not be changed. For one event loop."""
 
     store: Store
     memory_bytes: int
     disk: DiskCache | None
-    stats: CacheStats = field(default_factory=CacheStats)
-    _memory: LRUCache[str, _Sized] = field(init=False)
-    _flights: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    stats: CacheStats = field(init=False)
+    _memory: Memory = field(init=False)
+    _flights: dict[str, asyncio.Task[tuple[Any, Lookups]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._memory = LRUCache(maxsize=self.memory_bytes, getsizeof=lambda item: item.bytes)
+        self._memory = Memory(self.memory_bytes)
+        self.stats = CacheStats(self._memory, self.disk)
 
     async def value(
         self, key: str, decode: Callable[[bytes], T], *, byte_range: ByteRange | None = None, form: str = ""
@@ -110,14 +115,16 @@ class Cache:
 
     def held(self, name: str) -> Any | None:
         """A derived value when it is in memory, counted as the read it is; else None, and nothing is counted."""
-        item = self._memory.get(name)
-        if item is None:
+        entry = self._memory.get(name)
+        if entry is None:
             return None
         self.stats.memory_hits += 1
         lookups = _lookups.get()
         if lookups is not None:
             lookups.memory += 1
-        return item.value
+            if lookups.names is not None:
+                lookups.names.append(name)
+        return entry.value
 
     def held_value(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> Any | None:
         """What `value` gives for these arguments when it is in memory, as `held` counts it; else None."""
@@ -126,10 +133,17 @@ class Cache:
     async def _fill(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
         async def fly() -> T:
             value, size = await load()
-            self._keep(name, value, size)
+            behind = _lookups.get()
+            assert behind is not None, "flights count their own reads"
+            self._keep(name, value, size, tuple(behind.sources or ()))
             return value
 
-        return await self._once(name, fly)
+        self.stats.memory_misses += 1
+        value = await self._once(name, fly)
+        lookups = _lookups.get()
+        if lookups is not None and lookups.names is not None:
+            lookups.names.append(name)
+        return value
 
     async def raw(self, key: str, *, byte_range: ByteRange | None = None, sha256: str | None = None) -> bytes:
         """The raw object or range, through disk; not kept in memory.
@@ -149,17 +163,27 @@ class Cache:
 
     def keep(self, key: str, byte_range: ByteRange, form: str, value: object) -> None:
         """Remember in memory what a longer read held of the object: a later `value` of that range finds it."""
-        self._keep(f"{_name(key, byte_range)}|{form}", value, byte_range.length * DECODED_FACTOR)
+        name = f"{_name(key, byte_range)}|{form}"
+        if name not in self._memory:
+            self._keep(name, value, byte_range.length * DECODED_FACTOR, ())
 
     def has(self, name: str) -> bool:
         """Whether a derived value is in memory."""
         return name in self._memory
 
-    def clear(self) -> None:
+    def pin(self, names: Iterable[str]) -> int:
+        """Keep these in memory until `unpin`: how many of them are kept. The rest is not here, or over the share."""
+        return sum(self._memory.pin(name) for name in set(names))
+
+    def unpin(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._memory.unpin(name)
+
+    async def clear(self) -> None:
         """Forget everything, on disk too."""
         self._memory.clear()
         if self.disk is not None:
-            self.disk.clear()
+            await asyncio.to_thread(self.disk.clear)
 
     async def _checked(
         self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
@@ -173,36 +197,50 @@ class Cache:
                 await asyncio.to_thread(self.disk.delete, name)
             else:
                 self.stats.disk_hits += 1
-                _count("disk")
+                _count(name, "disk", 0)
                 return decoded, len(held)
         data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
         self.stats.misses += 1
         self.stats.bytes_fetched += len(data)
-        _count("cold")
+        _count(name, "cold", len(data))
         decoded = await _decoded(data, decode)
         if self.disk is not None:
+            if self.disk.touch_due():
+                proven = list(itertools.islice(self._memory.proven(), TOUCHES_MAX))
+                await asyncio.to_thread(self.disk.touch, proven)
             await asyncio.to_thread(self.disk.put, name, data)
         return decoded, len(data)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
-        """Join the flight under way for `name`, or start one; a cancelled caller does not end it."""
+        """Join the flight under way for `name`, or start one; a cancelled caller does not end it.
+
+        A flight counts its reads itself, and everyone who waited for it adds them to his own.
+        """
+
+        async def fly() -> tuple[T, Lookups]:
+            behind = Lookups(sources=[])
+            _lookups.set(behind)  # in the flight's own context
+            return await make(), behind
+
         flight = self._flights.get(name)
         if flight is None:
-            flight = asyncio.ensure_future(make())
+            flight = asyncio.create_task(fly())
             self._flights[name] = flight
             flight.add_done_callback(lambda done: self._landed(name, done))
-        result: T = await asyncio.shield(flight)
+        value, behind = await asyncio.shield(flight)
+        lookups = _lookups.get()
+        if lookups is not None:
+            lookups.add(behind)
+        result: T = value
         return result
 
-    def _landed(self, name: str, flight: asyncio.Future[Any]) -> None:
+    def _landed(self, name: str, flight: asyncio.Task[Any]) -> None:
         self._flights.pop(name, None)
         if not flight.cancelled():
             flight.exception()  # every caller may have gone: then nobody else asks
 
-    def _keep(self, name: str, value: object, size: int) -> None:
-        item = _Sized(value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES)
-        if item.bytes <= self.memory_bytes // 4:
-            self._memory[name] = item
+    def _keep(self, name: str, value: object, size: int, sources: tuple[str, ...]) -> None:
+        self._memory.put(name, value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES, sources)
 
 
 async def _decoded(data: bytes, decode: Callable[[bytes], T]) -> T:
@@ -221,7 +259,13 @@ def _name(key: str, byte_range: ByteRange | None) -> str:
     return key if byte_range is None else f"{key}#{byte_range.offset}+{byte_range.length}"
 
 
-def _count(tier: Temperature) -> None:
+def _count(name: str, tier: Literal["disk", "cold"], fetched: int) -> None:
     lookups = _lookups.get()
-    if lookups is not None:
-        setattr(lookups, tier, getattr(lookups, tier) + 1)
+    assert lookups is not None, "flights count their own reads"
+    if tier == "disk":
+        lookups.disk += 1
+    else:
+        lookups.cold += 1
+        lookups.bytes_fetched += fetched
+    if lookups.sources is not None:
+        lookups.sources.append(name)
