@@ -5,6 +5,10 @@ exclusive, the kernel decides) or `rename` (replace); then the folder is fsynced
 that may be new. So success means durable, a reader sees all of an object or none, and any number of
 processes may share the root. Empty folders are removed after a delete, because their names may name
 what was erased; a writer whose folder vanished makes it again. System calls run in the store's own threads.
+
+Writes that wait while others are under way are made as one group: all files are written, then all synced, then
+all named, then each folder synced once. A build's thousands of small objects cost a few flushes instead of two
+each, and each call still returns only when its own object is durable.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ import asyncio
 import itertools
 import os
 import secrets
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -30,14 +37,38 @@ T = TypeVar("T")
 
 THREADS_MAX: Final = 8
 """Calls in flight: enough to overlap fsyncs, few enough that a slow disk does not fill the process with threads."""
+WRITERS_MAX: Final = 4
+"""Groups of writes under way: their flushes overlap, and as many threads are left for reads."""
+GROUP_WRITES_MAX: Final = 64
+GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of one group, past its first write: a small write does not wait long for the company it keeps."""
 LIST_PAGE: Final = 1000
 """Objects fetched per hop to a thread: a hop costs some 100 us, a `stat` 4 us."""
 TEMPORARY_AGE_MAX_S: Final = 24 * 3600
 """A temporary file older than this belongs to a process that died; no write takes a day."""
 FOLDER_RACES_MAX: Final = 16
 """Times a folder may be removed between making it and linking into it before the write gives up."""
-SYNCED_FOLDERS_MAX: Final = 100_000
-"""Folders remembered as durable; forgetting them costs an fsync each, not correctness."""
+SYNCED_FOLDERS_MAX: Final = 10_000
+"""Folders remembered as durable, some 3 MB; forgetting them costs an fsync each, not correctness."""
+
+
+@dataclass(slots=True, eq=False)
+class _Put:
+    """One write on its way. `temporary` exists from its first byte until it has its name."""
+
+    key: str
+    path: Path
+    data: bytes
+    exclusive: bool
+    temporary: Path
+    done: Future[None] = field(default_factory=Future)
+    descriptor: int = -1
+    taken: bool = False
+    """Somebody else has the name. Told when that is durable: the loser builds on the winner's object."""
+
+    @property
+    def operation(self) -> str:
+        return "put_new" if self.exclusive else "put"
 
 
 class LocalStore:
@@ -47,6 +78,9 @@ class LocalStore:
         self._root = root
         self._temporary = root / TEMPORARY_FOLDER
         self._synced: dict[str, tuple[int, int]] = {}  # folder -> (device, inode) whose entry is durable
+        self._waiting: deque[_Put] = deque()
+        self._writers = 0
+        self._lock = threading.Lock()  # of the two above
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="local-store")
         with _mapped("open", str(root)):
             absent = [folder for folder in (root, *root.parents) if not folder.exists()]
@@ -69,10 +103,10 @@ class LocalStore:
 
     async def put_new(self, key: str, data: bytes) -> None:
         """Create, by `link`. The loser of a race syncs the folder, too: what it was told is there, stays."""
-        await self._run("put_new", key, lambda: self._write(self._path(key), data, exclusive=True))
+        await self._put(key, data, exclusive=True)
 
     async def put(self, key: str, data: bytes) -> None:
-        await self._run("put", key, lambda: self._write(self._path(key), data, exclusive=False))
+        await self._put(key, data, exclusive=False)
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
@@ -98,44 +132,85 @@ class LocalStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, mapped)
 
+    async def _put(self, key: str, data: bytes, *, exclusive: bool) -> None:
+        temporary = self._temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
+        put = _Put(key, self._path(key), data, exclusive, temporary)
+        with self._lock:
+            self._waiting.append(put)
+            starts = self._writers < WRITERS_MAX
+            self._writers += starts
+        if starts:
+            self._threads.submit(self._write_waiting)
+        await asyncio.wrap_future(put.done)
+
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
     # --- below: blocking, in a thread -------------------------------------------------------------
 
-    def _write(self, path: Path, data: bytes, *, exclusive: bool) -> None:
-        temporary = self._temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
-        try:
-            _write_durably(temporary, data)
-            for _ in range(FOLDER_RACES_MAX):
-                try:
-                    if exclusive:
-                        os.link(temporary, path)
-                    else:
-                        temporary.replace(path)
-                    break
-                except FileNotFoundError:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                except FileExistsError:
-                    if path.is_dir():
-                        raise
-                    self._sync(path.parent)
-                    raise Conflict("already_exists", "the key is taken", key=self._key(path)) from None
-            else:
-                raise FileNotFoundError(path.parent)
-            self._sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    def _write_waiting(self) -> None:
+        """One writer: group after group, until nobody waits."""
+        while True:
+            with self._lock:
+                group = _take_group(self._waiting)
+                if not group:
+                    self._writers -= 1
+                    return
+            self._write_group([put for put in group if put.done.set_running_or_notify_cancel()])
 
-    def _sync(self, folder: Path) -> None:
-        """Makes the folder's entries durable, and its own entry and its parents' where that is not known."""
+    def _write_group(self, group: Sequence[_Put]) -> None:
+        """Each step for all before the next, so that one flush of the file system covers many. A write that
+        fails drops out; the others go on."""
+        synced: dict[str, tuple[int, int]] = {}
+        for step in (_write, _start_flush, _flush, self._name, partial(self._settle, synced=synced)):
+            for put in group:
+                if not put.done.done():
+                    try:
+                        with _mapped(put.operation, put.key):
+                            step(put)
+                    except BaseException as error:  # whoever waits for it is told
+                        _drop(put)
+                        put.done.set_exception(error)
+        for put in group:
+            if not put.done.done():
+                put.done.set_result(None)
+
+    def _name(self, put: _Put) -> None:
+        """Gives the file its key. Sets `taken` where the key has an object."""
+        for _ in range(FOLDER_RACES_MAX):
+            try:
+                if put.exclusive:
+                    os.link(put.temporary, put.path)
+                else:
+                    put.temporary.replace(put.path)
+                return
+            except FileNotFoundError:
+                put.path.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                if put.path.is_dir():
+                    raise
+                put.taken = True
+                return
+        raise FileNotFoundError(put.path.parent)
+
+    def _settle(self, put: _Put, synced: dict[str, tuple[int, int]]) -> None:
+        self._sync(put.path.parent, synced)
+        put.temporary.unlink(missing_ok=True)
+        if put.taken:
+            raise Conflict("already_exists", "the key is taken", key=put.key)
+
+    def _sync(self, folder: Path, synced: dict[str, tuple[int, int]]) -> None:
+        """Makes the folder's entries durable, and its own entry and its parents' where that is not known.
+
+        `synced`: folders that were synced since the entries in question were made; extended in place.
+        """
         made: dict[str, tuple[int, int]] = {}
         with suppress(FileNotFoundError):  # removed again: somebody deleted what was written
-            identity = _fsync_folder(folder)
+            identity = _synced_once(folder, synced)
             while folder != self._root and self._synced.get(str(folder)) != identity:
                 made[str(folder)] = identity
                 folder = folder.parent
-                identity = _fsync_folder(folder)
+                identity = _synced_once(folder, synced)
             if len(self._synced) + len(made) > SYNCED_FOLDERS_MAX:
                 self._synced.clear()
             self._synced.update(made)
@@ -162,7 +237,7 @@ class LocalStore:
             with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 path.unlink()
         for folder in {path.parent for path in paths}:
-            self._sync(self._prune(folder))
+            self._sync(self._prune(folder), {})
 
     def _prune(self, folder: Path) -> Path:
         """Removes the folder and its parents while they are empty; the first one left."""
@@ -183,9 +258,6 @@ class LocalStore:
                 if leftover.stat().st_mtime < before_s:
                     leftover.unlink()
 
-    def _key(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
-
 
 def _read(path: Path, ranges: Sequence[ByteRange]) -> list[bytes]:
     with path.open("rb", buffering=0) as file:
@@ -205,12 +277,50 @@ def _pread(descriptor: int, part: ByteRange) -> bytes:
     return b"".join(chunks)
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb", buffering=0) as file:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
+def _take_group(waiting: deque[_Put]) -> list[_Put]:
+    """Removes and returns the writes of the next group: at least one where any waits."""
+    group: list[_Put] = []
+    size = 0
+    while waiting and len(group) < GROUP_WRITES_MAX and (not group or size + len(waiting[0].data) <= GROUP_BYTES_MAX):
+        put = waiting.popleft()
+        group.append(put)
+        size += len(put.data)
+    return group
+
+
+def _write(put: _Put) -> None:
+    put.descriptor = os.open(put.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    rest = memoryview(put.data)
+    while rest:
+        rest = rest[os.write(put.descriptor, rest) :]
+
+
+def _start_flush(put: _Put) -> None:
+    """A hint: the kernel begins to write the pages, so that the flushes that follow find most of it done."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        os.posix_fadvise(put.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _flush(put: _Put) -> None:
+    os.fsync(put.descriptor)
+    os.close(put.descriptor)
+    put.descriptor = -1
+
+
+def _drop(put: _Put) -> None:
+    """What a write that failed leaves behind."""
+    if put.descriptor >= 0:
+        os.close(put.descriptor)
+        put.descriptor = -1
+    with suppress(OSError):
+        put.temporary.unlink(missing_ok=True)
+
+
+def _synced_once(folder: Path, synced: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    name = str(folder)
+    if name not in synced:
+        synced[name] = _fsync_folder(folder)
+    return synced[name]
 
 
 def _fsync_folder(folder: Path) -> tuple[int, int]:

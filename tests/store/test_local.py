@@ -114,3 +114,50 @@ async def test_a_key_is_no_folder_of_another(local: LocalStore) -> None:
             await local.put_new(key, b"x")
         with pytest.raises(Invalid, match="object_key_invalid"):
             await local.put(key, b"x")
+
+
+async def test_writes_that_wait_share_the_syncs_of_folders_and_each_is_durable_when_it_returns(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with folders synced before the last link of a group, and with a group's first write alone
+    waited for."""
+    calls: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def recorded_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        fsync(descriptor)
+        calls.append(f"sync {path.relative_to(tmp_path).as_posix()}")
+
+    def recorded_link(source: Path, target: Path) -> None:
+        assert f"sync {source.relative_to(tmp_path).as_posix()}" in calls, "named before its bytes were durable"
+        link(source, target)
+        calls.append(f"link {target.relative_to(tmp_path).as_posix()}")
+
+    async def put(number: int) -> None:
+        key = f"e/{number % 10}/{number}"
+        await local.put_new(key, b"x")
+        at = calls.index(f"link {key}")
+        assert f"sync e/{number % 10}" in calls[at:], "answered before its name was durable"
+        assert calls.count("sync e"), "answered before its new folder was durable"
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "link", recorded_link)
+    await asyncio.gather(*(put(number) for number in range(200)))
+    folders = [call for call in calls if call.startswith("sync e")]
+    assert len(folders) < 150, "every write synced its own folder"
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+async def test_a_write_that_fails_takes_none_of_its_group_with_it(local: LocalStore, tmp_path: Path) -> None:
+    """Seen to fail with the error given to the whole group."""
+    await local.put_new("taken", b"1")
+    keys = [f"k/{number}" for number in range(20)] + ["taken", "taken/below"]
+    outcomes = await asyncio.gather(*(local.put_new(key, b"2") for key in keys), return_exceptions=True)
+    assert outcomes[:20] == [None] * 20
+    assert [getattr(outcome, "code", None) for outcome in outcomes[20:]] == [
+        "already_exists",
+        "object_key_invalid",
+    ]
+    assert (tmp_path / "taken").read_bytes() == b"1"
+    assert list((tmp_path / ".tmp").iterdir()) == []
