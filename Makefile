@@ -15,7 +15,7 @@ export CONTEXT_PLANE_STORE := $(STORE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo up test check bench lock clean
+.PHONY: help setup setup-dev setup-bench demo up test check bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,8 @@ help: ## this list
 setup: $(VENV)/.installed ## make .venv with what the product needs
 
 setup-dev: $(VENV)/.installed-dev ## and with what tests and checks need
+
+setup-bench: $(VENV)/.installed-bench ## and with the other engines that benchmarks compare with
 
 demo: $(VENV)/.installed ## invent customers, load, build, and let an agent pick whom to contact (STORE=s3://… DEMO="--customers 100")
 	@$(BIN)/context-plane demo $(DEMO)
@@ -50,6 +52,9 @@ lock: ## choose newest releases again and write the requirements files (needs uv
 	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --constraint requirements.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
 	  --output-file requirements-dev.txt
+	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --extra bench --constraint requirements-dev.txt --universal \
+	  --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
+	  --output-file requirements-bench.txt
 
 clean: ## remove .venv, caches, and the demo's store
 	rm -rf $(VENV) .plane .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
@@ -73,4 +78,9 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed | $(BIN)/python
 	@echo "installing what tests need"
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed-dev | $(BIN)/python
+	@echo "installing what benchmarks compare with"
+	@$(PIP) -r requirements-bench.txt
 	@touch $@
