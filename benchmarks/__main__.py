@@ -15,7 +15,16 @@ from rich.table import Table
 
 from benchmarks.scenario import Row, Scenario, Skipped, result_of
 
-SCENARIOS: Final = {"quality": "benchmarks.quality", "startup": "benchmarks.startup"}
+SCENARIOS: Final = {
+    "quality": "benchmarks.quality",
+    "startup": "benchmarks.startup",
+    "ann": "benchmarks.ann",
+    "hybrid_cold": "benchmarks.hybrid_cold",
+    "entity_cold": "benchmarks.entity_cold",
+    "tenant_cold": "benchmarks.tenant_cold",
+    "bundle_cold": "benchmarks.bundle_cold",
+    "tenant_1m": "benchmarks.tenant_1m",
+}
 """Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""
 
 REPORT: Final = "report"

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,8 @@ def moto() -> Iterator[Server]:
 
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[Server]:
-    """`weed server` with its S3 gateway; everything below `folder`, telemetry off."""
-    (folder / "data").mkdir(parents=True)
+    """`weed server` with its S3 gateway; everything below `folder`, telemetry off. A folder can be served again."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identities = {"identities": [{"name": "test", "credentials": credentials, "actions": actions}]}
@@ -87,7 +87,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         "-ip.bind=127.0.0.1",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=64",
+        "-volume.max=512",
         "-filer",
         "-s3",
         f"-s3.config={folder / 's3.json'}",
@@ -104,7 +104,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         _await_answer(endpoint, process, folder / "weed.log")
         yield _with_bucket(endpoint)
     finally:
-        process.kill()  # its data is thrown away, and an orderly end takes 10 s
+        process.kill()  # an orderly end takes 10 s, and what it has written is with the system
         process.wait(10)
 
 
@@ -161,7 +161,7 @@ def _await_answer(endpoint: str, process: subprocess.Popen[bytes], log: Path) ->
 
 
 def _with_bucket(endpoint: str) -> Server:
-    """Makes the bucket and writes until a write succeeds: a fresh server allocates its space first."""
+    """Makes the bucket if need be and writes until a write succeeds: a fresh server allocates its space first."""
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -170,7 +170,8 @@ def _with_bucket(endpoint: str) -> Server:
         region_name="us-east-1",
     )
     try:
-        client.create_bucket(Bucket=BUCKET)
+        with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket=BUCKET)
         for number in range(16):
             client.put_object(Bucket=BUCKET, Key=f"warm-up/{number}", Body=b"x")
     finally:
