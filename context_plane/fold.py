@@ -2,15 +2,19 @@
 
 Read the manifest, read bytes, compute purely, put new bytes; the commit is `publish`. Per identity the
 last write in (log number, line) order wins; a delete removes. Only segments of entities that the log
-touches are read and written; a segment whose content did not change keeps its object.
+touches are read and written; a segment whose content did not change keeps its object. An event's line in
+the log is its line in the segment, so events are moved as lines: none is decoded and encoded again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import orjson
 
 from context_plane.catalog.days import load_day, load_segments
 from context_plane.catalog.erasures import Erasures
@@ -18,16 +22,19 @@ from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, encode_segments
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest, SegmentListRef
-from context_plane.catalog.tail import Batch, check_whole, dirty_days, read_headers, read_writes, without_gap
+from context_plane.catalog.tail import Batch, check_whole, dirty_days, read_body, read_headers, without_gap
 from context_plane.engine import Engine
+from context_plane.layout import batch as batches
 from context_plane.layout import segment as segments
+from context_plane.layout.batch import WriteLine
 from context_plane.layout.keys import ListKey, SegmentKey, built_id, entity_part
-from context_plane.model import Event, Put, Write, identity, sha256_hex
+from context_plane.model import Event, Put, Write, parse_time, sha256_hex
 from context_plane.staging import LogDays, SegmentsStage, save
 from context_plane.store.base import Store
 
-PARALLEL_SEGMENTS: Final = 64
-"""Segments read or written at once: enough to hide object latency, few enough for a small heap."""
+PARALLEL_SEGMENTS: Final = 128
+"""Segments read or written at once: enough to hide object latency, few enough for a small heap whatever the
+number of entities. While one such range of entities is written, the next is read and encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +56,9 @@ class Pending:
 async def load_pending(engine: Engine, tenant: str, *, manifest: Manifest | None = None) -> Pending:
     manifest = manifest or await load_head(engine.store, tenant)
     objects = await list_log(engine.store, tenant, after=manifest.log_floor)
-    batches = await read_headers(engine.store, tenant, without_gap(objects, manifest.log_floor))
-    check_whole(batches)
-    return Pending(manifest, tuple(batches))
+    headers = await read_headers(engine.store, tenant, without_gap(objects, manifest.log_floor))
+    check_whole(headers)
+    return Pending(manifest, tuple(headers))
 
 
 def apply_writes(events: Iterable[Event], writes: Iterable[Write]) -> list[Event]:
@@ -99,26 +106,38 @@ async def fold_day(engine: Engine, tenant: str, day: str, *, pending: Pending | 
 
 async def read_events(store: Store, tenant: str, day: str, entries: Sequence[SegmentEntry]) -> list[list[Event]]:
     """The events of each segment, in order, digests checked."""
+    stored = await read_segments(store, tenant, day, entries)
+
+    def decode() -> list[list[Event]]:
+        return [segments.decode(each, digest=entry.digest) for entry, each in zip(entries, stored, strict=True)]
+
+    return await asyncio.to_thread(decode)
+
+
+async def read_segments(store: Store, tenant: str, day: str, entries: Sequence[SegmentEntry]) -> list[bytes]:
+    """The stored bytes of each segment, in order."""
     gate = asyncio.Semaphore(PARALLEL_SEGMENTS)
 
-    async def one(entry: SegmentEntry) -> list[Event]:
+    async def one(entry: SegmentEntry) -> bytes:
         async with gate:
-            stored = await store.get(entry.key(tenant, day))
-        return segments.decode(stored, digest=entry.digest)
+            return await store.get(entry.key(tenant, day))
 
     return list(await asyncio.gather(*(one(entry) for entry in entries)))
 
 
 async def _writes_of(
     store: Store, tenant: str, day: str, pending: Pending, erasures: Erasures
-) -> dict[str, list[Write]]:
+) -> dict[str, list[WriteLine]]:
     """Uncovered writes of the day by entity, in write order, without erased lives."""
-    grouped: dict[str, list[Write]] = {}
+    grouped: dict[str, list[WriteLine]] = {}
+
+    def add(batch: Batch, body: bytes) -> None:
+        for write in batches.decode_lines(batch.header, body, day=day):
+            if not erasures.hides_log(write.entity, batch.number):
+                grouped.setdefault(write.entity, []).append(write)
+
     for batch in pending.dirty.get(day, ()):
-        for write in await read_writes(store, tenant, batch, day=day):
-            entity, _, _ = identity(write)
-            if not erasures.hides_log(entity, batch.number):
-                grouped.setdefault(entity, []).append(write)
+        await asyncio.to_thread(add, batch, await read_body(store, tenant, batch))
     return grouped
 
 
@@ -131,34 +150,69 @@ class _Folded:
 
 
 async def _fold_entities(
-    engine: Engine, tenant: str, day: str, kept: Mapping[str, SegmentEntry], writes: Mapping[str, list[Write]]
+    engine: Engine, tenant: str, day: str, kept: Mapping[str, SegmentEntry], writes: dict[str, list[WriteLine]]
 ) -> _Folded:
+    """`writes` is emptied on the way: what is written need not be held."""
     folded = _Folded(dict(kept))
-    gate = asyncio.Semaphore(PARALLEL_SEGMENTS)
 
-    async def one(entity: str) -> None:
-        before = kept.get(entity)
-        async with gate:
-            events: list[Event] = []
-            if before is not None:
-                stored = await engine.store.get(before.key(tenant, day))
-                events = segments.decode(stored, digest=before.digest)
-            after = apply_writes(events, writes[entity])
-            if not after:
-                folded.changed += folded.entries.pop(entity, None) is not None
-                return
-            encoded = segments.encode(entity, day, after)
-            if before is not None and before.digest == encoded.digest:
-                return
-            new_id = built_id(encoded.digest, engine.nonce())
-            await engine.store.put_new(str(SegmentKey(tenant, entity_part(entity), day, new_id)), encoded.stored)
+    async def encode(entities: Sequence[str]) -> list[tuple[str, segments.EncodedSegment | None]]:
+        before = [kept[entity] for entity in entities if entity in kept]
+        stored = await read_segments(engine.store, tenant, day, before)
+        held = {entry.entity: (entry, each) for entry, each in zip(before, stored, strict=True)}
+        mine = [(entity, held.get(entity), writes.pop(entity)) for entity in entities]
+        return await asyncio.to_thread(_changed, day, mine)
+
+    async def put(entity: str, encoded: segments.EncodedSegment) -> None:
+        new_id = built_id(encoded.digest, engine.nonce())
+        await engine.store.put_new(str(SegmentKey(tenant, entity_part(entity), day, new_id)), encoded.stored)
         folded.entries[entity] = SegmentEntry(entity, new_id, encoded.digest, encoded.events, len(encoded.stored))
         folded.changed += 1
         folded.objects += 1
         folded.bytes += len(encoded.stored)
 
-    await asyncio.gather(*(one(entity) for entity in sorted(writes)))
+    async def put_all(made: Sequence[tuple[str, segments.EncodedSegment | None]]) -> None:
+        for entity in (entity for entity, encoded in made if encoded is None):
+            folded.changed += folded.entries.pop(entity, None) is not None
+        await asyncio.gather(*(put(entity, encoded) for entity, encoded in made if encoded is not None))
+
+    names = sorted(writes)
+    made: list[tuple[str, segments.EncodedSegment | None]] = []
+    for start in range(0, len(names), PARALLEL_SEGMENTS):
+        made, _ = await asyncio.gather(encode(names[start : start + PARALLEL_SEGMENTS]), put_all(made))
+    await put_all(made)
     return folded
+
+
+def _changed(
+    day: str, entities: Iterable[tuple[str, tuple[SegmentEntry, bytes] | None, Sequence[WriteLine]]]
+) -> list[tuple[str, segments.EncodedSegment | None]]:
+    """The new segments of entities whose content changed; None where nothing is left. Pure.
+
+    Takes each entity's segment, where it has one, and its writes in order.
+    """
+    found: list[tuple[str, segments.EncodedSegment | None]] = []
+    for entity, before, writes in entities:
+        held = [] if before is None else _lines(before[1], before[0].digest)
+        lines = _apply_lines(held, writes)
+        encoded = segments.encode_lines(entity, day, lines) if lines else None
+        if before is None or encoded is None or encoded.digest != before[0].digest:
+            found.append((entity, encoded))
+    return found
+
+
+def _lines(stored: bytes, digest: str) -> list[WriteLine]:
+    found = []
+    for line in segments.decode_lines(stored, digest=digest):
+        record = orjson.loads(line)
+        found.append(WriteLine(record["entity"], parse_time(record["ts"]), record["id"], line))
+    return found
+
+
+def _apply_lines(held: Sequence[WriteLine], writes: Sequence[WriteLine]) -> list[bytes]:
+    """`apply_writes` on lines."""
+    by_id = {write.id: write for write in itertools.chain(held, writes)}  # the last one of an id stands
+    ordered = sorted((write.ts_us, write.id, write.line) for write in by_id.values() if write.line is not None)
+    return [line for _, _, line in ordered]
 
 
 async def _put_list(

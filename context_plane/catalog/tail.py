@@ -129,6 +129,15 @@ async def read_writes(
     assert cache is None or day is None, "the cache holds whole batches"
     if cache is not None and (tenant, batch.number) in cache:
         return cache[tenant, batch.number]
+    body = await read_body(store, tenant, batch)
+    writes = await asyncio.to_thread(decode_body, batch.header, body, day=day)
+    if cache is not None:
+        cache[tenant, batch.number] = writes
+    return writes
+
+
+async def read_body(store: Store, tenant: str, batch: Batch) -> bytes:
+    """A batch's compressed writes. Raises `Corrupt` when the stored body is short."""
     body = batch.body
     if body is None:
         body = await store.get_range(
@@ -139,10 +148,7 @@ async def read_writes(
             if decode_header(again)[0].redacted:
                 raise _ended(batch.number)
             raise Corrupt("corrupt_object", "a log batch is shorter than its header says", number=batch.number)
-    writes = await asyncio.to_thread(decode_body, batch.header, body, day=day)
-    if cache is not None:
-        cache[tenant, batch.number] = writes
-    return writes
+    return body
 
 
 def uncovered_days(manifest: Manifest, batch: Batch) -> list[str]:

@@ -33,17 +33,31 @@ class EncodedSegment:
 
 def encode(entity: str, day: str, events: Sequence[Event]) -> EncodedSegment:
     """Events must be of this entity and day, strictly ascending by (ts, id), at least one."""
-    assert events, "an empty segment is never written"
     assert all(event.entity == entity and event.day == day for event in events)
     assert all(a.order < b.order for a, b in itertools.pairwise(events))
-    header = {"format": FORMAT, "entity": entity, "day": day, "events": len(events)}
-    lines = [canonical_json(header), *(canonical_json(event_record(event)) for event in events)]
-    raw = b"\n".join(lines) + b"\n"
-    return EncodedSegment(compress(raw), sha256_hex(raw), len(events))
+    return encode_lines(entity, day, [event_line(event) for event in events])
+
+
+def event_line(event: Event) -> bytes:
+    """An event as its segment holds it, without the line end; the event's digest is that of these bytes."""
+    return canonical_json(event_record(event))
+
+
+def encode_lines(entity: str, day: str, lines: Sequence[bytes]) -> EncodedSegment:
+    """The segment of events given as their lines, in the order of `encode`."""
+    assert lines, "an empty segment is never written"
+    header = {"format": FORMAT, "entity": entity, "day": day, "events": len(lines)}
+    raw = b"\n".join([canonical_json(header), *lines, b""])
+    return EncodedSegment(compress(raw), sha256_hex(raw), len(lines))
 
 
 def decode(stored: bytes, *, digest: str | None = None) -> list[Event]:
     """Inverse of `encode`; with `digest`, the content is checked against it. Raises `Corrupt`."""
+    return [event_from_record(orjson.loads(line)) for line in decode_lines(stored, digest=digest)]
+
+
+def decode_lines(stored: bytes, *, digest: str | None = None) -> list[bytes]:
+    """The events' lines, in order. Raises `Corrupt`."""
     raw = decompress(stored, size_max=SEGMENT_BYTES_MAX)
     if digest is not None and sha256_hex(raw) != digest:
         raise Corrupt("corrupt_object", "a segment's content does not match its digest", expected=digest)
@@ -53,4 +67,4 @@ def decode(stored: bytes, *, digest: str | None = None) -> list[Event]:
         raise Corrupt("format_unknown", "a segment of an unknown format", format=header.get("format"))
     if header["events"] != len(lines):
         raise Corrupt("corrupt_object", "a segment has another number of lines than its header says")
-    return [event_from_record(orjson.loads(line)) for line in lines]
+    return lines
