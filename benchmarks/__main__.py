@@ -18,6 +18,11 @@ from benchmarks.scenario import Row, Scenario, Skipped, result_of
 SCENARIOS: Final = {
     "quality": "benchmarks.quality",
     "startup": "benchmarks.startup",
+    "vector_warm": "benchmarks.vector_warm",
+    "text_warm": "benchmarks.text_warm",
+    "hybrid_warm": "benchmarks.hybrid_warm",
+    "vector_100k": "benchmarks.vector_100k",
+    "hybrid_filters": "benchmarks.hybrid_filters",
     "ann": "benchmarks.ann",
     "hybrid_cold": "benchmarks.hybrid_cold",
     "entity_cold": "benchmarks.entity_cold",

@@ -43,6 +43,8 @@ QUICK_QUESTIONS: Final = 200
 QUICK_SHARE: Final = 10
 """A quick corpus has a tenth of the events and of the entities."""
 QUICK_EVENTS_MAX: Final = 5_000
+QUICK_DAYS_MAX: Final = 5
+"""Most of the time of building a small day is fixed."""
 CLUSTER_EVENTS: Final = 50
 NOISE: Final = 0.8
 """Length of the noise beside a unit centre: members of a cluster have a cosine of about 0.6."""
@@ -123,10 +125,10 @@ def index_of(event_id: str) -> int:
     return int(event_id[1:])
 
 
-def corpus(shape: str, *, seed: int, quick: bool) -> tuple[Corpus, list[Question]]:
+def corpus(shape: str, *, seed: int, quick: bool, questions: int | None = None) -> tuple[Corpus, list[Question]]:
     """Same arguments and the same data beside the repository: the same events and questions.
 
-    Not to be called inside an event loop.
+    `questions`: how many, when not the usual number. Not to be called inside an event loop.
     """
     wanted = _quick(SHAPES[shape]) if quick else SHAPES[shape]
     rng = Random(f"{seed}:{shape}")
@@ -141,12 +143,12 @@ def corpus(shape: str, *, seed: int, quick: bool) -> tuple[Corpus, list[Question
     given = wanted.dim is not None
     events = _events(rng, wanted, texts, vectors if given else None)
     made = Corpus(shape, events, vectors, vectors.shape[1], source, given, wanted)
-    return made, _questions(rng, seed, made, QUICK_QUESTIONS if quick else QUESTIONS)
+    return made, _questions(rng, seed, made, questions or (QUICK_QUESTIONS if quick else QUESTIONS))
 
 
 def _quick(shape: Shape) -> Shape:
     events = min(QUICK_EVENTS_MAX, shape.events // QUICK_SHARE)
-    entities, days = max(2, shape.entities // QUICK_SHARE), min(shape.days, 31)
+    entities, days = max(2, shape.entities // QUICK_SHARE), min(shape.days, QUICK_DAYS_MAX)
     scope = shape.scope if shape.scope <= 1 else entities // 2
     return Shape(events, entities, days, shape.dim, shape.first_day, scope, shape.window_days, shape.rolled)
 
@@ -218,7 +220,7 @@ def _scope(rng: Random, corpus: Corpus, event: Event) -> tuple[tuple[str, ...] |
         names = {event.entity, *(f"acct-{n:04d}" for n in others)}
         entities = tuple(sorted(names - set(sorted(names - {event.entity})[: len(names) - shape.scope])))
     if shape.window_days:
-        days = min(shape.window_days, shape.days)
+        days = min(shape.window_days, max(1, shape.days // 2))
         latest = shape.days - days
         of_event = (event.ts_us - day_start_us(shape.first_day)) // DAY_US
         start = rng.randint(max(0, of_event - days + 1), min(latest, of_event))
