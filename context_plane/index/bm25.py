@@ -88,6 +88,50 @@ class ScopeStatistics:
         return math.log1p((self.rows - df + 0.5) / (df + 0.5))
 
 
+def bm25_rows(
+    query_terms: Sequence[tuple[str, int]],
+    postings: Postings,
+    lengths: NDArray[np.integer[Any]] | F32,
+    k1: F64 | F32 | float,
+    b: F64 | F32 | float,
+    stats: ScopeStatistics,
+    allowed: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.intp], F32]:
+    """(rows, scores float32) of the rows in which a query term occurs, ascending by row.
+
+    `query_terms`: distinct terms with their counts in the query. `lengths`: terms of each row. `k1`, `b`:
+    one for all rows, or one per row. `stats` counts at least these rows. `allowed`: bool per row, others are
+    not scored; None allows all.
+    """
+    scores = np.zeros(len(lengths), dtype=np.float64)
+    touched = []
+    for term, count in query_terms:
+        found = postings(term)
+        if found is None:
+            continue
+        rows, frequencies = found
+        if allowed is not None:
+            chosen = allowed[rows]
+            rows, frequencies = rows[chosen], frequencies[chosen]
+        own_k1 = k1 if isinstance(k1, float) else k1[rows].astype(np.float64)
+        own_b = b if isinstance(b, float) else b[rows].astype(np.float64)
+        saturation = own_k1 * (1.0 - own_b + own_b * (lengths[rows].astype(np.float64) / stats.length_mean))
+        tf = frequencies.astype(np.float64)
+        scores[rows] += count * stats.idf(term) * (tf / (tf + saturation))
+        touched.append(rows)
+    if not touched:
+        return np.zeros(0, np.intp), np.zeros(0, np.float32)
+    if sum(map(len, touched)) * _SPARSE < len(lengths):
+        found_rows = np.unique(np.concatenate(touched)).astype(np.intp)
+    else:
+        found_rows = np.flatnonzero(scores)
+    return found_rows, scores[found_rows].astype(np.float32)
+
+
+_SPARSE: Final = 16
+"""Where fewer than one row in so many is touched, sorting them is faster than looking through all."""
+
+
 def bm25_scores(
     query_terms: Sequence[tuple[str, int]],
     postings: Postings,
@@ -96,20 +140,8 @@ def bm25_scores(
     b: F64 | F32 | float,
     stats: ScopeStatistics,
 ) -> F32:
-    """Scores of all rows: float32 [len(lengths)], zero where no query term occurs.
-
-    `query_terms`: distinct terms with their counts in the query. `lengths`: terms per row. `k1`, `b`:
-    one for all rows, or one per row. `stats` counts at least these rows.
-    """
-    scores = np.zeros(len(lengths), dtype=np.float64)
-    k1_rows = np.broadcast_to(np.asarray(k1, dtype=np.float64), scores.shape)
-    b_rows = np.broadcast_to(np.asarray(b, dtype=np.float64), scores.shape)
-    saturation = k1_rows * (1.0 - b_rows + b_rows * (lengths.astype(np.float64) / stats.length_mean))
-    for term, count in query_terms:
-        found = postings(term)
-        if found is None:
-            continue
-        rows, frequencies = found
-        tf = frequencies.astype(np.float64)
-        scores[rows] += count * stats.idf(term) * (tf / (tf + saturation[rows]))
-    return scores.astype(np.float32)
+    """`bm25_rows` as float32 [len(lengths)], zero where no query term occurs."""
+    dense = np.zeros(len(lengths), np.float32)
+    rows, scores = bm25_rows(query_terms, postings, lengths, k1, b, stats)
+    dense[rows] = scores
+    return dense

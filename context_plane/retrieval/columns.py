@@ -10,13 +10,14 @@ A null attribute counts as missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from context_plane.index.planes import Int8Plane
 from context_plane.index.rows import I64, Rows
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -47,20 +48,64 @@ class AttrColumn:
 class Columns:
     """Rows with cached derived columns. `rows` must not change."""
 
-    __slots__ = ("_attrs", "_first_row", "_ids", "rows")
+    __slots__ = ("_attrs", "_entity_places", "_every_vector", "_first_row", "_ids", "_lengths", "_plane", "rows")
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
         self._attrs: dict[str, AttrColumn] = {}
+        self._entity_places: tuple[dict[str, int], dict[str, list[int]]] | None = None
+        self._every_vector: bool | None = None
         self._first_row: NDArray[np.intp] | None = None
         self._ids: StringColumn | None = None
+        self._lengths: tuple[int, int] | None = None
+        self._plane: Int8Plane | None = None
 
     @property
     def first_row(self) -> NDArray[np.intp]:
-        """[E] each event's first row: every event has at least one, and rows ascend by event."""
+        """[E + 1] each event's first row, then N: every event has at least one, and rows ascend by event."""
         if self._first_row is None:
-            self._first_row = np.searchsorted(self.rows.row_event, np.arange(self.rows.event_count))
+            self._first_row = np.searchsorted(self.rows.row_event, np.arange(self.rows.event_count + 1))
         return self._first_row
+
+    @property
+    def one_row_each(self) -> bool:
+        """Whether every event has exactly one row: then row n is event n."""
+        return self.rows.row_count == self.rows.event_count
+
+    def entity_places(self, names: Collection[str]) -> list[int]:
+        """Places in `rows.entities` of those named: joined blocks may name an entity more than once."""
+        if self._entity_places is None:
+            last = {name: n for n, name in enumerate(self.rows.entities)}
+            before: dict[str, list[int]] = {}
+            for n, name in enumerate(self.rows.entities if len(last) < len(self.rows.entities) else ()):
+                if last[name] != n:
+                    before.setdefault(name, []).append(n)
+            self._entity_places = last, before
+        last, before = self._entity_places
+        places = [last[name] for name in names if name in last]
+        return places + [n for name in names for n in before.get(name, ())] if before else places
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """(rows with at least one term, terms of all rows)."""
+        if self._lengths is None:
+            terms = self.rows.row_terms
+            self._lengths = int(np.count_nonzero(terms)), int(terms.sum(dtype=np.int64))
+        return self._lengths
+
+    @property
+    def every_vector(self) -> bool:
+        """Whether no row lacks a vector."""
+        if self._every_vector is None:
+            self._every_vector = bool((self.rows.scales > 0).all())
+        return self._every_vector
+
+    @property
+    def plane(self) -> Int8Plane:
+        """The first pass over the rows' vectors; `rows.dim` > 0."""
+        if self._plane is None:
+            self._plane = Int8Plane(self.rows.vectors, self.rows.scales)
+        return self._plane
 
     @property
     def ids(self) -> StringColumn:

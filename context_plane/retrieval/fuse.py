@@ -2,8 +2,9 @@
 
 `relative_score` (the default) is a convex combination: each leg's scores are divided by that leg's best, so
 a clear winner stays clear (Bruch, Gai, Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval", TOIS
-2023). `reciprocal_rank` sums weight / (k + rank), ranks from 1 (Cormack, Clarke, Büttcher, SIGIR 2009). With
-one leg the score is that leg's own. Ties break as everywhere (`order.best_first`).
+2023); `rank` computes it over every event in scope. `reciprocal_rank` sums weight / (k + rank), ranks from 1
+(Cormack, Clarke, Büttcher, SIGIR 2009), over the best of each leg. With one leg the score is that leg's own.
+Ties break as everywhere (`order.best_first`).
 """
 
 from __future__ import annotations
@@ -39,12 +40,17 @@ class Leg:
     """The event's best row."""
     score: NDArray[np.float64]
 
+    @classmethod
+    def empty(cls) -> Leg:
+        none = np.zeros(0, np.int64)
+        return cls(none, none, none, np.zeros(0, np.float64))
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One event found. `part` indexes the parts given, `event` and `row` that part's rows.
 
-    A leg that did not find the event, or not within its depth, has neither rank nor score.
+    A leg that did not find the event has neither rank nor score; beyond its depth it has no rank.
     """
 
     part: int
@@ -68,38 +74,27 @@ class Fusion:
     weight_text: float = WEIGHT_TEXT
     weight_vector: float = WEIGHT_VECTOR
 
-    def share(self, leg: Leg) -> NDArray[np.float64]:
-        """What each event of a leg, best first, adds before its weight."""
-        if self.method == "reciprocal_rank":
-            return 1.0 / (self.k + np.arange(1, len(leg.score) + 1, dtype=np.float64))
-        best = float(leg.score[0]) if len(leg.score) else 0.0
-        return np.maximum(leg.score, 0.0) / best if best > 0 else np.zeros(len(leg.score), np.float64)
 
-
-def empty_leg() -> Leg:
-    none = np.zeros(0, np.int64)
-    return Leg(none, none, none, np.zeros(0, np.float64))
-
-
-def fuse(parts: Sequence[Part], text: Leg, vector: Leg, fusion: Fusion, limit: int | None) -> list[Hit]:
-    """The best `limit` (None: all) events of both legs, best first."""
+def by_rank(parts: Sequence[Part], text: Leg, vector: Leg, fusion: Fusion, limit: int | None) -> list[Hit]:
+    """The best `limit` (None: all) events of both legs by reciprocal ranks, best first."""
     width = 1 + max((int(leg.event.max()) for leg in (text, vector) if len(leg.event)), default=0)
     keys, place = np.unique(
         np.concatenate([text.part * width + text.event, vector.part * width + vector.event]), return_inverse=True
     )
     in_text, in_vector = _ranks(place[: len(text.event)], len(keys)), _ranks(place[len(text.event) :], len(keys))
     score = np.zeros(len(keys), np.float64)
-    for leg, places, mode, weight in (
-        (text, place[: len(text.event)], "text", fusion.weight_text),
-        (vector, place[len(text.event) :], "vector", fusion.weight_vector),
-    ):
-        score[places] += leg.score if fusion.mode == mode else weight * fusion.share(leg)
+    score[place[: len(text.event)]] += fusion.weight_text * _reciprocal(fusion.k, len(text.event))
+    score[place[len(text.event) :]] += fusion.weight_vector * _reciprocal(fusion.k, len(vector.event))
     part, event = keys // width, keys % width
     order = best_first(parts, part, event, score, limit)
     return [
         _hit(int(part[n]), int(event[n]), float(score[n]), text, int(in_text[n]), vector, int(in_vector[n]))
         for n in order.tolist()
     ]
+
+
+def _reciprocal(k: float, count: int) -> NDArray[np.float64]:
+    return 1.0 / (k + np.arange(1, count + 1, dtype=np.float64))
 
 
 def group_by_entity(parts: Sequence[Part], hits: Sequence[Hit], *, groups: int, per_group: int) -> list[Hit]:

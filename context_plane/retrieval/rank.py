@@ -1,34 +1,44 @@
 """Ranking: parts of rows and a query in, hits out. Pure, exact over what it is given, the same on every path.
 
 Row scores do not depend on the part that holds the row: BM25 takes its statistics from the query's whole
-scope, and a cosine is an integer dot product in fixed point (exact in float64 below 2^53, so in any
-summation order) times two scales. Hence the same events give the same bits in one part or in thirty.
-A hit is an event; in each leg it scores what its best row scores.
+scope, and a cosine is an integer dot product in fixed point times two scales. Hence the same events give the
+same bits in one part or in thirty. A hit is an event; in each leg it scores what its best row scores.
+
+Scores of the vector leg are approximate at first, within a known bound: whatever can reach the wanted depth is
+scored exactly, so the answer is that of a full exact scan.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics, bm25_scores
-from context_plane.index.rows import F32, I32, U16, Rows, quantize
+from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics
+from context_plane.index.planes import ROUNDING
+from context_plane.index.rows import F32
 from context_plane.retrieval.columns import Mask
-from context_plane.retrieval.fuse import Fusion, Hit, Leg, empty_leg, fuse, group_by_entity
-from context_plane.retrieval.order import best_first
+from context_plane.retrieval.fuse import Fusion, Hit, Leg, by_rank, group_by_entity
+from context_plane.retrieval.legs import Pool, TextLeg, VectorLeg, postings, text_leg, vector_leg
+from context_plane.retrieval.order import Index, best_first
 from context_plane.retrieval.scope import Part, both, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.where import Where
 
 LEG_DEPTH: Final = 1_000
-"""Ranks past this add less than 1/1,000 of a fused score at k = 10; a larger limit deepens the legs."""
-DOT_ROWS: Final = 4_096
-"""Rows widened to float64 at a time: 8 MiB at 256 dimensions, which stays in the processor's cache."""
+"""Ranks past this add less than 1/1,000 of a score by reciprocal ranks at k = 10; a larger limit deepens it."""
+RANKS_MAX: Final = 100
+"""A hit further down in a leg tells no rank of it: what a person reads of ranks is whether a leg put it first."""
+RUNS_PER_HIT: Final = 4
+RUN_MIN: Final = 8
+"""Runs of scores whose maxima bound the wanted depth: shorter ones save nothing against sorting all out at once."""
+REFINE_MIN: Final = 64
+"""More candidates than this, beyond the depth, are narrowed in float32 before they are scored exactly."""
+GROUP_DEPTH: Final = 1_000
+"""Groups by entity are filled from so many of the best events, or from ten times those asked for."""
+SLACK: Final = 1e-6
+"""Of float32 sums of shares, each at most 1 times its weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,11 @@ class RankQuery:
             self.fusion.mode == "vector" or (self.fusion.mode == "hybrid" and self.fusion.weight_vector > 0)
         )
 
+    @property
+    def depth(self) -> int:
+        """Events to order."""
+        return max(GROUP_DEPTH, 10 * self.limit * self.per_group) if self.group_by_entity else self.limit
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -85,10 +100,13 @@ def rank_parts(parts: Sequence[Part], query: RankQuery, statistics: ScopeStatist
     if statistics is None:
         statistics = _statistics(parts, scopes, query)
     rows = [rows_of(part, filter_mask(part, scope, query.where)) for part, scope in zip(parts, scopes, strict=True)]
-    depth = max(LEG_DEPTH, query.limit)
-    text = _text_leg(parts, rows, query, statistics, depth) if query.wants_text else empty_leg()
-    vector = _vector_leg(parts, rows, query, depth) if query.wants_vector else empty_leg()
-    hits = fuse(parts, text, vector, query.fusion, None if query.group_by_entity else query.limit)
+    pool = Pool.of(parts)
+    text = text_leg(pool, rows, query.terms, query.bm25, statistics) if query.wants_text else None
+    vector = vector_leg(pool, rows, query.vector) if query.wants_vector and query.vector is not None else None
+    if query.fusion.mode == "hybrid" and query.fusion.method == "reciprocal_rank":
+        hits = _by_rank(pool, text, vector, query)
+    else:
+        hits = _by_score(pool, text, vector, query)
     if query.group_by_entity:
         hits = group_by_entity(parts, hits, groups=query.limit, per_group=query.per_group)
     return Ranking(tuple(hits), _rows_scored(parts, rows, query), statistics)
@@ -107,20 +125,6 @@ def candidate_weights(query: RankQuery, statistics: ScopeStatistics) -> list[tup
     return [(term, count * statistics.idf(term)) for term, count in query.terms if statistics.df.get(term)]
 
 
-def postings(rows: Rows, term: str) -> tuple[I32, U16] | None:
-    """(rows, counts) of a term, rows ascending; None where it does not occur."""
-    place = _find(rows.terms, term)
-    if place is None:
-        return None
-    start, stop = rows.post_indptr[place], rows.post_indptr[place + 1]
-    return rows.post_rows[start:stop], rows.post_counts[start:stop]
-
-
-def _find(terms: Sequence[str], term: str) -> int | None:
-    place = bisect_left(terms, term)
-    return place if place < len(terms) and terms[place] == term else None
-
-
 # --- statistics ---------------------------------------------------------------------------------
 
 
@@ -132,11 +136,14 @@ def _statistics(parts: Sequence[Part], scopes: Sequence[Mask | None], query: Ran
     rows = total_length = 0
     df = {term: 0 for term, _ in query.terms}
     for part, scope in zip(parts, scopes, strict=True):
-        lengths, chosen = part.rows.row_terms, rows_of(part, scope)
-        if chosen is not None:
-            lengths = lengths[chosen]
-        rows += int(np.count_nonzero(lengths))
-        total_length += int(lengths.sum(dtype=np.int64))
+        chosen = rows_of(part, scope)
+        if chosen is None:
+            own_rows, own_length = part.columns.lengths
+        else:
+            lengths = part.rows.row_terms[chosen]
+            own_rows, own_length = int(np.count_nonzero(lengths)), int(lengths.sum(dtype=np.int64))
+        rows += own_rows
+        total_length += own_length
         for term in df:
             found = postings(part.rows, term)
             if found is not None:
@@ -157,89 +164,190 @@ def _rows_scored(parts: Sequence[Part], rows: Sequence[Mask | None], query: Rank
     return total
 
 
-# --- legs ---------------------------------------------------------------------------------------
+# --- fusing -------------------------------------------------------------------------------------
 
 
-def _text_leg(
-    parts: Sequence[Part], rows: Sequence[Mask | None], query: RankQuery, statistics: ScopeStatistics, depth: int
-) -> Leg:
-    legs = []
-    for number, (part, allowed) in enumerate(zip(parts, rows, strict=True)):
-        held = part.rows
-        if not any(_find(held.terms, term) is not None for term, _ in query.terms):
-            continue
-        k1, b = _bm25_params(held, query.bm25)
-        lengths = held.row_terms.astype(np.float32)
-        scores = bm25_scores(query.terms, partial(postings, held), lengths, k1, b, statistics)
-        chosen = both(both(scores > 0, allowed), part.text_candidates)
-        assert chosen is not None
-        row = np.flatnonzero(chosen)
-        legs.append(_best_rows(number, held, row, scores[row].astype(np.float64), depth))
-    return _joined(parts, legs, depth)
+def _by_score(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+    """The best events by their leg's score, or by the weighted sum of relative scores."""
+    shares = _shares(text, vector, query.fusion)
+    events = _candidates(text, vector, shares, query.depth)
+    none = np.full(len(events), -1, np.int64)
+    text_score, text_row = text.of(events) if text else (np.zeros(len(events)), none)
+    vector_score, vector_row = _exact(vector, events) if vector else (np.zeros(len(events)), none)
+    score = shares.of(text_score, vector_score)
+    part, event = pool.places(events)
+    order = best_first(pool.parts, part, event, score, query.depth)
+    found = events[order]
+    text_rank = _text_ranks(pool, text, found) if text else [None] * len(found)
+    vector_rank = _vector_ranks(pool, vector, found, vector_score[order]) if vector else [None] * len(found)
+    return [
+        Hit(
+            int(part[n]),
+            int(event[n]),
+            int(text_row[n] if text_row[n] >= 0 else vector_row[n]),
+            float(score[n]),
+            text_rank[place],
+            vector_rank[place],
+            float(text_score[n]) if text_row[n] >= 0 else None,
+            float(vector_score[n]) if vector_row[n] >= 0 else None,
+        )
+        for place, n in enumerate(order.tolist())
+    ]
 
 
-def _bm25_params(rows: Rows, settings: Bm25Settings) -> tuple[F64 | float, F64 | float]:
-    """(k1, b): scalars where all kinds agree, else float64 [N]."""
-    k1, b = settings.arrays(rows.kinds)
-    if len(set(zip(k1.tolist(), b.tolist(), strict=True))) <= 1:
-        return float(k1[0]), float(b[0])
-    kind = rows.event_kind[rows.row_event]
-    return k1[kind], b[kind]
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """What a leg's score adds to an event's: itself, or its weighted share of the leg's best. 0: nothing."""
+
+    weight_text: float
+    best_text: float
+    weight_vector: float
+    best_vector: float
+    relative: bool
+
+    def of(self, text: F64, vector: F64) -> F64:
+        if not self.relative:
+            return text * self.weight_text + vector * self.weight_vector
+        score = np.zeros(len(text), np.float64)
+        if self.best_text > 0:
+            score += self.weight_text * (np.maximum(text, 0.0) / self.best_text)
+        if self.best_vector > 0:
+            score += self.weight_vector * (np.maximum(vector, 0.0) / self.best_vector)
+        return score
+
+    @property
+    def text(self) -> float:
+        return self.weight_text / self.best_text if self.best_text > 0 else 0.0
+
+    @property
+    def vector(self) -> float:
+        return self.weight_vector / self.best_vector if self.best_vector > 0 else 0.0
 
 
-def _vector_leg(parts: Sequence[Part], rows: Sequence[Mask | None], query: RankQuery, depth: int) -> Leg:
-    assert query.vector is not None
-    fixed, scale = quantize(query.vector[None, :])
-    legs = []
-    for number, (part, allowed) in enumerate(zip(parts, rows, strict=True)):
-        held = part.rows
-        if not held.dim:
-            continue
-        assert held.dim == len(query.vector), "parts and query come from one model"
-        chosen = both(both(held.scales > 0, allowed), part.vector_candidates)
-        assert chosen is not None
-        row = np.flatnonzero(chosen)
-        scores = _dots(held, row, fixed[0].astype(np.float64)) * held.scales[row].astype(np.float64) * float(scale[0])
-        legs.append(_best_rows(number, held, row, scores, depth))
-    return _joined(parts, legs, depth)
+def _shares(text: TextLeg | None, vector: VectorLeg | None, fusion: Fusion) -> _Shares:
+    if fusion.mode != "hybrid":
+        return _Shares(float(fusion.mode == "text"), 1.0, float(fusion.mode == "vector"), 1.0, relative=False)
+    best_text = float(text.score.max(initial=0.0)) if text else 0.0
+    best_vector = _best(vector) if vector else 0.0
+    return _Shares(fusion.weight_text, best_text, fusion.weight_vector, best_vector, relative=True)
 
 
-def _dots(rows: Rows, chosen: NDArray[np.intp], query: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exact integer dot products of the chosen rows with the query, as float64."""
-    every = len(chosen) == rows.row_count
-    result = np.empty(len(chosen), np.float64)
-    for start in range(0, len(chosen), DOT_ROWS):
-        stop = start + DOT_ROWS
-        block = rows.vectors[start:stop] if every else rows.vectors[chosen[start:stop]]
-        result[start:stop] = block.astype(np.float64) @ query
-    return result
+def _best(vector: VectorLeg) -> float:
+    """The leg's best exact score; 0 when nothing scores more."""
+    near = _reach(vector.approximate, 1, 2 * vector.error)
+    return float(vector.exact(near)[0].max(initial=0.0))
 
 
-def _best_rows(number: int, rows: Rows, row: NDArray[np.intp], scores: NDArray[np.float64], depth: int) -> Leg:
-    """Rows (ascending) and their scores -> events with their best row, the first among equals; cut early."""
-    if not len(row):
-        return empty_leg()
-    event = rows.row_event[row]
-    starts = np.flatnonzero(np.concatenate(([True], event[1:] != event[:-1])))
-    best = np.maximum.reduceat(scores, starts)
-    if len(starts) < len(row):
-        group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(row))))
-        at = np.flatnonzero(scores == best[group])
-        first = np.concatenate(([True], group[at][1:] != group[at][:-1]))
-        row = row[at[first]]
-    event = event[starts]
-    if len(best) > depth:
-        kept = best >= np.partition(best, len(best) - depth)[len(best) - depth]
-        row, event, best = row[kept], event[kept], best[kept]
-    return Leg(np.full(len(best), number, np.int64), event.astype(np.int64), row.astype(np.int64), best)
+def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares, depth: int) -> Index:
+    """Events among which the best `depth` surely are, ascending."""
+    if vector is None:
+        return np.zeros(0, np.int64) if text is None else text.event[_reach(text.score, depth, 0.0)]
+    scores = vector.approximate * np.float32(shares.vector)
+    if shares.relative:
+        np.maximum(scores, 0.0, out=scores, where=scores > -np.inf)
+    if text is not None and len(text.event):
+        held = scores[text.event]
+        own = (text.score * shares.text).astype(np.float32)
+        scores[text.event] = np.where(held > -np.inf, held, np.float32(0.0)) + own
+    events = _reach(scores, depth, 2 * (vector.error * shares.vector + SLACK))
+    if len(events) <= REFINE_MIN + depth:
+        return events
+    nearer = np.zeros(len(events), np.float64)
+    has = vector.approximate[events] > -np.inf
+    nearer[has] = vector.refined(events[has])
+    texts = text.of(events)[0] if text else np.zeros(len(events))
+    return events[_reach(shares.of(texts, nearer), depth, 2 * (ROUNDING * shares.vector + SLACK))]
 
 
-def _joined(parts: Sequence[Part], legs: Sequence[Leg], depth: int) -> Leg:
-    if not legs:
-        return empty_leg()
-    part = np.concatenate([leg.part for leg in legs])
-    event = np.concatenate([leg.event for leg in legs])
-    row = np.concatenate([leg.row for leg in legs])
-    score = np.concatenate([leg.score for leg in legs])
-    order = best_first(parts, part, event, score, depth)
+def _reach(scores: F32 | F64, depth: int, margin: float) -> Index:
+    """Places of scores (not -inf) at most `margin` below the best `depth`, ascending.
+
+    The `depth`-th best of the maxima of disjoint runs is a score that `depth` others reach: few are left to sort out.
+    """
+    if depth <= 0:
+        return np.zeros(0, np.int64)
+    width = len(scores) // (RUNS_PER_HIT * depth)
+    if width >= RUN_MIN:
+        runs = scores[: len(scores) // width * width].reshape(-1, width).max(axis=1)
+        floor = _nth_best(runs, depth) - margin
+    else:
+        floor = -np.inf
+    near = np.flatnonzero(scores >= floor if floor > -np.inf else scores > -np.inf)
+    if depth < len(near):
+        held = scores[near]
+        near = near[held >= _nth_best(held, depth) - margin]
+    return near
+
+
+def _nth_best(scores: F32 | F64, depth: int) -> float:
+    return float(np.partition(scores, len(scores) - depth)[len(scores) - depth])
+
+
+def _exact(vector: VectorLeg, events: Index) -> tuple[F64, Index]:
+    """(scores, rows) of these events; row -1 where the leg has not got one."""
+    score, row = np.zeros(len(events), np.float64), np.full(len(events), -1, np.int64)
+    has = vector.approximate[events] > -np.inf
+    score[has], row[has] = vector.exact(events[has])
+    return score, row
+
+
+# --- ranks of hits within their legs ------------------------------------------------------------
+
+
+def _text_ranks(pool: Pool, text: TextLeg, events: Index) -> list[int | None]:
+    score, row = text.of(events)
+    return _ranks(pool, text.event, text.score, events, np.where(row >= 0, score, -np.inf))
+
+
+def _vector_ranks(pool: Pool, vector: VectorLeg, events: Index, score: F64) -> list[int | None]:
+    """Every event that may be above one of these within RANKS_MAX is compared, exactly where rounding could tell."""
+    if not len(events):
+        return []
+    score = np.where(vector.approximate[events] > -np.inf, score, -np.inf)
+    near = _reach(vector.approximate, RANKS_MAX, 2 * vector.error)
+    worst = float(score[score > -np.inf].min(initial=np.inf))
+    near = near[vector.approximate[near] >= worst - vector.error]
+    compared = vector.refined(near)
+    close = (np.abs(compared[:, None] - score[None, :]) <= ROUNDING).any(axis=1)
+    compared[close], _ = vector.exact(near[close])
+    return _ranks(pool, near, compared, events, score)
+
+
+def _ranks(pool: Pool, leg: Index, leg_scores: F64, events: Index, scores: F64) -> list[int | None]:
+    """1-based rank of each event in its leg; None beyond RANKS_MAX and for a score of -inf.
+
+    `leg` holds at least every event that ranks above RANKS_MAX and above the worst of `events`."""
+    ascending = np.sort(leg_scores)
+    above = len(ascending) - np.searchsorted(ascending, scores, side="right")
+    equal = len(ascending) - np.searchsorted(ascending, scores, side="left") - above
+    found: list[int | None] = []
+    for event, score, better, tied in zip(
+        events.tolist(), scores.tolist(), above.tolist(), equal.tolist(), strict=True
+    ):
+        rank = better + 1
+        if tied > 1 and rank <= RANKS_MAX:
+            own = leg[leg_scores == score]
+            rank += int(np.flatnonzero(own[best_first(pool.parts, *pool.places(own), np.zeros(len(own)))] == event)[0])
+        found.append(rank if tied and rank <= RANKS_MAX else None)
+    return found
+
+
+# --- reciprocal ranks ---------------------------------------------------------------------------
+
+
+def _by_rank(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+    depth = max(LEG_DEPTH, query.limit)
+    none = Leg.empty()
+    left = none if text is None else _leg(pool, text.event, text.row, text.score, depth)
+    right = none
+    if vector is not None:
+        near = _reach(vector.approximate, depth, 2 * vector.error)
+        exact, row = vector.exact(near)
+        right = _leg(pool, near, row, exact, depth)
+    return by_rank(pool.parts, left, right, query.fusion, None if query.group_by_entity else query.limit)
+
+
+def _leg(pool: Pool, events: Index, row: Index, score: F64, depth: int) -> Leg:
+    part, event = pool.places(events)
+    order = best_first(pool.parts, part, event, score, depth)
     return Leg(part[order], event[order], row[order], score[order])

@@ -53,7 +53,8 @@ def scope_mask(part: Part, entities: frozenset[str] | None, since_us: int | None
     rows = part.rows
     mask = part.live
     if entities is not None:
-        wanted = np.fromiter((name in entities for name in rows.entities), np.bool_, len(rows.entities))
+        wanted = np.zeros(len(rows.entities), np.bool_)
+        wanted[part.columns.entity_places(entities)] = True
         if not wanted.all():
             mask = both(mask, wanted[rows.event_entity])
     if since_us is not None or until_us is not None:

@@ -26,7 +26,8 @@ from context_plane.index.rows import Rows, concat
 from context_plane.layout.compression import compress
 from context_plane.model import Event
 from context_plane.retrieval.fuse import Fusion
-from context_plane.retrieval.rank import RankQuery, candidate_weights, postings, rank, scope_statistics
+from context_plane.retrieval.legs import postings
+from context_plane.retrieval.rank import RankQuery, candidate_weights, rank, scope_statistics
 from context_plane.retrieval.scope import Part
 from tests.retrieval.world import DAY_US, FIRST_DAY, grouped, made_events
 
