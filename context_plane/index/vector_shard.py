@@ -41,8 +41,9 @@ GRAPH_EF: Final = 100
 """m and ef_construction: half the build time of the defaults (20, 300), which a broader search makes up for."""
 PARTITIONS_MAX: Final = 4_096
 """Probed at most, that is, all."""
-ANN_EF_MIN: Final = 256
-"""Breadth of the graph search; a deeper request searches as broadly as it asks."""
+ANN_EF_MIN: Final = 512
+"""Breadth of the graph search: at 200,000 rows of texts the ten nearest are among 200 candidates with 0.987, with 256
+only with 0.967. A deeper request searches as broadly as it asks."""
 ANN_DEPTH_MAX: Final = 1_000
 """A deeper search costs more than scanning the rows a mask admits: 7 ms for 1,000 candidates, 43 ms for 4,000."""
 FETCH_GROWTH: Final = 4

@@ -1,0 +1,122 @@
+"""A million events of one tenant in 384 dimensions, one merged month: searches over all of them, over HTTP.
+
+The store is built once, straight into SeaweedFS, which takes long, and kept (`benchmarks.cold`). Warm reads go to
+SeaweedFS directly, at ten requests a second, not forty: every search ranks the whole tenant, and at forty half of
+the processor would not be idle; `saturation_qps` says what there is beyond. Cold ones go through the proxy that
+makes the store far, every cache emptied before each, one after another. Recall is against brute force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from statistics import median
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from benchmarks.cold import Case, World, measure, world
+from benchmarks.corpus import Leg, Question, exact, index_of
+from benchmarks.load import Request, open_loop, percentiles, saturate
+from benchmarks.scenario import Row
+from benchmarks.service import Served, embedder_of, service
+
+SUMMARY: Final = "a million events of one tenant: tenant-wide searches, warm and cold, over HTTP"
+LEGS: Final[tuple[Leg, ...]] = ("hybrid", "vector", "text")
+WARM_QUESTIONS: Final = 1_000
+WARM_UP: Final = 50
+WARM_QPS: Final = 10.0
+COLD_QUESTIONS: Final = 100
+"""A cold search of a million rows reads much: a thousand of them would take hours."""
+QUICK_QUESTIONS: Final = 20
+RECALL_QUESTIONS: Final = 200
+"""Brute force over a million rows takes a third of a second for each leg."""
+DEADLINE_MS: Final = 30_000
+"""A partial answer would be faster, and another one."""
+LOADS_MAX: Final = 10
+SATURATION_S: Final = 10.0
+CONNECTIONS: Final = 4
+CACHE_MEMORY_BYTES: Final = 4 * 1024**3
+CACHE_DISK_BYTES: Final = 16 * 1024**3
+"""Both hold the whole tenant: warm means warm."""
+
+
+def run(*, quick: bool, seed: int) -> Sequence[Row]:
+    """One row a leg, warm and cold."""
+    warm, cold = (QUICK_QUESTIONS, QUICK_QUESTIONS) if quick else (WARM_QUESTIONS, COLD_QUESTIONS)
+    with world("tenant_1m", seed=seed, quick=quick, open_months=0) as found:
+        rows = _warm(found, warm)
+        cases = [Case(f"{leg}, cold", 0.0, partial(_requests, leg, found.questions[:cold])) for leg in LEGS]
+        return [*rows, *measure(found, cases, seed=seed, services=1)]
+
+
+def _requests(leg: Leg, questions: Sequence[Question], served: Served) -> list[Request]:
+    return [served.search(question, mode=leg, deadline_ms=DEADLINE_MS) for question in questions]
+
+
+def _warm(found: World, count: int) -> list[Row]:
+    made, asked = found.corpus, found.questions[: count + WARM_UP]
+    with service(
+        found.url,
+        found.folder / "cache-warm",
+        embedder=embedder_of(made),
+        environment=found.server.environment,
+        cache_memory_bytes=CACHE_MEMORY_BYTES,
+        cache_disk_bytes=CACHE_DISK_BYTES,
+    ) as served:
+        return [_leg(served, leg, asked) | _recall(found, leg, served, asked) | made.described for leg in LEGS]
+
+
+def _leg(served: Served, leg: Leg, asked: Sequence[Question]) -> dict[str, Any]:
+    """A row of one leg. Raises `RuntimeError` when a request fails."""
+    requests = _requests(leg, asked, served)
+    _load(served, requests[0])
+    measured = open_loop(served.url, requests, WARM_QPS, warm_up=WARM_UP)
+    if measured.errors:
+        raise RuntimeError(f"{leg}: {measured.errors} of {len(measured.statuses)} requests failed")
+    rate = saturate(served.url, requests, CONNECTIONS, SATURATION_S)
+    answers = [orjson.loads(body) for body in measured.bodies]
+    stats = [answer["stats"] for answer in answers]
+    return {
+        "case": f"{leg}, warm",
+        "system": "context-plane",
+        "where": "http",
+        "consistency": "eventual",
+        **percentiles(measured.ms),
+        "qps": WARM_QPS,
+        "saturation_qps": round(rate, 1),
+        "queries": len(answers),
+        "exact": all(each["exact"] for each in stats),
+        "partial": sum(bool(answer["partial"]) for answer in answers),
+        "score_p50_ms": round(median(each["ms"]["score"] for each in stats), 2),
+        "peak_mb": served.peak_mb(),
+    }
+
+
+def _load(served: Served, request: Request) -> None:
+    """One request that loads what the others need: as long as it takes."""
+    for _ in range(LOADS_MAX):
+        answer = httpx.post(
+            served.url + request.path,
+            content=request.body,
+            headers=dict(request.headers),
+            timeout=2 * DEADLINE_MS / 1000,
+        )
+        if answer.status_code == 200 and not answer.json()["partial"]:
+            return
+    raise RuntimeError(f"a million rows did not load: {answer.status_code} {answer.text[:300]}")
+
+
+def _recall(found: World, leg: Leg, served: Served, asked: Sequence[Question]) -> dict[str, float]:
+    """Share of brute force's ten best among the ten hits."""
+    some = asked[:RECALL_QUESTIONS]
+    wanted = exact(found.corpus, some, leg=leg)
+    right = 0
+    for request, best in zip(_requests(leg, some, served), wanted, strict=True):
+        answer = httpx.post(
+            served.url + request.path, content=request.body, headers=dict(request.headers), timeout=60.0
+        )
+        answer.raise_for_status()
+        right += len({index_of(hit["id"]) for hit in answer.json()["hits"]} & set(best))
+    return {"recall_at_10": round(right / max(1, sum(map(len, wanted))), 4)}
