@@ -23,6 +23,7 @@ SCENARIOS: Final = {
     "hybrid_warm": "benchmarks.hybrid_warm",
     "vector_100k": "benchmarks.vector_100k",
     "hybrid_filters": "benchmarks.hybrid_filters",
+    "ingest": "benchmarks.ingest",
     "ann": "benchmarks.ann",
     "hybrid_cold": "benchmarks.hybrid_cold",
     "entity_cold": "benchmarks.entity_cold",
@@ -32,6 +33,8 @@ SCENARIOS: Final = {
 }
 """Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""
 
+COLUMNS_MAX: Final = 10
+"""A terminal shows no more; of wider results it shows what the report puts first."""
 REPORT: Final = "report"
 """Measures nothing: renders what was measured."""
 
@@ -84,6 +87,10 @@ def _scenario(name: str) -> Scenario:
 
 def _show(title: str, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    if len(columns) > COLUMNS_MAX:
+        from benchmarks.report import COLUMNS
+
+        columns = [name for name in COLUMNS if name in columns]
     table = Table(*columns, title=title)
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key in columns))

@@ -34,8 +34,11 @@ COLUMNS: Final = {
     "qps": "QPS",
     "saturation_qps": "saturation QPS",
     "round_trips": "round trips",
+    "round_trips_max": "most round trips",
     "gets": "GETs",
+    "gets_max": "most GETs",
     "bytes_read": "bytes read",
+    "bytes_read_max": "most bytes read",
     "recall_at_10": "recall@10",
     "peak_mb": "peak MB",
 }
