@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,6 @@ from typing import Final
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +27,7 @@ from context_plane.settings import Settings
 from serving import admin, problems, read, write
 from serving.auth import bearer
 from serving.describe import describe
+from serving.direct import Direct
 from serving.limits import Ledger
 from serving.metrics import Metrics
 from serving.paths import canonical_path
@@ -40,7 +40,7 @@ DESCRIPTION: Final = """
 The context store and context cache for AI agents: context per entity, built ahead of time, cited, served in one read.
 Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, answered in UTC.
 """
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
@@ -65,6 +65,7 @@ def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans would name paths, and so entities
         exception_handlers={
             PlaneError: problems.on_plane_error,
             RequestValidationError: problems.on_validation,
@@ -75,6 +76,7 @@ def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
         app.include_router(router, dependencies=[Depends(bearer)])
     app.include_router(admin.process)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    app.add_middleware(Direct)
     app.add_middleware(Envelope, ledger=ledger, metrics=metrics)
     return app
 
@@ -91,8 +93,8 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        scope["request_id"] = given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
         sent = _Sent(scope["request_id"], send)
@@ -134,8 +136,13 @@ class Envelope:
 _METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
 class _Sent:
-    """`send`, watched: status, cache temperature, and the headers every answer has."""
+    """`send`, watched: status, cache temperature, and the headers every answer has (nothing else sets them)."""
+
+    __slots__ = ("_send", "cache", "request_id", "started", "status")
 
     def __init__(self, request_id: str, send: Send) -> None:
         self.request_id = request_id
@@ -149,8 +156,8 @@ class _Sent:
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.request_id
-            headers.setdefault("x-content-type-options", "nosniff")
-            self.cache = headers.get("x-cache", "none")
+            for name, value in message["headers"]:
+                if name == b"x-cache":
+                    self.cache = value.decode()
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), _NOSNIFF]
         await self._send(message)

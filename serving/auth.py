@@ -63,17 +63,22 @@ def allow(scope: Scope) -> Callable[[Request, str], Awaitable[Caller]]:
     async def dependency(
         request: Request, tenant: Annotated[str, Path(description="1-63 of a-z 0-9 and -", examples=["acme"])]
     ) -> Caller:
-        service = service_of(request)
-        service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
-        await authorize(service, request, tenant, scope)
-        found = await service.tenants.get(tenant)
-        if found is None:
-            raise unknown_tenant()
-        if found.settings.requests_per_s is not None:
-            service.rates.take(tenant, found.settings.requests_per_s)
-        return Caller(service, found)
+        return await admit(request, tenant, scope)
 
     return dependency
+
+
+async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
+    """The caller of a tenant's route, as every route admits it: key, scope, tenant, rate."""
+    service = service_of(request)
+    service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
+    await authorize(service, request, tenant, scope)
+    found = await service.tenants.get(tenant)
+    if found is None:
+        raise unknown_tenant()
+    if found.settings.requests_per_s is not None:
+        service.rates.take(tenant, found.settings.requests_per_s)
+    return Caller(service, found)
 
 
 async def authorize(service: Service, request: Request, tenant: str, scope: Scope) -> AccessKey | None:

@@ -31,6 +31,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._seconds: dict[tuple[str, str, int, str], Histogram] = {}
+        """Children by labels: as many as the registry holds anyway, found without its lock and checks."""
         self.problems = Counter(
             "context_plane_problems",
             "Answers that were problems, by route and status.",
@@ -49,7 +51,11 @@ class Metrics:
 
     def observe(self, *, method: str, route: str, status: int, cache: str, seconds: float) -> None:
         """One finished request. `cache`: memory, disk, cold, or none where a route reads nothing."""
-        self.seconds.labels(method, route, str(status), cache).observe(seconds)
+        labels = (method, route, status, cache)
+        child = self._seconds.get(labels)
+        if child is None:
+            child = self._seconds[labels] = self.seconds.labels(method, route, str(status), cache)
+        child.observe(seconds)
         if status >= 400:
             self.problems.labels(route, str(status)).inc()
 

@@ -7,6 +7,7 @@ each name is decoded once, by the dependency that takes it. A segment is first b
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -18,9 +19,14 @@ from context_plane.model import check_entity
 _KEPT: Final = ":@!$&'()*+,;=~"
 """Characters of a path segment that need no escape (RFC 3986, 3.3)."""
 
+_CANONICAL = re.compile(rb"[A-Za-z0-9_.\-/:@!$&'()*+,;=~]*")
+"""Paths that decoding and encoding leave as they are: nearly all."""
+
 
 def canonical_path(raw_path: bytes) -> str:
     """The path with every segment decoded and encoded again; separators stay as they were sent."""
+    if _CANONICAL.fullmatch(raw_path):
+        return raw_path.decode()
     return "/".join(quote_from_bytes(unquote_to_bytes(part), safe=_KEPT) for part in raw_path.split(b"/"))
 
 
@@ -28,8 +34,13 @@ async def entity(
     entity: Annotated[str, Path(description="percent-encoded: `/` is `%2F`", examples=["acct-0042"])],
 ) -> str:
     """The entity of the path, decoded. Raises `Invalid(entity_invalid)`."""
+    return entity_of(entity)
+
+
+def entity_of(segment: str) -> str:
+    """The entity that a segment of a canonical path names. Raises `Invalid(entity_invalid)`."""
     try:
-        return check_entity(unquote_to_bytes(entity).decode())
+        return check_entity(unquote_to_bytes(segment).decode())
     except UnicodeDecodeError as error:
         raise Invalid("entity_invalid", "an entity is percent-encoded UTF-8") from error
 

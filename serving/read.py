@@ -17,7 +17,7 @@ from context_plane.model import day_start_us
 from context_plane.recall.values import LIMIT_MAX, BundleAnswer, TimelineRequest
 from serving import answers, cursors, limits, wire
 from serving.auth import Reads
-from serving.describe import Json, gives, takes
+from serving.describe import Json, Plain, gives, takes
 from serving.paths import Entity
 from serving.problems import body_of
 from serving.service import answer_headers
@@ -179,7 +179,7 @@ async def search(request: Request, caller: Reads) -> Response:
     answer = await plane.search(caller.name, wanted)
     headers = answer_headers(snapshot=answer.snapshot, cache=answer.stats.cache)
     shown = answers.search_answer(answer, wanted.include)
-    return Json(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
+    return Plain(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY), headers, media_type=Json.media_type)
 
 
 @router.get("/snapshot", summary="The current snapshot", responses=gives(200, answers.SnapshotOut, "the newest cut"))
@@ -203,10 +203,10 @@ def _bundle_response(bundle: BundleAnswer, form: Format, if_none_match: str) -> 
         "cache-control": CACHING,
     }
     if _names(if_none_match, tag):
-        return Response(status_code=304, headers=headers)
+        return Plain(b"", headers, status_code=304, media_type=None)
     if form == "text":
-        return Response(render_text(bundle.json_bytes), headers=headers, media_type=TEXT)
-    return Json(bundle.json_bytes, headers=headers)
+        return Plain(render_text(bundle.json_bytes).encode(), headers, media_type=TEXT)
+    return Plain(bundle.json_bytes, headers, media_type=Json.media_type)
 
 
 def _names(if_none_match: str, tag: str) -> bool:
