@@ -6,9 +6,10 @@ prepared. PostgreSQL is the exception: it is a server, and its time includes a U
 and questions are those of every other system in the run. Query vectors are given; peers never embed.
 
 What each is given: its own documented best settings, named with their source where they are made, indexes on the
-columns that filters use, and a width of its approximate search that reaches a recall@10 of 0.97 on probes. A
-peer counts where it keeps 0.95 on the questions. All stem and drop stop words of English text, rank rows that
-hold any of a question's words, and fuse two rankings by reciprocal rank, each in its own way.
+columns that filters use, and the least doubled width of its approximate search that reaches a recall@10 of 0.97
+on questions like those of the run. A peer counts where it keeps 0.95 on the questions of the run. All stem and
+drop stop words of English text, rank rows that hold any of a question's words, and fuse two rankings by
+reciprocal rank, each in its own way.
 
 What is compared: the plane's own answers in process stand beside the peers'. Over HTTP the plane adds what a
 library never pays: parsing a request, access control, JSON with texts and citations, and the loopback network.

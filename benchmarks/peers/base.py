@@ -29,7 +29,7 @@ RRF_K: Final = 60
 LEG_DEPTH: Final = 4
 """Rows each leg gives to fusion, in multiples of k: what pgvector's own hybrid example does (20 for 5)."""
 RECALL_AIM: Final = 0.97
-"""A peer is tuned to this recall@10 on probes, so that on the questions it keeps the 0.95 at which it counts."""
+"""A peer is tuned to this recall@10, so that on questions not tuned with it keeps the 0.95 at which it counts."""
 PROBES: Final = 100
 """Enough that one row more or less found moves the measured recall by a thousandth."""
 PROBE_NOISE: Final = 0.5
@@ -57,8 +57,12 @@ class Peer(Protocol):
         """What the load took and which settings the peer runs with."""
         ...
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
-        """Ingests rows, texts and vectors, builds every index, tunes, warms. `folder` is the peer's own."""
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
+        """Ingests rows, texts and vectors, builds every index, tunes, warms. `folder` is the peer's own.
+
+        `tuning`: questions like those that will be asked, best not among them, by which an approximate search is
+        widened; without them it is widened on probes near rows, which questions made of a few words are not.
+        """
         ...
 
     def text(self, question: Question, k: int) -> list[int]: ...
@@ -119,13 +123,15 @@ def recall(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> f
     return hits / max(1, sum(map(len, wanted)))
 
 
-def widened(search: Callable[[Matrix, int], list[int]], vectors: Matrix, start: int, end: int, k: int = 10) -> int:
-    """The least of start, 2 start, 4 start ... below `end` with which `search(query, width)` reaches `RECALL_AIM`.
-
-    `end` where none does: the results then say which recall the peer has.
+def widened(
+    search: Callable[[Matrix, int], list[int]], corpus: Corpus, tuning: Sequence[Question], start: int, end: int
+) -> int:
+    """The least of start, 2 start, 4 start ... below `end` with which `search(query, width)`, which finds ten rows,
+    reaches `RECALL_AIM`. `end` where none does: the results then say which recall the peer has.
     """
-    queries = probes(vectors)
-    wanted = [nearest(vectors, query, k) for query in queries]
+    given = [question.vector for question in tuning if question.vector is not None]
+    queries = given or list(probes(corpus.vectors))
+    wanted = [nearest(corpus.vectors, query, 10) for query in queries]
     width = start
     while width < end:
         if recall([search(query, width) for query in queries], wanted) >= RECALL_AIM:

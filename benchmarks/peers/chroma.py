@@ -11,6 +11,7 @@ ranking expressions says that it works in hosted and distributed Chroma only), h
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -31,7 +32,7 @@ class Chroma:
         self.rows: Any = None
         self.ef = EF_START
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         settings = self.chroma.Settings(anonymized_telemetry=False)
         self.client = self.chroma.PersistentClient(path=str(folder), settings=settings)
         hnsw = {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, "ef_search": EF_START}
@@ -41,7 +42,7 @@ class Chroma:
         with self.built.stage("rows"):  # Chroma indexes while it adds
             for start in range(0, len(corpus.events), step):
                 self._add(corpus, start, start + step)
-        self.ef = widened(self._near, corpus.vectors, EF_START, EF_END)
+        self.ef = widened(self._near, corpus, tuning, EF_START, EF_END)
         self._widen(self.ef)
         self.built.settings |= {"index": "HNSW", "ef_search": self.ef, "max_neighbors": 32}
 

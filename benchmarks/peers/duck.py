@@ -12,6 +12,7 @@ added by reciprocal rank. As many threads as there are cores, its default.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -56,7 +57,7 @@ class DuckDb:
         self.dim = 0
         self.ef = EF_START
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         self.dim = corpus.dim
         self.db = self.duckdb.connect(":memory:")
         for path in self.extensions:
@@ -74,7 +75,7 @@ class DuckDb:
         with stage("vector"):
             self.db.execute("CREATE INDEX near ON rows USING HNSW (vector) WITH (metric = 'ip')")
         self.db.execute("ANALYZE")
-        self.ef = widened(self._near, corpus.vectors, EF_START, EF_END)
+        self.ef = widened(self._near, corpus, tuning, EF_START, EF_END)
         self._widen(self.ef)
         self.built.settings |= {"index": "HNSW", "hnsw_ef_search": self.ef, "M": 16}
 

@@ -11,6 +11,7 @@ are prewarmed and only the row number is read. The Python calls are the synchron
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -38,7 +39,7 @@ class LanceDb:
         self.ef = EF_START
         self.refine = 1
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         stage = self.built.stage
         with stage("rows"):
             self.table = self.lancedb.connect(folder).create_table("rows", _rows(corpus))
@@ -52,10 +53,10 @@ class LanceDb:
             self.table.create_index("ts", config=self.index.BTree())
         for index in self.table.list_indices():
             self.table.prewarm_index(index.name)
-        self.ef = widened(self._near, corpus.vectors, EF_START, EF_END)
+        self.ef = widened(self._near, corpus, tuning, EF_START, EF_END)
         if self.ef == EF_END:
             self.refine = REFINE
-            self.ef = widened(self._near, corpus.vectors, REFINE * EF_START, EF_END)
+            self.ef = widened(self._near, corpus, tuning, REFINE * EF_START, EF_END)
         self.built.settings |= {"index": "IVF_HNSW_SQ", "ef": self.ef, "refine_factor": self.refine}
 
     def text(self, question: Question, k: int) -> list[int]:

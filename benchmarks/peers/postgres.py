@@ -23,6 +23,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -87,7 +88,7 @@ class Postgres:
         self.db: Any = None
         self.ef = EF_START
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         self.server.start()
         self.db = self.psycopg.connect(
             host=str(self.server.folder), user="peer", dbname="postgres", autocommit=True, prepare_threshold=0
@@ -106,7 +107,7 @@ class Postgres:
             self.db.execute("CREATE INDEX by_entity ON rows (entity, ts)")
             self.db.execute("CREATE INDEX by_ts ON rows (ts)")
             self.db.execute("VACUUM ANALYZE rows")
-        self.ef = widened(self._near, corpus.vectors, EF_START, EF_END)
+        self.ef = widened(self._near, corpus, tuning, EF_START, EF_END)
         self._widen(self.ef)
         self.built.settings |= {"index": "GIN and HNSW", "hnsw.ef_search": self.ef, "m": 16}
 

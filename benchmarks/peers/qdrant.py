@@ -10,6 +10,7 @@ rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -36,7 +37,7 @@ class Qdrant:
         self.bm25: Any = None
         self.ef = EF_START
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         words = sum(len((event.text or "").split()) for event in corpus.events)
         self.bm25 = self.edge.Bm25(self.edge.Bm25Config(avg_len=max(1.0, words / max(1, len(corpus.events)))))
@@ -50,7 +51,7 @@ class Qdrant:
         with self.built.stage("vector"):
             self.shard.optimize()
             self.shard.flush()
-        self.ef = widened(self._near, corpus.vectors, EF_START, EF_END)
+        self.ef = widened(self._near, corpus, tuning, EF_START, EF_END)
         self.built.settings |= {"index": "HNSW", "hnsw_ef": self.ef, "m": 16}
 
     def text(self, question: Question, k: int) -> list[int]:

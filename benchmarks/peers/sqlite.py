@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -52,7 +53,7 @@ class Sqlite:
         self.built = Built()
         self.db: Any = None
 
-    def load(self, folder: Path, corpus: Corpus) -> None:
+    def load(self, folder: Path, corpus: Corpus, tuning: Sequence[Question] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.db = self.apsw.Connection(str(folder / "rows.db"))
         self.db.enable_load_extension(True)

@@ -121,14 +121,16 @@ def test_who_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_is_widened_until_it_finds() -> None:
-    """The least width that reaches the aim; the end where none does."""
-    vectors = small().vectors
+    """The least width that reaches the aim, on the questions given or else on probes; the end where none does."""
+    corpus = small()
     asked: list[int] = []
 
     def search(query: Matrix, width: int) -> list[int]:
         asked.append(width)
-        return nearest(vectors, query, 10)[: width // 4]
+        return nearest(corpus.vectors, query, 10)[: width // 4]
 
-    assert widened(search, vectors, 10, 1000) == 40
-    assert sorted(set(asked)) == [10, 20, 40]
-    assert widened(lambda query, width: [], vectors, 10, 100) == 100
+    tuning = [Question(None, corpus.vectors[0]), Question("words alone", None)]
+    assert widened(search, corpus, tuning, 10, 1000) == 40
+    assert asked == [10, 20, 40]
+    assert widened(search, corpus, (), 10, 1000) == 40
+    assert widened(lambda query, width: [], corpus, (), 10, 100) == 100
