@@ -77,6 +77,20 @@ class Latencies:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """Of the answers that began and ended within `seconds`. `ms` runs from the actual start: a loop that waits for
+    its answers leaves out what a stall would have delayed."""
+
+    seconds: float
+    ms: NDArray[np.float64]
+    bodies: list[bytes]
+
+    @property
+    def qps(self) -> float:
+        return len(self.ms) / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     url: str
     requests: Sequence[Request]
@@ -116,15 +130,22 @@ def open_loop(
     )
 
 
-def saturate(
+def closed_loop(
     url: str, requests: Sequence[Request], connections: int, seconds: float, *, warm_up_s: float = 1.0
-) -> float:
-    """Answers a second with `connections` requests always under way, over `seconds` after `warm_up_s`.
+) -> Closed:
+    """Keep `connections` requests under way for `warm_up_s`, which is not reported, and then `seconds`.
 
     Requests are taken in turn, and again from the first when they end. Raises `RuntimeError` for any failed one.
     """
-    made: float = _in_child(_Job(url, requests, None, connections, seconds, warm_up_s))
+    made: Closed = _in_child(_Job(url, requests, None, connections, seconds, warm_up_s))
     return made
+
+
+def saturate(
+    url: str, requests: Sequence[Request], connections: int, seconds: float, *, warm_up_s: float = 1.0
+) -> float:
+    """Answers a second of `closed_loop`."""
+    return closed_loop(url, requests, connections, seconds, warm_up_s=warm_up_s).qps
 
 
 def percentiles(ms: NDArray[np.float64] | Sequence[float]) -> dict[str, float]:
@@ -266,23 +287,25 @@ async def _until(at_s: float) -> None:
         await asyncio.sleep(0)
 
 
-async def _closed_loop(job: _Job) -> float:
+async def _closed_loop(job: _Job) -> Closed:
     pool, turn = _Pool(job.url), count()
     await pool.fill(job.connections)
     encoded = [request.encoded(pool.host) for request in job.requests]
     first_s = time.perf_counter() + job.warm_up_s
-    last_s, answered = first_s + job.seconds, 0
+    last_s, ms, bodies = first_s + job.seconds, list[float](), list[bytes]()
 
     async def client() -> None:
-        nonlocal answered
         while (now_s := time.perf_counter()) < last_s:
             _, status, body = await pool.ask(encoded[next(turn) % len(encoded)])
             if not 200 <= status < 300:
                 raise RuntimeError(f"status {status}: {body[:300]!r}")
-            answered += first_s <= now_s and time.perf_counter() < last_s
+            done_s = time.perf_counter()
+            if first_s <= now_s and done_s < last_s:
+                ms.append((done_s - now_s) * 1000)
+                bodies.append(body)
 
     await asyncio.gather(*(client() for _ in range(job.connections)))
-    return answered / job.seconds
+    return Closed(job.seconds, np.array(ms), bodies)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Literal
+from unittest.mock import patch
 
 import httpx
 import orjson
@@ -116,7 +117,8 @@ def service(
         "CONTEXT_PLANE_EMBEDDER": embedder.model_dump_json(exclude_defaults=True),
         **{f"CONTEXT_PLANE_{name.upper()}": str(value) for name, value in settings.items()},
     }
-    token = asyncio.run(_new_key(Settings(store=store_url, cache_dir=cache_dir, embedder=embedder)))
+    with patch.dict(os.environ, environment or {}):  # the store is opened here too, for the key
+        token = asyncio.run(_admitted(Settings(store=store_url, cache_dir=cache_dir, embedder=embedder)))
     with _entry(cache_dir / "service.log", {**variables, **(environment or {})}) as (url, pid):
         yield Served(url, TENANT, token, pid, (*JSON, ("authorization", f"Bearer {token}")))
 
@@ -145,8 +147,10 @@ def _entry(log: Path, environment: Mapping[str, str], *more: str) -> Iterator[tu
         yield url, process.pid
 
 
-async def _new_key(settings: Settings) -> str:
+async def _admitted(settings: Settings) -> str:
+    """A key of the tenant, which exists then."""
     async with plane.open(settings, probe_store=False) as opened:
+        await put_tenant(opened.engine, TENANT, TenantSettings())
         return (await create_key(opened.engine, tenant=TENANT, scopes=["read", "write"], note="benchmark")).token
 
 
