@@ -112,8 +112,9 @@ def test_a_new_hot_set_replaces_the_old_one() -> None:
 
 
 OPERATIONS = st.lists(
-    st.tuples(st.sampled_from(["put", "get", "pin", "unpin"]), st.integers(0, 40), st.integers(1, BUDGET // 3)),
-    max_size=200,
+    st.tuples(st.sampled_from(["put", "get", "pin", "unpin"]), st.integers(0, 9), st.integers(1, BUDGET // 3)),
+    min_size=20,
+    max_size=120,
 )
 
 
@@ -169,10 +170,10 @@ def test_pins_outlast_what_is_read_until_they_are_let_go() -> None:
 
 def test_names_of_what_left_are_bounded() -> None:
     """Seen to fail without the bound on their number."""
-    memory = Memory(BUDGET)
-    for n in range(GHOSTS_MAX + 5_000):
-        memory.put(f"k{n}", None, 10)
-    assert memory.used_bytes <= BUDGET
+    memory = Memory(50_000)
+    for n in range(50_000 + GHOSTS_MAX + 5_000):
+        memory.put(f"k{n}", None, 1)
+    assert memory.used_bytes <= 50_000
     assert len(memory._ghosts) <= GHOSTS_MAX
 
 
