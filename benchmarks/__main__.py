@@ -21,6 +21,7 @@ SCENARIOS: Final = {
     "vector_warm": "benchmarks.vector_warm",
     "text_warm": "benchmarks.text_warm",
     "hybrid_warm": "benchmarks.hybrid_warm",
+    "bundle_warm": "benchmarks.bundle_warm",
     "vector_100k": "benchmarks.vector_100k",
     "hybrid_filters": "benchmarks.hybrid_filters",
     "ingest": "benchmarks.ingest",
@@ -56,9 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Skipped as reason:
         print(f"{options.scenario}: {reason}", file=sys.stderr)
         return 2
-    encoded = orjson.dumps(
-        result_of(options.scenario, options.seed, rows), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    )
+    result = result_of(options.scenario, options.seed, rows) | ({"quick": True} if options.quick else {})
+    encoded = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if options.json == "-":
         sys.stdout.write(encoded.decode())
         return 0

@@ -55,7 +55,13 @@ def _draw(result: Result, path: Path) -> None:
     heights = [PANEL_IN + ROW_IN * len(rows) for _, rows in panels]
     with matplotlib.rc_context(SETTINGS):
         figure, axes = pyplot.subplots(
-            len(panels), 1, figsize=(WIDTH_IN, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+            len(panels),
+            1,
+            figsize=(WIDTH_IN, sum(heights)),
+            squeeze=False,
+            sharex=True,
+            height_ratios=heights,
+            layout="constrained",
         )
         for axis, (case, rows) in zip(axes[:, 0], panels, strict=True):
             _panel(axis, result.scenario, case, rows)
@@ -67,7 +73,11 @@ def _draw(result: Result, path: Path) -> None:
 
 
 def _panel(axis: Axes, scenario: str, case: str, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import FormatStrFormatter, NullFormatter
+
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_title(f"{scenario}: {case}", loc="left")
     axis.set_yticks(range(len(rows)), [_label(row) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)

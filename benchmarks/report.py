@@ -44,6 +44,11 @@ COLUMNS: Final = {
 }
 """Shown first and in this order where a row has them; what else a row says follows."""
 ALWAYS: Final = ("case", "system")
+WHOM: Final = (*ALWAYS, "where", "consistency")
+DATA: Final = "corpus"
+"""The system of a row that says what was searched; it measures nothing."""
+COLUMNS_MAX: Final = 12
+"""A page shows no more side by side."""
 EXACT_DIGITS: Final = ("recall", "ndcg", "hit", "ratio")
 """Names of which begin fractions that are shown with four digits."""
 
@@ -87,7 +92,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
 def render(folder: Path = FOLDER) -> str:
     """The text of REPORT.md."""
     results = load(folder / "results")
-    verdicts = bars.judge({result.scenario: result.rows for result in results})
+    verdicts = bars.judge({result.scenario: result.rows for result in results if not result.quick})
     notes = {path.stem: path.read_text(encoding="utf-8").strip() for path in sorted((folder / "notes").glob("*.md"))}
     parts = [
         _opening(verdicts, results),
@@ -163,7 +168,7 @@ def _side_by_side(results: Sequence[Result]) -> str:
     """One line per case that peers took part in: ours over HTTP and in process, and every peer that counts."""
     lines = []
     for result in results:
-        for case, rows in cases(result.rows):
+        for case, rows in cases(result.rows) if result.scenario in bars.WARM else ():
             peers = sorted(bars.counting(rows), key=lambda row: number(row, "p50_ms") or 0)
             own = [row for row in rows if row["system"] == bars.OURS and row.get("consistency") != "strong"]
             if own and peers:
@@ -188,14 +193,18 @@ def _pair(row: Row) -> str:
 def _scenario(folder: Path, result: Result, notes: Mapping[str, str]) -> str:
     parts = [f"## {result.scenario}"]
     if summary := _summary(result.scenario):
-        parts.append(summary[0].upper() + summary[1:] + ".")
+        parts.append(f"*{summary}.*")
     parts.append(f"Commit `{result.commit}`, seed {result.seed}, {_machine(result.machine)}; `results/{result.file}`.")
     if result.commit.endswith("+"):
         parts.append("The checkout differed from that commit when this was measured.")
     if result.quick:
         parts.append("**A quick run: it shows that the scenario works, not how fast anything is.**")
-    measured = [row for row in result.rows if any(number(row, key) is not None for key in row)]
-    parts += [_same(measured), _rows_table(measured), _absent(row for row in result.rows if row not in measured)]
+    data = [row for row in result.rows if row["system"] == DATA]
+    rows = [row for row in result.rows if row["system"] != DATA]
+    measured = [row for row in rows if any(number(row, key) is not None for key in row)]
+    parts += [_said("Data", row) for row in data]
+    parts += [_said("All rows", _constants(measured)), *_tables(measured)]
+    parts.append(_absent(row for row in rows if row not in measured))
     parts += [f"![{result.scenario}: latency](plots/{name})" for name in plot_names(result)]
     if notes.get(result.scenario):
         parts.append(f"Notes: see [notes/{result.scenario}.md](notes/{result.scenario}.md).")
@@ -227,31 +236,43 @@ def _constants(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         key: value
         for key, value in rows[0].items()
-        if key not in ALWAYS and key not in COLUMNS and all(row.get(key, ...) == value for row in rows)
+        if key not in ALWAYS and (key in WHOM or key not in COLUMNS) and all(row.get(key, ...) == value for row in rows)
     }
 
 
-def _same(rows: Sequence[Row]) -> str:
-    alike = _constants(rows)
-    return "All rows: " + ", ".join(f"{_title(k)} {_cell(k, v)}" for k, v in alike.items()) + "." if alike else ""
+def _said(title: str, values: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{_title(k)} {_cell(k, v)}" for k, v in values.items() if k not in ALWAYS)
+    return f"{title}: {shown}." if shown else ""
 
 
-def _rows_table(rows: Sequence[Row]) -> str:
+def _tables(rows: Sequence[Row]) -> Iterator[str]:
+    """What every scenario measures, and folded below it what only this one says."""
     if not rows:
-        return ""
-    said = dict.fromkeys(key for row in rows for key in row)
+        return
     alike = _constants(rows)
-    names = [name for name in COLUMNS if name in said] + [n for n in said if n not in COLUMNS and n not in alike]
-    numeric = [name for name in names if any(number(row, name) is not None for row in rows)]
+    said = dict.fromkeys(key for row in rows for key in row)
+    first = [name for name in COLUMNS if name in said and name not in alike]
+    more = [name for name in said if name not in COLUMNS and name not in alike]
+    if len(first) + len(more) <= COLUMNS_MAX:
+        first, more = first + more, []
+    yield _rows_table(rows, first)
+    if more:
+        whom = [name for name in WHOM if name in first]
+        told = [row for row in rows if any(name in row for name in more)]
+        yield f"<details><summary>More of each row</summary>\n\n{_rows_table(told, whom + more)}\n\n</details>"
+
+
+def _rows_table(rows: Sequence[Row], names: Sequence[str]) -> str:
+    numeric = [n for n, name in enumerate(names) if any(number(row, name) is not None for row in rows)]
     cells = [[_cell(name, row.get(name)) for name in names] for row in rows]
-    return _table([_title(name) for name in names], cells, numeric=[names.index(name) for name in numeric])
+    return _table([_title(name) for name in names], cells, numeric=numeric)
 
 
 def _absent(rows: Iterable[Row]) -> str:
     """Who took no part, and why."""
     lines = []
     for row in rows:
-        rest = "; ".join(f"{_title(k)}: {_cell(k, v)}" for k, v in row.items() if k not in ALWAYS)
+        rest = "; ".join(f"{_title(k)}: {_cell(k, v)}" for k, v in row.items() if k not in WHOM)
         lines.append(f"- {row['system']}, {row['case']}: {rest or 'nothing measured'}")
     return "Took no part:\n\n" + "\n".join(lines) if lines else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ def row(case: str, system: str, p50_ms: float, p99_ms: float, **more: Any) -> Ro
 
 
 WARM = [
+    {"case": "corpus", "system": "corpus", "events": 10_000, "text": "herb"},
     row("vector", OURS, 1.2, 6.5, where="http", consistency="eventual", recall_at_10=1.0),
     row("vector", OURS, 9.0, 90.0, where="http", consistency="strong"),
     row("vector", OURS, 0.4, 0.9, where="in_process"),
@@ -113,13 +115,25 @@ def test_misses_come_first_with_their_reason(folder: Path) -> None:
     assert "Took no part:\n\n- absent, vector: reason: no \\| wheel" in text
     assert "Commit `0a1b2c3d4e5f`, seed 7, some processor, 2 cores, Linux, Python 3.11.7" in text
     assert "2.38 MiB" in text
+    assert "Data: events 10,000, text herb." in text
     assert "| `vector_warm` | `older0` | vector | 2.90 | 17 |" in text
 
 
 def test_every_number_of_a_result_is_shown(folder: Path) -> None:
     text = report.render(folder)
     for each in [*WARM, *COLD]:
-        assert f"| {each['case']} | {each['system']} |" in text or "reason" in each
+        numbers = [value for name, value in each.items() if name.endswith("_ms")]
+        shown = "".join(f".*{bars.shown(value)} \\|" for value in numbers)
+        assert not numbers or re.search(rf"\| {each['case']} \| {each['system']} \|{shown}", text)
+
+
+def test_a_quick_run_is_held_against_nothing(folder: Path) -> None:
+    """Fails when a quick run's result, committed by mistake, meets a bar."""
+    held = orjson.loads((folder / "results" / "hybrid_cold.json").read_bytes())
+    (folder / "results" / "hybrid_cold.json").write_bytes(orjson.dumps(held | {"quick": True}))
+    text = report.render(folder)
+    assert "- `hybrid_cold`, all: 320 / 450 ms" in text
+    assert "**A quick run" in text
 
 
 def test_same_results_same_bytes(folder: Path) -> None:
