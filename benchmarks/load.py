@@ -3,7 +3,7 @@
 Open loop: requests start at times fixed beforehand, whatever became of the earlier ones, and a latency runs from
 that intended start to the last byte of the answer; a server that stalls is charged for everything that should
 have started meanwhile (Tene, "How NOT to measure latency"; Schroeder et al., NSDI 2006). Each request takes a
-keep-alive connection that is free; when none is, a new one is opened, up to `CONNECTIONS_MAX`, and then it
+keep-alive connection that is free; when none is, a new one is opened, up to `connections_max`, and then it
 waits. The last millisecond before a start is spun: an event loop's timers are that coarse.
 
 Raw asyncio over httptools: what the client adds is the row of the bare ASGI app (`benchmarks.service.bare`).
@@ -35,6 +35,7 @@ from benchmarks.scenario import REPOSITORY
 CONNECTIONS: Final = 8
 """Opened before the first request: none pays for a handshake unless nine are under way."""
 CONNECTIONS_MAX: Final = 256
+"""A quarter of what the service takes at once: past it there is a queue anyway."""
 TIMEOUT_S: Final = 60.0
 """A request without an answer by then counts as failed; the deadline of a read is shorter."""
 SPIN_S: Final = 0.0015
@@ -97,6 +98,7 @@ class _Job:
     starts_s: Sequence[float] | None
     """Intended starts, ascending from 0; None: closed loop."""
     connections: int
+    connections_max: int
     seconds: float = 0.0
     warm_up_s: float = 0.0
 
@@ -110,6 +112,7 @@ def open_loop(
     arrivals: Arrivals = "fixed",
     seed: int = 0,
     connections: int = CONNECTIONS,
+    connections_max: int = CONNECTIONS_MAX,
 ) -> Latencies:
     """Send every request once at `qps`; the first `warm_up` are sent at that rate too and not reported.
 
@@ -119,7 +122,7 @@ def open_loop(
     for _ in requests:
         starts.append(at_s)
         at_s += gap_s if arrivals == "fixed" else rng.expovariate(qps)
-    made: Latencies = _in_child(_Job(url, requests, starts, connections))
+    made: Latencies = _in_child(_Job(url, requests, starts, connections, connections_max))
     first_s = starts[warm_up] if warm_up < len(starts) else 0.0
     return Latencies(
         ms=made.ms[warm_up:],
@@ -137,7 +140,7 @@ def closed_loop(
 
     Requests are taken in turn, and again from the first when they end. Raises `RuntimeError` for any failed one.
     """
-    made: Closed = _in_child(_Job(url, requests, None, connections, seconds, warm_up_s))
+    made: Closed = _in_child(_Job(url, requests, None, connections, connections, seconds, warm_up_s))
     return made
 
 
@@ -150,10 +153,13 @@ def saturate(
 
 def percentiles(ms: NDArray[np.float64] | Sequence[float]) -> dict[str, float]:
     """Nearest-rank percentiles of the latencies: at least that share of them is as low."""
-    values = np.asarray(ms, np.float64)
-    found = np.percentile(values, [50, 90, 99, 99.9], method="inverted_cdf")
-    names = ("p50_ms", "p90_ms", "p99_ms", "p999_ms")
-    return {name: round(float(value), 3) for name, value in zip(names, found, strict=True)}
+    values = np.sort(np.asarray(ms, np.float64))
+    ranks = {name: -(-len(values) * permille // 1000) for name, permille in _PERMILLE.items()}
+    return {name: round(float(values[rank - 1]), 3) for name, rank in ranks.items()}
+
+
+_PERMILLE: Final = {"p50_ms": 500, "p90_ms": 900, "p99_ms": 990, "p999_ms": 999}
+"""Integers: 99.9 % of a thousand is 999, and not a little more."""
 
 
 # --- the child ----------------------------------------------------------------------------------
@@ -218,14 +224,14 @@ class _Connection(asyncio.Protocol):
 
 
 class _Pool:
-    """Free connections, the one used last first. At most `CONNECTIONS_MAX` requests are under way."""
+    """Free connections, the one used last first. At most `connections_max` requests are under way."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, connections_max: int) -> None:
         parts = urlsplit(url)
         assert parts.hostname, url
         self.host, self._port = parts.hostname, parts.port or 80
         self._free: deque[_Connection] = deque()
-        self._room = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._room = asyncio.Semaphore(connections_max)
 
     async def fill(self, connections: int) -> None:
         self._free.extend([await self._open() for _ in range(connections)])
@@ -254,7 +260,7 @@ class _Pool:
 
 async def _open_loop(job: _Job) -> Latencies:
     assert job.starts_s is not None
-    pool, total = _Pool(job.url), len(job.requests)
+    pool, total = _Pool(job.url, job.connections_max), len(job.requests)
     await pool.fill(job.connections)
     encoded = [request.encoded(pool.host) for request in job.requests]
     prepared = [None if request.prepare is None else request.prepare.encoded(pool.host) for request in job.requests]
@@ -288,7 +294,7 @@ async def _until(at_s: float) -> None:
 
 
 async def _closed_loop(job: _Job) -> Closed:
-    pool, turn = _Pool(job.url), count()
+    pool, turn = _Pool(job.url, job.connections_max), count()
     await pool.fill(job.connections)
     encoded = [request.encoded(pool.host) for request in job.requests]
     first_s = time.perf_counter() + job.warm_up_s
