@@ -9,13 +9,16 @@ runs even gathered requests in turn.
 
 A trace is found through a context variable, so tasks started within it count to it, and concurrent
 requests keep apart. Traces nest: an inner one's requests count to the outer ones too.
+
+A store below that sends a request twice says so through `current_request`: a hedge is one more request of the
+same round, since nobody waits for it after the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -30,7 +33,10 @@ LIST_PAGE: Final = 1000
 
 @dataclass(slots=True)
 class Trace:
-    """Counts of the requests made within one scope. `puts` includes creates; bytes are object bodies."""
+    """Counts of the requests made within one scope. `puts` includes creates; bytes are object bodies.
+
+    `hedges` are included in `gets` and `lists`; of them `hedges_won` answered first.
+    """
 
     gets: int = 0
     puts: int = 0
@@ -39,10 +45,24 @@ class Trace:
     bytes_read: int = 0
     bytes_written: int = 0
     round_trips: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
     _round_ended: bool = True
 
     def begin(self, kind: Kind, count: int = 1) -> int:
         """Counts `count` parallel requests; returns their round, to be given to `end`."""
+        self._count(kind, count)
+        if self._round_ended:
+            self.round_trips += 1
+            self._round_ended = False
+        return self.round_trips
+
+    def hedge(self, kind: Kind) -> None:
+        """Counts a request that repeats one under way."""
+        self.hedges += 1
+        self._count(kind, 1)
+
+    def _count(self, kind: Kind, count: int) -> None:
         match kind:
             case "gets":
                 self.gets += count
@@ -52,10 +72,6 @@ class Trace:
                 self.lists += count
             case "deletes":
                 self.deletes += count
-        if self._round_ended:
-            self.round_trips += 1
-            self._round_ended = False
-        return self.round_trips
 
     def end(self, of_round: int, *, read: int, written: int) -> None:
         self.bytes_read += read
@@ -78,19 +94,44 @@ def trace() -> Iterator[Trace]:
         _traces.reset(token)
 
 
-class _Request:
-    """One request (or several in parallel) in flight, and the bytes it moved."""
+class Request:
+    """One request (or several in parallel) in flight, and the bytes it moved. A context manager: its exit ends it."""
 
-    __slots__ = ("_rounds", "read", "written")
+    __slots__ = ("_kind", "_rounds", "_token", "read", "written")
 
     def __init__(self, total: Trace, kind: Kind, count: int) -> None:
         self.read = 0
         self.written = 0
+        self._kind = kind
+        self._token: Token[Request | None] | None = None
         self._rounds = [(each, each.begin(kind, count)) for each in (total, *_traces.get())]
 
-    def end(self) -> None:
+    def hedged(self) -> None:
+        """A second request was sent for the same answer."""
+        for each, _ in self._rounds:
+            each.hedge(self._kind)
+
+    def hedge_won(self) -> None:
+        for each, _ in self._rounds:
+            each.hedges_won += 1
+
+    def __enter__(self) -> Request:
+        self._token = _request.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _request.reset(self._token)
         for each, of_round in self._rounds:
             each.end(of_round, read=self.read, written=self.written)
+
+
+_request: ContextVar[Request | None] = ContextVar("store_request", default=None)
+
+
+def current_request() -> Request | None:
+    """The counted request that the current task makes, for stores below the counting one."""
+    return _request.get()
 
 
 class CountingStore:
@@ -142,7 +183,7 @@ class CountingStore:
         more = True
         while more:
             with self._request("lists"):
-                page, more = await _next_page(objects)
+                page, more = await next_page(objects)
             for info in page:
                 yield info
 
@@ -153,16 +194,11 @@ class CountingStore:
     async def aclose(self) -> None:
         await self.inner.aclose()
 
-    @contextmanager
-    def _request(self, kind: Kind, count: int = 1) -> Iterator[_Request]:
-        request = _Request(self.total, kind, count)
-        try:
-            yield request
-        finally:
-            request.end()
+    def _request(self, kind: Kind, count: int = 1) -> Request:
+        return Request(self.total, kind, count)
 
 
-async def _next_page(objects: AsyncIterator[ObjectInfo]) -> tuple[Sequence[ObjectInfo], bool]:
+async def next_page(objects: AsyncIterator[ObjectInfo]) -> tuple[Sequence[ObjectInfo], bool]:
     """Up to a page of objects, and whether more may follow."""
     page: list[ObjectInfo] = []
     async for info in objects:
