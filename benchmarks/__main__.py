@@ -88,7 +88,7 @@ def _scenario(name: str) -> Scenario:
 def _show(title: str, rows: Sequence[Row]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if len(columns) > COLUMNS_MAX:
-        from benchmarks.report import COLUMNS
+        from benchmarks.markdown import COLUMNS
 
         columns = [name for name in COLUMNS if name in columns]
     table = Table(*columns, title=title)

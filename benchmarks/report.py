@@ -19,38 +19,10 @@ import orjson
 
 from benchmarks import bars
 from benchmarks.bars import Verdict, number, over_http, shown
+from benchmarks.markdown import DATA, absent, constants, machine, said, table, tables
 from benchmarks.scenario import Row
 
 FOLDER: Final = Path(__file__).resolve().parent
-COLUMNS: Final = {
-    "case": "case",
-    "system": "system",
-    "where": "where",
-    "consistency": "consistency",
-    "p50_ms": "p50 ms",
-    "p90_ms": "p90 ms",
-    "p99_ms": "p99 ms",
-    "p999_ms": "p99.9 ms",
-    "qps": "QPS",
-    "saturation_qps": "saturation QPS",
-    "round_trips": "round trips",
-    "round_trips_max": "most round trips",
-    "gets": "GETs",
-    "gets_max": "most GETs",
-    "bytes_read": "bytes read",
-    "bytes_read_max": "most bytes read",
-    "recall_at_10": "recall@10",
-    "peak_mb": "peak MB",
-}
-"""Shown first and in this order where a row has them; what else a row says follows."""
-ALWAYS: Final = ("case", "system")
-WHOM: Final = (*ALWAYS, "where", "consistency")
-DATA: Final = "corpus"
-"""The system of a row that says what was searched; it measures nothing."""
-COLUMNS_MAX: Final = 12
-"""A page shows no more side by side."""
-EXACT_DIGITS: Final = ("recall", "ndcg", "hit", "ratio")
-"""Names of which begin fractions that are shown with four digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +84,7 @@ def render(folder: Path = FOLDER) -> str:
 
 def _opening(verdicts: Sequence[Verdict], results: Sequence[Result]) -> str:
     count = {state: sum(v.state == state for v in verdicts) for state in ("missed", "met", "not measured")}
-    machines = sorted({_machine(result.machine) for result in results})
+    machines = sorted({machine(result.machine) for result in results})
     lines = [
         "# Benchmarks",
         "",
@@ -161,7 +133,7 @@ def _bar_table(verdicts: Iterable[Verdict]) -> str:
         [f"`{v.scenario}`", v.what, v.asked + (" (goal)" if v.goal else ""), f"**{v.measured}**", v.prototype]
         for v in verdicts
     ]
-    return _table(head, rows, numeric=())
+    return table(head, rows, numeric=())
 
 
 def _side_by_side(results: Sequence[Result]) -> str:
@@ -180,7 +152,7 @@ def _side_by_side(results: Sequence[Result]) -> str:
     if not lines:
         return ""
     head = ["scenario", "case", "ours over HTTP", "ours in process", "peers that count, in process, fastest first"]
-    return "## Side by side\n\np50 / p99, milliseconds.\n\n" + _table(head, lines, numeric=())
+    return "## Side by side\n\np50 / p99, milliseconds.\n\n" + table(head, lines, numeric=())
 
 
 def _pair(row: Row) -> str:
@@ -194,7 +166,7 @@ def _scenario(folder: Path, result: Result, notes: Mapping[str, str]) -> str:
     parts = [f"## {result.scenario}"]
     if summary := _summary(result.scenario):
         parts.append(f"*{summary}.*")
-    parts.append(f"Commit `{result.commit}`, seed {result.seed}, {_machine(result.machine)}; `results/{result.file}`.")
+    parts.append(f"Commit `{result.commit}`, seed {result.seed}, {machine(result.machine)}; `results/{result.file}`.")
     if result.commit.endswith("+"):
         parts.append("The checkout differed from that commit when this was measured.")
     if result.quick:
@@ -202,9 +174,9 @@ def _scenario(folder: Path, result: Result, notes: Mapping[str, str]) -> str:
     data = [row for row in result.rows if row["system"] == DATA]
     rows = [row for row in result.rows if row["system"] != DATA]
     measured = [row for row in rows if any(number(row, key) is not None for key in row)]
-    parts += [_said("Data", row) for row in data]
-    parts += [_said("All rows", _constants(measured)), *_tables(measured)]
-    parts.append(_absent(row for row in rows if row not in measured))
+    parts += [said("Data", row) for row in data]
+    parts += [said("All rows", constants(measured)), *tables(measured)]
+    parts.append(absent(row for row in rows if row not in measured))
     parts += [f"![{result.scenario}: latency](plots/{name})" for name in plot_names(result)]
     if notes.get(result.scenario):
         parts.append(f"Notes: see [notes/{result.scenario}.md](notes/{result.scenario}.md).")
@@ -229,54 +201,6 @@ def _summary(scenario: str) -> str:
     return ""
 
 
-def _constants(rows: Sequence[Row]) -> dict[str, Any]:
-    """What all rows say alike, which is then said once."""
-    if len(rows) < 2:
-        return {}
-    return {
-        key: value
-        for key, value in rows[0].items()
-        if key not in ALWAYS and (key in WHOM or key not in COLUMNS) and all(row.get(key, ...) == value for row in rows)
-    }
-
-
-def _said(title: str, values: Mapping[str, Any]) -> str:
-    shown = ", ".join(f"{_title(k)} {_cell(k, v)}" for k, v in values.items() if k not in ALWAYS)
-    return f"{title}: {shown}." if shown else ""
-
-
-def _tables(rows: Sequence[Row]) -> Iterator[str]:
-    """What every scenario measures, and folded below it what only this one says."""
-    if not rows:
-        return
-    alike = _constants(rows)
-    said = dict.fromkeys(key for row in rows for key in row)
-    first = [name for name in COLUMNS if name in said and name not in alike]
-    more = [name for name in said if name not in COLUMNS and name not in alike]
-    if len(first) + len(more) <= COLUMNS_MAX:
-        first, more = first + more, []
-    yield _rows_table(rows, first)
-    if more:
-        whom = [name for name in WHOM if name in first]
-        told = [row for row in rows if any(name in row for name in more)]
-        yield f"<details><summary>More of each row</summary>\n\n{_rows_table(told, whom + more)}\n\n</details>"
-
-
-def _rows_table(rows: Sequence[Row], names: Sequence[str]) -> str:
-    numeric = [n for n, name in enumerate(names) if any(number(row, name) is not None for row in rows)]
-    cells = [[_cell(name, row.get(name)) for name in names] for row in rows]
-    return _table([_title(name) for name in names], cells, numeric=numeric)
-
-
-def _absent(rows: Iterable[Row]) -> str:
-    """Who took no part, and why."""
-    lines = []
-    for row in rows:
-        rest = "; ".join(f"{_title(k)}: {_cell(k, v)}" for k, v in row.items() if k not in WHOM)
-        lines.append(f"- {row['system']}, {row['case']}: {rest or 'nothing measured'}")
-    return "Took no part:\n\n" + "\n".join(lines) if lines else ""
-
-
 def _history(results: Sequence[Result]) -> str:
     """One line per superseded run and case: what was true of an older commit stays readable."""
     rows = [
@@ -288,51 +212,11 @@ def _history(results: Sequence[Result]) -> str:
     if not rows:
         return ""
     head = ["scenario", "commit", "case", "p50 ms", "p99 ms", "file"]
-    return "## Superseded runs\n\n" + _table(head, rows, numeric=(3, 4))
+    return "## Superseded runs\n\n" + table(head, rows, numeric=(3, 4))
 
 
 def _percentiles(row: Row) -> Iterator[str]:
     return (shown(number(row, name)) for name in ("p50_ms", "p99_ms"))
-
-
-# --- text ---------------------------------------------------------------------------------------
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    """`AMD EPYC, 2 cores, Linux, Python 3.11.7`, and whatever else a result says of its machine."""
-    known = {"processor": "{}", "cores": "{} cores", "system": "{}", "python": "Python {}"}
-    return ", ".join(known.get(key, key + " {}").format(value) for key, value in machine.items())
-
-
-def _title(name: str) -> str:
-    return COLUMNS.get(name, name.replace("_", " "))
-
-
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return _quantity(name, float(value))
-    return str(value).replace("\n", " ").replace("|", "\\|")
-
-
-def _quantity(name: str, value: float) -> str:
-    if name.startswith(EXACT_DIGITS):
-        return f"{value:.4f}"
-    if not name.startswith("bytes"):
-        return shown(value)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{shown(value)} {unit}"
-        value /= 1024
-    return f"{shown(value)} GiB"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Sequence[int]) -> str:
-    marks = ["---:" if n in numeric else "---" for n in range(len(head))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, marks, *rows])
 
 
 def cases(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
