@@ -27,18 +27,25 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 2.0
 """A connection within a region opens in milliseconds; one that takes seconds will not be saved by waiting."""
-READ_TIMEOUT_S: Final = 5.0
-"""Silence on a read. Healthy first bytes come within 0.2 s; stalls beyond this are retried on another connection."""
+READ_TIMEOUT_S: Final = 3.0
+"""Silence on a read. Healthy first bytes come within 0.2 s, also of a loaded server within one; a stall beyond this is
+retried on another connection. Hedges answer stalls earlier; this is for those that the budget leaves out."""
 REQUEST_TIMEOUT_S: Final = 30.0
 """One whole request, body included: 300 MB at 10 MB/s."""
 RETRIES_MAX: Final = 2
-"""Of reads and idempotent writes. With the read timeout, a dead store is reported within 16 s."""
+"""Of reads and idempotent writes. With the read timeout, a dead store is reported within 10 s."""
 RETRY_WINDOW_S: Final = 15.0
 """No retry starts later than this after the first attempt."""
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 0.5
 POOL_IDLE_S: Final = 15.0
-"""Below the idle limit of common servers (20 s at S3): a create must not meet a connection just being closed."""
+"""Of writes. Below the idle limit of common servers (20 s at S3): a create must not meet a connection just closed."""
+POOL_IDLE_READ_S: Final = 60.0
+"""Of reads, which may meet one: they are sent again. A query opens sixty connections, each a TLS handshake; who asks
+once a minute finds those that the server kept. Below the idle limits of cloud networks (240 s), which drop silently."""
+POOL_IDLE_MAX: Final = 128
+"""Connections kept for reads when idle: as many as a tenant may have in flight, so the next query opens none. (What is
+in flight is bounded by the lanes above the store; the client itself opens one for each request, all in parallel.)"""
 REGION_DEFAULT: Final = "us-east-1"
 """Servers other than AWS ignore the region but a signature needs one."""
 
@@ -63,6 +70,9 @@ class StoreOptions:
     retries_max: int = RETRIES_MAX
 
 
+REMOTE: Final = frozenset({"s3", "gs", "az"})
+"""Schemes of stores across a network: reads of them stall, and are worth hedging."""
+
 _memories: dict[str, MemoryStore] = {}
 """Memory stores of this process by name: opening a name twice gives the same objects."""
 
@@ -86,6 +96,11 @@ def open_store(url: str, *, options: StoreOptions | None = None) -> Store:
         return ObjectStore(_clients(parts.scheme, parts.netloc, options), prefix=prefix)
     except (BaseError, ValueError) as error:
         raise Invalid("settings_invalid", "the store URL or its options are not usable", cause=str(error)) from error
+
+
+def is_remote(url: str) -> bool:
+    """Whether the store at `url` is across a network."""
+    return urlsplit(url).scheme in REMOTE
 
 
 def _clients(scheme: str, name: str, options: StoreOptions) -> Clients:
@@ -148,9 +163,13 @@ def _http(options: StoreOptions, read_timeout_s: float | None) -> ClientConfig:
         "connect_timeout": dt.timedelta(seconds=options.connect_timeout_s),
         "timeout": dt.timedelta(seconds=options.request_timeout_s),
         "pool_idle_timeout": dt.timedelta(seconds=POOL_IDLE_S),
+        # One connection for each request: over HTTP/2 all share one, and with it its window and its stalls.
+        "http1_only": True,
     }
     if read_timeout_s is not None:
         config["read_timeout"] = dt.timedelta(seconds=read_timeout_s)
+        config["pool_idle_timeout"] = dt.timedelta(seconds=POOL_IDLE_READ_S)
+        config["pool_max_idle_per_host"] = str(POOL_IDLE_MAX)
     return config
 
 
