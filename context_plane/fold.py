@@ -72,8 +72,19 @@ def apply_writes(events: Iterable[Event], writes: Iterable[Write]) -> list[Event
     return sorted(by_id.values(), key=lambda event: event.order)
 
 
-async def fold_day(engine: Engine, tenant: str, day: str, *, pending: Pending | None = None) -> SegmentsStage:
-    """Write the day's new segments and its segment list, and leave a staging record. Commits nothing."""
+async def fold_day(
+    engine: Engine,
+    tenant: str,
+    day: str,
+    *,
+    pending: Pending | None = None,
+    lines: dict[str, list[bytes]] | None = None,
+) -> SegmentsStage:
+    """Write the day's new segments and its segment list, and leave a staging record. Commits nothing.
+
+    `lines` is given the events' lines of every entity that the log touches: a build in one process need not
+    read back what it wrote.
+    """
     started_us = engine.now_us()
     pending = pending or await load_pending(engine, tenant)
     manifest = pending.manifest
@@ -83,7 +94,7 @@ async def fold_day(engine: Engine, tenant: str, day: str, *, pending: Pending | 
     applied = entry.erasures if entry else 0
     kept = {e.entity: e for e in built if not erasures.hides_built(e.entity, applied)}
     writes = await _writes_of(engine.store, tenant, day, pending, erasures)
-    folded = await _fold_entities(engine, tenant, day, kept, writes)
+    folded = await _fold_entities(engine, tenant, day, kept, writes, lines)
     entries = sorted(folded.entries.values(), key=lambda e: e.entity)
     reusable = entry.segments if entry is not None and entries == built else None
     segment_list, list_bytes = await _put_list(engine, tenant, day, entries, reusable)
@@ -150,7 +161,12 @@ class _Folded:
 
 
 async def _fold_entities(
-    engine: Engine, tenant: str, day: str, kept: Mapping[str, SegmentEntry], writes: dict[str, list[WriteLine]]
+    engine: Engine,
+    tenant: str,
+    day: str,
+    kept: Mapping[str, SegmentEntry],
+    writes: dict[str, list[WriteLine]],
+    lines: dict[str, list[bytes]] | None,
 ) -> _Folded:
     """`writes` is emptied on the way: what is written need not be held."""
     folded = _Folded(dict(kept))
@@ -160,7 +176,7 @@ async def _fold_entities(
         stored = await read_segments(engine.store, tenant, day, before)
         held = {entry.entity: (entry, each) for entry, each in zip(before, stored, strict=True)}
         mine = [(entity, held.get(entity), writes.pop(entity)) for entity in entities]
-        return await asyncio.to_thread(_changed, day, mine)
+        return await asyncio.to_thread(_changed, day, mine, lines)
 
     async def put(entity: str, encoded: segments.EncodedSegment) -> None:
         new_id = built_id(encoded.digest, engine.nonce())
@@ -184,11 +200,13 @@ async def _fold_entities(
 
 
 def _changed(
-    day: str, entities: Iterable[tuple[str, tuple[SegmentEntry, bytes] | None, Sequence[WriteLine]]]
+    day: str,
+    entities: Iterable[tuple[str, tuple[SegmentEntry, bytes] | None, Sequence[WriteLine]]],
+    kept_lines: dict[str, list[bytes]] | None,
 ) -> list[tuple[str, segments.EncodedSegment | None]]:
-    """The new segments of entities whose content changed; None where nothing is left. Pure.
+    """The new segments of entities whose content changed; None where nothing is left.
 
-    Takes each entity's segment, where it has one, and its writes in order.
+    Takes each entity's segment, where it has one, and its writes in order; leaves the lines in `kept_lines`.
     """
     found: list[tuple[str, segments.EncodedSegment | None]] = []
     for entity, before, writes in entities:
@@ -197,6 +215,8 @@ def _changed(
         encoded = segments.encode_lines(entity, day, lines) if lines else None
         if before is None or encoded is None or encoded.digest != before[0].digest:
             found.append((entity, encoded))
+        if kept_lines is not None and lines:
+            kept_lines[entity] = lines
     return found
 
 

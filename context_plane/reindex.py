@@ -5,16 +5,21 @@
 Every datum is computed once: the vector shard holds the embeddings that the entity shard quantizes, and the
 full-text shard is made from the entity shard's postings. Vectors of unchanged texts are reused from the
 day's previous shard of the same model.
+
+Each artefact can be made on its own, from what the ones before it stored. A build of the whole day in one
+process hands over in memory what it would read back, and analyzes texts while vectors are written.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
+import orjson
 
 from context_plane.catalog.days import load_day
 from context_plane.catalog.head import load_version, newest_version
@@ -22,12 +27,14 @@ from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import DayEntry, FileRef, ObjectRef, PackRef, VectorRef, object_ref, pack_ref
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt, PlaneError
-from context_plane.fold import fold_day, read_events
+from context_plane.fold import PARALLEL_SEGMENTS, fold_day, read_segments
 from context_plane.index import blocks, entity_shard, fulltext_shard, vector_shard
-from context_plane.index.rows import F32, U8, Rows, concat
+from context_plane.index.rows import F32, U8, Rows, quantize
 from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import ShardFileKey, ShardKey, built_id
-from context_plane.model import Event, sha256_hex
+from context_plane.layout.pack import EncodedPack
+from context_plane.layout.segment import decode_lines
+from context_plane.model import Event, event_from_record, sha256_hex
 from context_plane.publish import publish_day
 from context_plane.staging import (
     EntityStage,
@@ -42,6 +49,8 @@ from context_plane.staging import (
 
 EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
+QUANTIZE_ROWS: Final = 2048
+"""Rows quantized at once: a fixed cost is shared, and the float64 copy stays within some megabytes."""
 PARALLEL_FILES: Final = 16
 ReadFile: TypeAlias = Callable[[str, FileRef], Awaitable[bytes]]
 """(key, file) -> the stored bytes of one file of a dataset."""
@@ -51,21 +60,40 @@ REBUILDS_MAX: Final = 5
 """How often a build starts over because another one published first."""
 
 
+@dataclass(frozen=True, slots=True)
+class _DayEvents:
+    """A day's events by entity, ascending, with their digests (16 bytes each)."""
+
+    entries: Sequence[SegmentEntry]
+    groups: Sequence[Sequence[Event]]
+    digests: Sequence[Sequence[bytes]]
+
+
 async def build_day(engine: Engine, tenant: str, day: str) -> DayEntry | None:
     """Fold, index and publish one day, starting over when its sources moved. Returns the published entry."""
     for attempt in range(REBUILDS_MAX):
         try:
-            segments = await fold_day(engine, tenant, day)
-            vector = await index_vectors(engine, segments)
-            entity = await index_entities(engine, segments, vector)
-            fulltext = await index_fulltext(engine, segments, entity)
-            manifest = await publish_day(engine, segments, vector, entity, fulltext)
+            lines: dict[str, list[bytes]] = {}
+            segments = await fold_day(engine, tenant, day, lines=lines)
+            manifest = await publish_day(engine, segments, *await _index_day(engine, segments, lines))
         except Conflict as error:
             if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
                 raise
             continue
         return manifest.days.get(day)
     raise AssertionError("the last attempt returns or raises")
+
+
+async def _index_day(
+    engine: Engine, segments: SegmentsStage, lines: dict[str, list[bytes]]
+) -> tuple[VectorStage, EntityStage, FulltextStage]:
+    """The three shards as the three functions below make them, nothing read back. Empties `lines`."""
+    held = await _load_events(engine, segments, lines)
+    made, (vector, vectors) = await asyncio.gather(
+        asyncio.to_thread(_analyzed_blocks, segments.day, held), _make_vectors(engine, segments, held)
+    )
+    entity, columns = await _make_entities(engine, segments, held, made, vectors)
+    return vector, entity, await _make_fulltext(engine, segments, entity, columns)
 
 
 # --- vector shard -------------------------------------------------------------------------------
@@ -76,21 +104,27 @@ async def index_vectors(
 ) -> VectorStage:
     """Embed the day's rows and write them as a Lance dataset. Without `segments` its staging record is read."""
     segments = segments or await load_segments_stage(engine.store, tenant, day)
-    groups = await _read_segments(engine, segments)
-    if not groups:
-        stage = VectorStage(source=segments.source, shard=None, rows=0, embedded=0, bytes=0)
+    return (await _make_vectors(engine, segments, await _load_events(engine, segments)))[0]
+
+
+async def _make_vectors(engine: Engine, segments: SegmentsStage, held: _DayEvents) -> tuple[VectorStage, F32]:
+    """The stage, and float32 [N, D] of the day's rows."""
+    if not held.groups:
+        stage, vectors = VectorStage(source=segments.source, shard=None, rows=0, embedded=0, bytes=0), _no_vectors()
     else:
-        stage = await _build_vectors(engine, segments, groups)
+        stage, vectors = await _build_vectors(engine, segments, held.groups)
     await save(engine.store, segments.tenant, segments.day, "vector", stage)
-    return stage
+    return stage, vectors
 
 
-async def _build_vectors(engine: Engine, segments: SegmentsStage, groups: Sequence[Sequence[Event]]) -> VectorStage:
+async def _build_vectors(
+    engine: Engine, segments: SegmentsStage, groups: Sequence[Sequence[Event]]
+) -> tuple[VectorStage, F32]:
     events = [event for group in groups for event in group]
-    known = await _known_vectors(engine, segments.tenant, segments.day)
     texts = await asyncio.to_thread(blocks.rows_to_embed, events)
     digests = await asyncio.to_thread(blocks.row_text_digests, events)
-    wanted = [digest.tobytes() for digest in digests if digest.any()]
+    wanted = [digest.tobytes() for digest in digests[digests.any(axis=1)]]
+    known = await _known_vectors(engine, segments.tenant, segments.day) if wanted else {}
     vectors = np.zeros((len(texts), engine.embedder.dim), np.float32)
     missing = [n for n, digest in enumerate(wanted) if digest not in known]
     for n, digest in enumerate(wanted):
@@ -100,20 +134,10 @@ async def _build_vectors(engine: Engine, segments: SegmentsStage, groups: Sequen
         chosen = missing[start : start + EMBED_ROWS]
         vectors[chosen] = await engine.embedder.embed_documents([texts[n] for n in chosen])
     rows = await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim)
-    columns = await asyncio.to_thread(_unanalyzed, segments.day, groups)
+    columns = await asyncio.to_thread(blocks.place_columns, segments.day, groups)
     shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests)
     stored = sum(file.bytes for file in shard.files)
-    return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=len(missing), bytes=stored)
-
-
-def _unanalyzed(day: str, groups: Sequence[Sequence[Event]]) -> Rows:
-    """The day's columns without postings, which is all that a vector shard keeps beside its vectors."""
-    return concat([_placed(day, events) for events in groups], day=day)
-
-
-def _placed(day: str, events: Sequence[Event]) -> Rows:
-    none = np.zeros((blocks.row_count(events), 0), np.float32)
-    return blocks.build_block(events[0].entity, day, events, none, analyzed=False)
+    return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=len(missing), bytes=stored), rows
 
 
 async def _known_vectors(engine: Engine, tenant: str, day: str) -> dict[bytes, F32]:
@@ -201,48 +225,88 @@ async def index_entities(
     segments = segments or await load_segments_stage(engine.store, tenant, day)
     vector = vector or await load_vector_stage(engine.store, segments.tenant, segments.day)
     _same_source(segments, vector.source, "vector")
-    if segments.segments is None or vector.shard is None:
-        stage = EntityStage(
-            source=segments.source, shard=None, entities=0, events=0, rows=0, first_ts_us=0, last_ts_us=0
-        )
+    held = await _load_events(engine, segments)
+    made = await asyncio.to_thread(_analyzed_blocks, segments.day, held)
+    vectors = _no_vectors()
+    if vector.shard is not None:
+        vectors = (await read_vectors(vector.shard, from_store(engine))).vectors
+    return (await _make_entities(engine, segments, held, made, vectors))[0]
+
+
+async def _make_entities(
+    engine: Engine, segments: SegmentsStage, held: _DayEvents, made: Sequence[Rows], vectors: F32
+) -> tuple[EntityStage, Rows | None]:
+    """The stage, and the shard's columns. `made`: the entities' blocks, `vectors` those of their rows."""
+    if not made:
+        nothing = {"entities": 0, "events": 0, "rows": 0, "first_ts_us": 0, "last_ts_us": 0}
+        stage, columns = EntityStage(source=segments.source, shard=None, **nothing), None
     else:
-        entries = decode_segments(await engine.store.get(segments.segments.key))
-        groups = await read_events(engine.store, segments.tenant, segments.day, entries)
-        stored = await read_vectors(vector.shard, from_store(engine))
-        stage = await _put_entities(engine, segments, entries, groups, stored.vectors)
+        stage, columns = await _put_entities(engine, segments, held.entries, made, vectors)
     await save(engine.store, segments.tenant, segments.day, "entity", stage)
-    return stage
+    return stage, columns
 
 
 async def _put_entities(
-    engine: Engine,
-    segments: SegmentsStage,
-    entries: Sequence[SegmentEntry],
-    groups: Sequence[Sequence[Event]],
-    vectors: F32,
-) -> EntityStage:
-    def build() -> list[entity_shard.ShardBlock]:
-        made, first = [], 0
-        for entry, events in zip(entries, groups, strict=True):
-            count = blocks.row_count(events)
-            rows = blocks.build_block(entry.entity, segments.day, events, vectors[first : first + count])
-            made.append(entity_shard.ShardBlock(rows, entry.id, entry.digest))
-            first += count
-        return made
+    engine: Engine, segments: SegmentsStage, entries: Sequence[SegmentEntry], made: Sequence[Rows], vectors: F32
+) -> tuple[EntityStage, Rows]:
+    def build() -> tuple[EncodedPack, Rows]:
+        placed = zip(entries, _with_vectors(made, vectors), strict=True)
+        packed = (entity_shard.ShardBlock(rows, entry.id, entry.digest) for entry, rows in placed)
+        encoded = entity_shard.encode_shard(segments.day, packed)
+        section = entity_shard.columns_range(encoded.sections)
+        return encoded, entity_shard.decode_columns(encoded.stored[section.offset : section.stop])
 
-    made = await asyncio.to_thread(build)
-    encoded = await asyncio.to_thread(entity_shard.encode_shard, segments.day, made)
+    encoded, columns = await asyncio.to_thread(build)
     key = str(ShardKey(segments.tenant, "entity", segments.day, built_id(encoded.digest, engine.nonce())))
     await engine.store.put_new(key, encoded.stored)
-    return EntityStage(
+    stage = EntityStage(
         source=segments.source,
         shard=pack_ref(key, encoded),
         entities=len(made),
-        events=sum(block.rows.event_count for block in made),
-        rows=sum(block.rows.row_count for block in made),
-        first_ts_us=min(int(block.rows.event_ts_us.min()) for block in made),
-        last_ts_us=max(int(block.rows.event_ts_us.max()) for block in made),
+        events=columns.event_count,
+        rows=columns.row_count,
+        first_ts_us=int(columns.event_ts_us.min()),
+        last_ts_us=int(columns.event_ts_us.max()),
     )
+    return stage, columns
+
+
+def _analyzed_blocks(day: str, held: _DayEvents) -> list[Rows]:
+    """Each entity's block without vectors."""
+    none = np.zeros((0, 0), np.float32)
+    return [
+        blocks.build_block(entry.entity, day, events, none, digests=digests)
+        for entry, events, digests in zip(held.entries, held.groups, held.digests, strict=True)
+    ]
+
+
+def _with_vectors(made: Sequence[Rows], vectors: F32) -> Iterator[Rows]:
+    """The blocks with their rows' vectors, float32 [N, D] of all of them in turn."""
+    first = 0
+    for group in _groups(made):
+        rows = sum(block.row_count for block in group)
+        fixed, scales = quantize(vectors[first : first + rows])
+        first += rows
+        at = 0
+        for block in group:
+            stop = at + block.row_count
+            yield replace(block, dim=vectors.shape[1], vectors=fixed[at:stop], scales=scales[at:stop])
+            at = stop
+    assert first == len(vectors), "one vector a row"
+
+
+def _groups(made: Sequence[Rows]) -> Iterator[list[Rows]]:
+    """Consecutive blocks of about `QUANTIZE_ROWS` rows."""
+    group: list[Rows] = []
+    rows = 0
+    for block in made:
+        group.append(block)
+        rows += block.row_count
+        if rows >= QUANTIZE_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
 
 
 # --- full-text shard ----------------------------------------------------------------------------
@@ -260,10 +324,16 @@ async def index_fulltext(
     segments = segments or await load_segments_stage(engine.store, tenant, day)
     entity = entity or await load_entity_stage(engine.store, segments.tenant, segments.day)
     _same_source(segments, entity.source, "entity")
-    if entity.shard is None:
+    columns = None if entity.shard is None else await _columns(engine, entity.shard)
+    return await _make_fulltext(engine, segments, entity, columns)
+
+
+async def _make_fulltext(
+    engine: Engine, segments: SegmentsStage, entity: EntityStage, columns: Rows | None
+) -> FulltextStage:
+    if entity.shard is None or columns is None:
         stage = FulltextStage(source=segments.source, shard=None, rows=0)
     else:
-        columns = await _columns(engine, entity.shard)
         shard = await put_fulltext(engine, segments.tenant, segments.day, columns)
         stage = FulltextStage(source=segments.source, shard=shard, rows=columns.row_count)
     await save(engine.store, segments.tenant, segments.day, "fulltext", stage)
@@ -288,11 +358,36 @@ async def _columns(engine: Engine, ref: PackRef) -> Rows:
 # --- leaves -------------------------------------------------------------------------------------
 
 
-async def _read_segments(engine: Engine, segments: SegmentsStage) -> list[list[Event]]:
+async def _load_events(
+    engine: Engine, segments: SegmentsStage, lines: dict[str, list[bytes]] | None = None
+) -> _DayEvents:
+    """The day's events; those of entities in `lines` (emptied on the way) from there, the others from the store."""
     if segments.segments is None:
-        return []
+        return _DayEvents((), (), ())
+    lines = {} if lines is None else lines
     entries = decode_segments(await engine.store.get(segments.segments.key))
-    return await read_events(engine.store, segments.tenant, segments.day, entries)
+    groups: list[list[Event]] = []
+    digests: list[list[bytes]] = []
+
+    def decode(part: Sequence[SegmentEntry], stored: Mapping[str, bytes]) -> None:
+        for entry in part:
+            held = lines.pop(entry.entity, None)
+            if held is None:
+                held = decode_lines(stored[entry.entity], digest=entry.digest)
+            groups.append([event_from_record(orjson.loads(line)) for line in held])
+            digests.append([blocks.line_digest(line) for line in held])
+
+    for start in range(0, len(entries), PARALLEL_SEGMENTS):
+        part = entries[start : start + PARALLEL_SEGMENTS]
+        wanted = [entry for entry in part if entry.entity not in lines]
+        stored = await read_segments(engine.store, segments.tenant, segments.day, wanted)
+        names = [entry.entity for entry in wanted]
+        await asyncio.to_thread(decode, part, dict(zip(names, stored, strict=True)))
+    return _DayEvents(entries, groups, digests)
+
+
+def _no_vectors() -> F32:
+    return np.zeros((0, 0), np.float32)
 
 
 def _same_source(segments: SegmentsStage, source: str, artifact: str) -> None:

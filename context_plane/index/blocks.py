@@ -8,21 +8,21 @@ asked with `rows_to_embed`, and `row_vectors` puts the answers and the callers' 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from context_plane.errors import Invalid
-from context_plane.index.analyzer import term_counts
+from context_plane.index.analyzer import analyze
 from context_plane.index.chunker import Chunk, chunk
 from context_plane.index.rows import DIGEST_BYTES, F32, I32, U8, U16, Rows, concat, quantize
 from context_plane.index.threads import bm25_texts
-from context_plane.layout.segment import FIRST_EVENT_LINE
-from context_plane.model import Event, event_digest, text_digest, unit
+from context_plane.layout.segment import FIRST_EVENT_LINE, event_line
+from context_plane.model import Event, day_of, text_digest, unit
 
 COUNT_MAX: Final = 65_535
 """Counts are stored in 16 bits; BM25 saturates long before."""
@@ -36,23 +36,25 @@ def build_block(
     *,
     segment: str = "",
     first_line: int = FIRST_EVENT_LINE,
-    analyzed: bool = True,
+    digests: Sequence[bytes] | None = None,
 ) -> Rows:
     """Rows of the entity's day. Events ascend strictly by (ts, id); `vectors` is float32 [N, D], zero where none.
 
-    D may be 0. `segment` is the key that citations name; event n is its line `first_line + n`. Without
-    `analyzed` there are no postings: enough to place vectors.
+    D may be 0. `segment` is the key that citations name; event n is its line `first_line + n`. `digests` are
+    the events', where the caller has them (16 bytes each): they cost as much as all the rest of a short event.
     """
-    assert all(event.entity == entity and event.day == day for event in events)
+    assert all(event.entity == entity for event in events)
+    assert not events or day_of(events[0].ts_us) == day == day_of(events[-1].ts_us)
     assert all(a.order < b.order for a, b in itertools.pairwise(events)), "events ascend by (ts, id)"
+    if digests is None:
+        digests = [line_digest(event_line(event)) for event in events]
     chunks = [_chunks(event) for event in events]
     counts = np.array([len(each) for each in chunks], np.int64)
     flat = [each for own in chunks for each in own]
-    assert len(vectors) == len(flat), "one vector a row"
+    assert len(vectors) == len(flat) or not vectors.shape[1], "one vector a row"
     sources, event_source = _encoded([event.source for event in events])
     kinds, event_kind = _encoded([event.kind for event in events])
-    texts = _row_texts(events, chunks) if analyzed else [""] * len(flat)
-    term_rows = [term_counts(text) if text else {} for text in texts]
+    term_rows = [analyze(text) if text else [] for text in _row_texts(events, chunks)]
     terms, indptr, post_rows, post_counts = _postings(term_rows)
     fixed, scales = quantize(vectors) if vectors.shape[1] else (np.zeros((0, 0), np.int16), np.zeros(0, np.float32))
     return Rows(
@@ -69,11 +71,11 @@ def build_block(
         event_source=event_source,
         event_kind=event_kind,
         event_line=np.arange(first_line, first_line + len(events), dtype=np.int32),
-        event_digest=_digests([bytes.fromhex(event_digest(event))[:DIGEST_BYTES] for event in events]),
+        event_digest=_digests(digests),
         row_event=np.repeat(np.arange(len(events), dtype=np.int32), counts),
         row_start=np.array([each.start for each in flat], np.int32),
         row_stop=np.array([each.stop for each in flat], np.int32),
-        row_terms=np.array([sum(row.values()) for row in term_rows], np.int32),
+        row_terms=np.array([len(row) for row in term_rows], np.int32),
         terms=terms,
         post_indptr=indptr,
         post_rows=post_rows,
@@ -82,6 +84,49 @@ def build_block(
         scales=scales,
         vectors=fixed,
         segments=(segment,),
+    )
+
+
+def line_digest(line: bytes) -> bytes:
+    """The event digest that rows hold, from the event's line in its segment."""
+    return hashlib.sha256(line).digest()[:DIGEST_BYTES]
+
+
+def place_columns(day: str, groups: Sequence[Sequence[Event]]) -> Rows:
+    """The columns that a vector shard keeps beside its vectors: all entities' events, ascending by entity, without
+    event digests and postings."""
+    events = [event for group in groups for event in group]
+    chunks = [_chunks(event) for event in events]
+    flat = [each for own in chunks for each in own]
+    sources, event_source = _encoded([event.source for event in events])
+    kinds, event_kind = _encoded([event.kind for event in events])
+    none = np.zeros(0, np.int32)
+    return Rows(
+        day=day,
+        entities=tuple(group[0].entity for group in groups),
+        sources=sources,
+        kinds=kinds,
+        ids=tuple(event.id for event in events),
+        threads=tuple(event.thread for event in events),
+        attrs=tuple(event.attrs or None for event in events),
+        texts=None,
+        event_entity=np.repeat(np.arange(len(groups), dtype=np.int32), [len(group) for group in groups]),
+        event_ts_us=np.array([event.ts_us for event in events], np.int64),
+        event_source=event_source,
+        event_kind=event_kind,
+        event_line=np.zeros(len(events), np.int32),
+        event_digest=np.zeros((len(events), DIGEST_BYTES), np.uint8),
+        row_event=np.repeat(np.arange(len(events), dtype=np.int32), [len(own) for own in chunks]),
+        row_start=np.array([each.start for each in flat], np.int32),
+        row_stop=np.array([each.stop for each in flat], np.int32),
+        row_terms=np.zeros(len(flat), np.int32),
+        terms=(),
+        post_indptr=np.zeros(1, np.int32),
+        post_rows=none,
+        post_counts=none.astype(np.uint16),
+        dim=0,
+        scales=np.zeros(0, np.float32),
+        vectors=np.zeros((0, 0), np.int16),
     )
 
 
@@ -105,10 +150,11 @@ def row_vectors(events: Sequence[Event], embedded: F32, dim: int) -> F32:
     """
     rows = list(_rows(events))
     result = np.zeros((len(rows), dim), np.float32)
-    computed = np.array([_computed(event, text) for event, text in rows], np.bool_)
-    assert len(embedded) == np.count_nonzero(computed), "one vector for each text asked for"
-    if computed.any():
-        result[computed] = embedded
+    computed = [_computed(event, text) for event, text in rows]
+    wanted = np.flatnonzero(computed)
+    assert len(embedded) == len(wanted), "one vector for each text asked for"
+    if len(wanted):
+        result[wanted] = embedded
     for n, (event, _) in enumerate(rows):
         if event.vector is None:
             continue
@@ -173,6 +219,17 @@ def with_vectors(columns: Rows, vectors: F32) -> Rows:
     return replace(columns, dim=vectors.shape[1], vectors=fixed, scales=scales)
 
 
+def with_vectors_of(columns: Rows, parts: Sequence[Rows]) -> Rows:
+    """A shard's columns with the vectors of its blocks, which hold the same rows in the same order."""
+    dim = max((part.dim for part in parts), default=0)
+    if not dim:
+        return columns
+    vectors = [part.vectors if part.dim else np.zeros((part.row_count, dim), np.int16) for part in parts]
+    scales = [part.scales if part.dim else np.zeros(part.row_count, np.float32) for part in parts]
+    assert sum(map(len, scales)) == columns.row_count, "one vector a row"
+    return replace(columns, dim=dim, vectors=np.concatenate(vectors), scales=np.concatenate(scales))
+
+
 # --- leaves -------------------------------------------------------------------------------------
 
 
@@ -199,14 +256,15 @@ def _digests(values: Sequence[bytes]) -> U8:
     return np.frombuffer(b"".join(values), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def _postings(rows: Sequence[Mapping[str, int]]) -> tuple[tuple[str, ...], I32, I32, U16]:
-    """Term counts per row -> (terms, indptr, rows, counts), terms ascending and rows ascending within each."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for n, counts in enumerate(rows):
-        for term, count in counts.items():
-            found.setdefault(term, []).append((n, min(count, COUNT_MAX)))
-    terms = tuple(sorted(found))
-    sizes: NDArray[Any] = np.array([len(found[term]) for term in terms], np.int32)
-    indptr = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
-    flat = np.array([pair for term in terms for pair in found[term]], np.int64).reshape(-1, 2)
-    return terms, indptr, flat[:, 0].astype(np.int32), flat[:, 1].astype(np.uint16)
+def _postings(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], I32, I32, U16]:
+    """Terms of each row -> (terms, indptr, rows, counts), terms ascending and rows ascending within each."""
+    flat = list(itertools.chain.from_iterable(rows))
+    terms = tuple(sorted(set(flat)))
+    code = {term: n for n, term in enumerate(terms)}
+    of_term = np.fromiter(map(code.__getitem__, flat), np.int64, len(flat))
+    of_row = np.repeat(np.arange(len(rows), dtype=np.int64), [len(row) for row in rows])
+    pairs, counts = np.unique(of_term * max(1, len(rows)) + of_row, return_counts=True)
+    owner, post_rows = np.divmod(pairs, max(1, len(rows)))
+    indptr = np.zeros(len(terms) + 1, np.int32)
+    np.cumsum(np.bincount(owner, minlength=len(terms)), out=indptr[1:])
+    return terms, indptr, post_rows.astype(np.int32), np.minimum(counts, COUNT_MAX).astype(np.uint16)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 import tarfile
 from collections.abc import Sequence
@@ -92,13 +93,13 @@ def _schema() -> tantivy.Schema:
 
 def _row_texts(columns: Rows) -> list[str]:
     """Each row's terms, repeated by their counts, joined by spaces: term-major postings turned around."""
-    texts: list[list[str]] = [[] for _ in range(columns.row_count)]
-    rows, counts, bounds = columns.post_rows.tolist(), columns.post_counts.tolist(), columns.post_indptr.tolist()
-    for n, term in enumerate(columns.terms):
-        assert term.split() == [term], "a term holds no white space"
-        for at in range(bounds[n], bounds[n + 1]):
-            texts[rows[at]].extend([term] * counts[at])
-    return [" ".join(terms) for terms in texts]
+    assert all(term.split() == [term] for term in columns.terms), "a term holds no white space"
+    owner = np.repeat(np.arange(len(columns.terms)), np.diff(columns.post_indptr))
+    order = np.argsort(columns.post_rows, kind="stable")  # by row, terms ascending within each
+    counts = columns.post_counts[order]
+    spelled = map(columns.terms.__getitem__, np.repeat(owner[order], counts).tolist())
+    lengths = np.bincount(columns.post_rows[order], counts, columns.row_count).astype(np.int64).tolist()
+    return [" ".join(itertools.islice(spelled, length)) for length in lengths]
 
 
 def _archive(folder: Path) -> bytes:

@@ -223,12 +223,13 @@ def _merge_postings(parts: Sequence[Rows], rows: Sequence[int]) -> tuple[tuple[s
     code = {term: n for n, term in enumerate(terms)}
     owner, row, count = [], [], []
     for part, first in zip(parts, rows, strict=True):
-        codes = np.fromiter((code[term] for term in part.terms), np.int32, len(part.terms))
+        codes = np.fromiter(map(code.__getitem__, part.terms), np.int32, len(part.terms))
         owner.append(np.repeat(codes, np.diff(part.post_indptr)))
         row.append(part.post_rows + np.int32(first))
         count.append(part.post_counts)
     term_of, all_rows, all_counts = _join(owner, np.int32), _join(row, np.int32), _join(count, np.uint16)
-    order = np.argsort(term_of, kind="stable")
+    small = len(terms) <= np.iinfo(np.uint16).max  # numpy sorts 16 bits by radix, several times faster
+    order = np.argsort(term_of.astype(np.uint16) if small else term_of, kind="stable")
     indptr = np.zeros(len(terms) + 1, np.int32)
     np.cumsum(np.bincount(term_of, minlength=len(terms)), out=indptr[1:])
     return terms, indptr, all_rows[order], all_counts[order]

@@ -77,6 +77,8 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._temporary = root / TEMPORARY_FOLDER
+        self._writer = f"{os.getpid()}-{secrets.token_hex(8)}"  # no other store of this root has it
+        self._written = itertools.count()
         self._synced: dict[str, tuple[int, int]] = {}  # folder -> (device, inode) whose entry is durable
         self._waiting: deque[_Put] = deque()
         self._writers = 0
@@ -133,7 +135,7 @@ class LocalStore:
         return await asyncio.get_running_loop().run_in_executor(self._threads, mapped)
 
     async def _put(self, key: str, data: bytes, *, exclusive: bool) -> None:
-        temporary = self._temporary / f"{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = self._temporary / f"{self._writer}-{next(self._written)}"
         put = _Put(key, self._path(key), data, exclusive, temporary)
         with self._lock:
             self._waiting.append(put)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lancedb
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from context_plane.errors import Corrupt
-from context_plane.index.blocks import build_block, row_text_digests, row_vectors, rows_to_embed
+from context_plane.index.blocks import place_columns, row_text_digests, row_vectors, rows_to_embed
 from context_plane.index.rows import F32, U8, Rows, concat
 from context_plane.index.vector_shard import (
     VectorSearcher,
@@ -98,8 +99,7 @@ def clustered(count: int, dim: int, seed: int) -> F32:
 def columns_of(count: int) -> Rows:
     """Columns of `count` plain events."""
     events = [Event("acct", FIRST_DAY + n, f"e{n:06d}", "crm", "call", text="x") for n in range(count)]
-    none = np.zeros((count, 0), np.float32)
-    return concat([build_block("acct", "2026-03-01", events, none, analyzed=False)], day="2026-03-01")
+    return place_columns("2026-03-01", [events])
 
 
 def recall(searcher: VectorSearcher, vectors: F32, queries: F32, mask: NDArray[np.bool_] | None) -> float:
@@ -154,3 +154,13 @@ def test_what_is_not_there_is_corrupt(tmp_path: Path) -> None:
         read_vectors(tmp_path, "shard-nothing")
     with pytest.raises(Corrupt):
         open_ann(tmp_path, "shard-nothing")
+
+
+def test_an_index_whose_files_went_is_corrupt(tmp_path: Path) -> None:
+    """Fails when Lance's own error leaves: the caller would not know to fetch the shard anew."""
+    columns, vectors, digests = made()
+    write_dataset(tmp_path, NAME, columns, vectors, digests, ann_rows_min=100)
+    searcher = open_ann(tmp_path, NAME)
+    shutil.rmtree(tmp_path / f"{NAME}.lance")
+    with pytest.raises(Corrupt):
+        candidates(searcher, unit(np.ones(DIM)), 10)
