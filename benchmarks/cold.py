@@ -5,8 +5,9 @@ is asked one question after another by a client of its own, and every cache is e
 services ask side by side, and how long they rest in between, is chosen so that at most half of the processors'
 time is used (`cpu_busy`: of the whole machine, server and proxy included).
 
-Counts are the answers' own (`stats`). API keys and tenant records are remembered, as they are for five seconds in
-any process that serves; what they cost is part of no cold read.
+Counts are the answers' own (`stats`); `store_p50_ms` and `store_p99_ms` are the first bytes that the proxy truly
+sent: they show a machine too busy to keep the delays. API keys and tenant records are remembered, as they are for
+five seconds in any process that serves; what they cost is part of no cold read.
 
 Stores are built once, straight into SeaweedFS, and kept in `CONTEXT_PLANE_BENCH_DIR` (default: a folder of the
 system's temporary one) under the digest of the code that decides their bytes: another code builds anew.
@@ -267,11 +268,14 @@ def _row(
         "max_ms": round(max(ms), 1),
         "queries": len(samples),
         **_stats([json.loads(sample.answer) for sample in samples]),
-        **case.more,
+        "store_p50_ms": after["first_byte_p50_ms"],
+        "store_p99_ms": after["first_byte_p99_ms"],
         "stalls": after["stalls"] - before["stalls"],
+        "aborted": after["aborted"] - before["aborted"],
         "requests_sent": sum(sent.values()),
         "seconds": round(seconds, 1),
         **found.corpus.described,
+        **case.more,
     }
 
 

@@ -11,6 +11,7 @@ from benchmarks.scenario import Row
 SUMMARY: Final = "entity-scoped hybrid search over 1, 30 and 365 days, 60 ms a request, every cache empty"
 SERVICES: Final = 1
 SHAPES: Final = {"entity_cold_1": "1 day", "entity_cold_30": "30 days", "entity_cold_365": "365 days"}
+YEAR: Final = {"layout": "closed months, rolled up; the newest in day shards"}
 
 
 def run(*, quick: bool, seed: int) -> Sequence[Row]:
@@ -18,6 +19,7 @@ def run(*, quick: bool, seed: int) -> Sequence[Row]:
     for shape, name in SHAPES.items():
         with world(shape, seed=seed, quick=quick) as found:
             asked = searches(found.questions[: queries(quick)])
-            cases = [Case(name, 0.0, asked), Case(f"{name}, 0.05 % stalls", STALL, asked)]
+            more = YEAR if found.corpus.shape.rolled else {}
+            cases = [Case(name, 0.0, asked, more), Case(f"{name}, 0.05 % stalls", STALL, asked, more)]
             rows += measure(found, cases, seed=seed, services=SERVICES)
     return rows

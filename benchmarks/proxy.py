@@ -43,6 +43,8 @@ TIMER_S: Final = 0.0005
 """Timers tick in milliseconds; what is due within half of one is done now."""
 HELD_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one answer; beyond it the server waits, so that a slow client costs no memory."""
+FIRST_BYTES_MAX: Final = 200_000
+"""Answers whose first byte is remembered: a thousand cold queries and more."""
 START_S: Final = 20.0
 
 
@@ -85,6 +87,8 @@ class Link:
     """Requests whose client left before all that the server had sent was passed on."""
     bytes_out: int = 0
     connections: int = 0
+    first_byte_s: deque[float] = field(default_factory=lambda: deque(maxlen=FIRST_BYTES_MAX))
+    """Of the newest answers: from the request's last byte to the first byte that left. What a client sees."""
 
     def counts(self) -> dict[str, Any]:
         return {
@@ -93,8 +97,15 @@ class Link:
             "aborted": self.aborted,
             "bytes_out": self.bytes_out,
             "connections": self.connections,
+            "first_byte_p50_ms": self._first_byte_ms(0.50),
+            "first_byte_p99_ms": self._first_byte_ms(0.99),
             "cpu_s": time.process_time(),
         }
+
+    def _first_byte_ms(self, share: float) -> float | None:
+        """Nearest-rank percentile; None when nothing was answered since the delays were set."""
+        ordered = sorted(self.first_byte_s)
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 2) if ordered else None
 
 
 class Client(asyncio.Protocol):
@@ -109,6 +120,7 @@ class Client(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._queue: deque[bytes] = deque()
         self._held = 0
+        self._asked_s = 0.0
         self._open_at_s = 0.0
         """When the next byte may leave, on the monotonic clock."""
         self._due_s: float | None = None
@@ -175,10 +187,11 @@ class Client(asyncio.Protocol):
         link.methods["LIST" if self._listing else self._parser.get_method().decode()] += 1
         self._in_request = False
         self._waiting = True
+        self._asked_s = time.monotonic()
         if link.delays is not None:
             delay = link.delays.next()
             link.stalls += delay.stalled
-            self._open_at_s = time.monotonic() + delay.seconds
+            self._open_at_s = self._asked_s + delay.seconds
 
     # --- from the server ----------------------------------------------------------------------------
 
@@ -229,7 +242,9 @@ class Client(asyncio.Protocol):
             piece = self._queue.popleft()
             self._open_at_s, self._due_s = self._due_s, None
             self._held -= len(piece)
-            self._waiting = False
+            if self._waiting:
+                self._waiting = False
+                self._link.first_byte_s.append(time.monotonic() - self._asked_s)
             self._link.bytes_out += len(piece)
             self._transport.write(piece)
         if self._server is not None and self._held <= HELD_BYTES_MAX:
@@ -289,6 +304,7 @@ class Control(asyncio.Protocol):
         settings = json.loads(self._line)
         if settings:
             self._link.delays = Delays(**settings)
+            self._link.first_byte_s.clear()
         self._transport.write(json.dumps(self._link.counts()).encode() + b"\n")
         self._transport.close()
 
@@ -312,7 +328,8 @@ class Proxy:
     """Port of `Control`."""
 
     def counts(self) -> dict[str, Any]:
-        """`methods` (LIST apart from GET), `stalls`, `aborted`, `bytes_out`, `connections`, `cpu_s`: since it began."""
+        """`methods` (LIST apart from GET), `stalls`, `aborted`, `bytes_out`, `connections`, `cpu_s`: since it began;
+        `first_byte_p50_ms` and `_p99_ms`: since the delays were set."""
         return self._ask({})
 
     def set(self, *, seed: int, stall: float, p50_ms: float = P50_MS, p99_ms: float = P99_MS) -> dict[str, Any]:

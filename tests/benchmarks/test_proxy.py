@@ -201,6 +201,8 @@ async def test_answers_arrive_in_the_order_of_their_delays() -> None:
             while link.methods["GET"] < number:  # noqa: ASYNC110  # the delays are drawn as requests end
                 await asyncio.sleep(0)
         await asyncio.gather(*asked)
+        assert list(link.first_byte_s) == sorted(link.first_byte_s)
+        assert all(took_s > due_s - 0.001 for took_s, due_s in zip(link.first_byte_s, (0, 0.2, 0.4), strict=True))
     assert done == ["fast", "middle", "slow"]
 
 
