@@ -217,7 +217,8 @@ def candidates(
 
     Without `mask` up to `limit` rows, best first. With `mask` (bool[N]) only rows it admits: the graph is asked
     deeper until `limit` of them are found; where that would cost more than scoring what the mask admits, it is all
-    it admits, ascending. Rows without a vector never come from the graph. Blocking I/O.
+    it admits, ascending. Rows without a vector never come from the graph. Blocking I/O. Raises `Corrupt` where files
+    are damaged or gone since: open the shard again.
     """
     count = len(searcher.row_ids)
     depth = limit
@@ -240,7 +241,10 @@ def _nearest(searcher: VectorSearcher, query: F32, depth: int) -> NDArray[np.int
     """Up to `depth` rows by the graph alone, best first. Ids come with the graph: no column of the table is read."""
     search = searcher.table.search(query, vector_column_name="vector").distance_type("dot").nprobes(PARTITIONS_MAX)
     search = search.ef(max(ANN_EF_MIN, depth)).fast_search().with_row_id(True).select(["_distance"])
-    found = search.limit(max(1, depth)).to_arrow()["_rowid"].to_numpy().astype(np.int64)
+    try:
+        found = search.limit(max(1, depth)).to_arrow()["_rowid"].to_numpy().astype(np.int64)
+    except (RuntimeError, OSError, ValueError) as error:  # lancedb passes Lance's errors on as any of these
+        raise Corrupt("corrupt_object", f"a vector shard's index cannot be read: {error}") from error
     return np.asarray(np.searchsorted(searcher.row_ids, found), np.int64)
 
 
