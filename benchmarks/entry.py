@@ -61,8 +61,8 @@ def peak_mb() -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
-def create_app(settings: Settings, *, loopback: bool = False) -> ASGIApp:
-    return Benched(product.create_app(settings, loopback=loopback))
+def create_app(settings: Settings, **options: Any) -> ASGIApp:
+    return Benched(product.create_app(settings, **options))
 
 
 def bare_app(body: bytes) -> ASGIApp:
@@ -87,7 +87,8 @@ async def answer(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _bare(body: bytes, settings: Settings, *, loopback: bool = False) -> ASGIApp:
+def _bare(body: bytes, settings: Settings, **options: Any) -> ASGIApp:
+    server.settle_memory()
     return bare_app(body)
 
 

@@ -12,9 +12,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -33,6 +33,9 @@ from serving.metrics import Metrics
 from serving.paths import canonical_path
 from serving.service import Service
 
+if TYPE_CHECKING:
+    from context_plane.plane import Plane
+
 log = logging.getLogger("context_plane.serving")
 
 API_VERSION: Final = "v1"
@@ -43,8 +46,10 @@ Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
-    """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only."""
+def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[[], None] | None = None) -> FastAPI:
+    """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only.
+
+    `on_warm` is called once, when everything that requests would wait for at first is loaded."""
     ledger, metrics = Ledger(), Metrics()
 
     @asynccontextmanager
@@ -53,7 +58,7 @@ def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
 
         async with plane.open(settings) as opened:
             app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
-            warming = asyncio.create_task(opened.warm_up())
+            warming = asyncio.create_task(_warm(opened, on_warm))
             yield
             app.state.service = None
             await asyncio.gather(warming, return_exceptions=True)
@@ -79,6 +84,12 @@ def create_app(settings: Settings, *, loopback: bool = False) -> FastAPI:
     app.add_middleware(Direct)
     app.add_middleware(Envelope, ledger=ledger, metrics=metrics)
     return app
+
+
+async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
+    await opened.warm_up()
+    if on_warm is not None:
+        on_warm()
 
 
 class Envelope:
