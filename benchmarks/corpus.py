@@ -76,6 +76,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "vector_100k": Shape(100_000, 1_000, 31, dim=100, rolled=True),
     "hybrid_filters": Shape(100_000, 1_000, 31, dim=384, scope=500, window_days=10, rolled=True),
     "hybrid_cold": Shape(10_000, 200, 30, scope=1),
+    "bundle_warm": Shape(10_000, 1_000, 30),
     "entity_cold_1": Shape(1_000, 200, 1, scope=1),
     "entity_cold_30": Shape(10_000, 200, 30, scope=1),
     "entity_cold_365": Shape(20_000, 50, 365, first_day="2025-01-01", scope=1, rolled=True),

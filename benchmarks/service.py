@@ -126,12 +126,19 @@ def service(
 @contextmanager
 def bare(body: bytes) -> Iterator[str]:
     """A bare ASGI app under the product's server settings that answers everything with `body`; its URL."""
+    with bare_process(body) as (url, _):
+        yield url
+
+
+@contextmanager
+def bare_process(body: bytes) -> Iterator[tuple[str, int]]:
+    """The same with its process id."""
     with tempfile.TemporaryDirectory(prefix="context-plane-") as name:
         folder = Path(name)
         (folder / "body").write_bytes(body)
         variables = {"CONTEXT_PLANE_STORE": (folder / "store").as_uri()}
-        with _entry(folder / "bare.log", variables, str(folder / "body")) as (url, _):
-            yield url
+        with _entry(folder / "bare.log", variables, str(folder / "body")) as found:
+            yield found
 
 
 JSON: Final = (("content-type", "application/json"),)
