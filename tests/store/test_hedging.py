@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -385,6 +386,7 @@ def test_deadlines_nest_and_only_shorten() -> None:
         with deadline.within(2.0) as outer:
             with deadline.within(5.0) as inner:
                 assert inner.at_s == outer.at_s
+                assert deadline.current() is inner
             with deadline.within(1.0) as inner:
                 assert inner.at_s < outer.at_s
             assert deadline.current() is outer
@@ -393,22 +395,31 @@ def test_deadlines_nest_and_only_shorten() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize(("second_s", "answered"), [(0.2, False), (6.0, True), (None, True)])
-def test_a_shared_fetch_lives_as_long_as_its_most_patient_waiter(second_s: float | None, answered: bool) -> None:
-    """Seen to fail when the flight keeps its starter's deadline: the second waiter, with time left, got none."""
+def test_shared_work_lives_as_long_as_its_most_patient_waiter(
+    second_s: float | None, answered: bool, nested: bool
+) -> None:
+    """Seen to fail when a flight keeps its starter's deadline (the second waiter, with time left, got none), and,
+    nested, when a flight within a flight keeps what the outer one had when it started."""
 
     async def scenario() -> None:
         store = HedgingStore(Watched({"k/1": b"x"}))
-        with deadline.within(0.5), deadline.shared() as shared:
-            flight = asyncio.ensure_future(store.get("k/1"))
+
+        async def through() -> bytes:
+            return await deadline.joined(deadline.fly(store.get("k/1")))
+
+        with deadline.within(0.5):
+            flight = deadline.fly(through() if nested else store.get("k/1"))
+            first = asyncio.ensure_future(deadline.joined(flight))
         await asyncio.sleep(0.1)
-        if second_s is None:
-            shared.join()
-        else:
-            with deadline.within(second_s):
-                shared.join()
-        await asyncio.wait([flight])
-        assert (flight.exception() is None) == answered
+        with nullcontext() if second_s is None else deadline.within(second_s):
+            second = asyncio.ensure_future(deadline.joined(flight))
+        await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.wait([flight, first, second])
+        assert first.cancelled()
+        assert (second.exception() is None) == answered
 
     run(scenario())
 
