@@ -53,6 +53,7 @@ from context_plane.retrieval.snapshots import Snapshots
 from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
+from context_plane.warm import Warmer
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class Plane:
     searcher: Searcher
     listing: Listing
     bundles: Bundles
+    warmer: Warmer
 
     async def warm_up(self) -> None:
         """Load what the first requests would otherwise wait for: the embedder, the specs' queries, Lance."""
@@ -87,6 +89,7 @@ class Plane:
 
     async def empty_caches(self) -> None:
         """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
+        self.warmer.forget()
         self.snapshots.clear()
         await self.cache.clear()
         await asyncio.to_thread(self.folders.clear)
@@ -148,9 +151,11 @@ class Plane:
     # --- read -----------------------------------------------------------------------------------
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
+        self.warmer.note(tenant, request.entities, vectors=request.mode != "text")
         return await self._read(tenant, request.snapshot, lambda: self.searcher.search(tenant, request))
 
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
+        self.warmer.note(tenant, (request.entity,))
         return await self._read(tenant, request.snapshot, lambda: self.listing.timeline(tenant, request))
 
     async def entities(
@@ -165,6 +170,7 @@ class Plane:
     async def bundle(
         self, tenant: str, entity: str, *, spec: str, as_of: str | None = None, snapshot: str | None = None
     ) -> BundleAnswer:
+        self.warmer.note_bundle(tenant, entity, spec)
         return await self._read(
             tenant,
             snapshot,
@@ -192,6 +198,7 @@ class Plane:
                 yield item
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
+        self.warmer.note(tenant, (request.entity,))
         return await self._read(tenant, request.snapshot, lambda: self.bundles.on_demand(tenant, request))
 
     async def _read(self, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
@@ -261,6 +268,7 @@ async def open(
             await probe(store, nonce=plane.engine.nonce())
         yield plane
     finally:
+        await plane.warmer.aclose()
         await plane.ingest.aclose()
         await embedder.aclose()
         await store.aclose()
@@ -279,6 +287,10 @@ def assemble(
     specs = load_specs(settings.specs_dir or shipped_specs())
     listing = Listing(engine, snapshots, reader)
     folders = Folders(folder / "unpacked", settings.cache_disk_bytes // FOLDERS_SHARE)
+    bundles = Bundles(engine, snapshots, reader, listing, specs)
+    searcher = Searcher(engine, store, snapshots, reader, folders)
+    warmer = Warmer(engine, reader, snapshots, searcher, bundles)
+    snapshots.newer = warmer.published
     return Plane(
         settings=settings,
         engine=engine,
@@ -289,9 +301,10 @@ def assemble(
         folders=folders,
         snapshots=snapshots,
         specs=specs,
-        searcher=Searcher(engine, store, snapshots, reader, folders),
+        searcher=searcher,
         listing=listing,
-        bundles=Bundles(engine, snapshots, reader, listing, specs),
+        bundles=bundles,
+        warmer=warmer,
     )
 
 

@@ -68,8 +68,9 @@ _lookups: contextvars.ContextVar[Lookups | None] = contextvars.ContextVar("looku
 
 
 def track_lookups(*, names: bool = False) -> Lookups:
-    """Start counting for the current task and the tasks it starts."""
-    lookups = Lookups(names=[] if names else None)
+    """Start counting for the current task and the tasks it starts. An outer count's names go on."""
+    outer = _lookups.get()
+    lookups = Lookups(names=[] if names else outer.names if outer is not None else None)
     _lookups.set(lookups)
     return lookups
 

@@ -109,6 +109,8 @@ class Snapshots:
 
     engine: Engine
     snapshot_ttl_us: int = SNAPSHOT_TTL_US
+    newer: Callable[[Manifest, Manifest], object] | None = None
+    """Told the manifest known before and a newer one, when a read learns of it. Returns at once."""
     _known: LRUCache[str, _Known] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     _heads: LRUCache[str, Manifest] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     _flights: dict[tuple[str, ...], asyncio.Task[Any]] = field(default_factory=dict)
@@ -167,7 +169,7 @@ class Snapshots:
             raise Invalid("snapshot_invalid", "a snapshot reads {manifest}.{log}, as in 17.41", snapshot=snapshot_id)
         version, log_number = int(found[1]), int(found[2])
         head = await load_head(self.engine.store, tenant, known=self._heads.get(tenant))
-        self._heads[tenant] = head
+        self._learned(head)
         if version > head.version:
             raise _never_made(snapshot_id)
         if version < head.snapshots_from:
@@ -240,7 +242,7 @@ class Snapshots:
         at_s = self.engine.monotonic_s()
         known = self._known.get(tenant)
         manifest, objects = await self._read_head(tenant, known.outline.manifest if known else None, started)
-        self._heads[tenant] = manifest
+        self._learned(manifest)
         if _newest(objects, manifest) < manifest.covered_max():
             # listed before that manifest was committed: it would show a batch on some of its days only
             objects = await list_log(self.engine.store, tenant, after=manifest.log_floor)
@@ -253,6 +255,12 @@ class Snapshots:
         if held is None or held.at_s <= at_s:
             self._known[tenant] = _Known(outline, at_s)
         return outline
+
+    def _learned(self, manifest: Manifest) -> None:
+        previous = self._heads.get(manifest.tenant)
+        self._heads[manifest.tenant] = manifest
+        if self.newer is not None and previous is not None and manifest.version > previous.version:
+            self.newer(previous, manifest)
 
     async def _read_head(
         self, tenant: str, known: Manifest | None, started: Started | None
