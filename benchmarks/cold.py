@@ -46,7 +46,7 @@ from context_plane.settings import Settings
 from tests.store.servers import Server, seaweedfs
 
 QUERIES: Final = 1_000
-QUICK_QUERIES: Final = 15
+QUICK_QUERIES: Final = 8
 WARM_UP: Final = 3
 """Of each service: its connections are open and its code is loaded when the first question counts."""
 STALL: Final = 0.0005
