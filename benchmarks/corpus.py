@@ -16,6 +16,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Final, Literal, TypeAlias
 
@@ -157,12 +158,22 @@ def _quick(shape: Shape) -> Shape:
 # --- events, vectors, questions -----------------------------------------------------------------
 
 
+@cache
+def _entities(count: int) -> tuple[str, ...]:
+    """Made once: questions name hundreds of them each."""
+    return tuple(f"acct-{n:04d}" for n in range(count))
+
+
 def _events(rng: Random, shape: Shape, texts: Sequence[str], vectors: F32 | None) -> list[Event]:
-    first_us, kinds = day_start_us(shape.first_day), ("message", "document", "ticket", "call")
+    first_us, kinds, names = (
+        day_start_us(shape.first_day),
+        ("message", "document", "ticket", "call"),
+        _entities(shape.entities),
+    )
     times = sorted(first_us + rng.randrange(shape.days * DAY_US) for _ in texts)
     return [
         Event(
-            entity=f"acct-{rng.randrange(shape.entities):04d}",
+            entity=names[rng.randrange(shape.entities)],
             ts_us=ts_us,
             id=f"e{n:07d}",
             source=rng.choice(("slack", "crm", "zendesk")),
@@ -217,9 +228,10 @@ def _scope(rng: Random, corpus: Corpus, event: Event) -> tuple[tuple[str, ...] |
     """(entities, since, until) of a question about an event: the event lies in it."""
     shape, entities, since_us, until_us = corpus.shape, None, None, None
     if shape.scope:
-        others = rng.sample(range(shape.entities), shape.scope)
-        names = {event.entity, *(f"acct-{n:04d}" for n in others)}
-        entities = tuple(sorted(names - set(sorted(names - {event.entity})[: len(names) - shape.scope])))
+        names = rng.sample(_entities(shape.entities), shape.scope)
+        if event.entity not in names:
+            names[0] = event.entity
+        entities = tuple(sorted(names))
     if shape.window_days:
         days = min(shape.window_days, max(1, shape.days // 2))
         latest = shape.days - days

@@ -3,7 +3,7 @@
 Over HTTP, open loop at 40 requests a second in fixed steps, hits with texts and attributes as the product
 answers by default; then as fast as answers come, over eight connections. In process, one question after another
 through `Plane.search`, ids alone as peers answer, and once more with texts. Every phase has questions of its own
-(nothing answers from a memory of queries), a warm-up that is not reported, and a fresh process per case.
+and a warm-up that is not reported, every case a service of its own: nothing answers from a memory of queries.
 
 Recall is the share of the exact ten that were found. For peers it is held against their own exact ranking:
 vectors are ranked alike by everybody; a text index is exhaustive, so it is 1 by construction; hybrid reports
@@ -15,6 +15,7 @@ A store is built once per shape in `CONTEXT_PLANE_BENCH_DIR`, else in a folder t
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import statistics
@@ -85,8 +86,8 @@ class Sizes:
         return 2 * (self.open + self.warm_up) + 2 * self.closed
 
 
-FULL: Final = Sizes(open=1_000, warm_up=100, in_process=1_000, peer=500, recall=300, saturation_s=5.0, closed=2_000)
-QUICK: Final = Sizes(open=100, warm_up=20, in_process=100, peer=50, recall=50, saturation_s=1.0, closed=200)
+FULL: Final = Sizes(open=1_000, warm_up=100, in_process=1_000, peer=500, recall=300, saturation_s=5.0, closed=4_000)
+QUICK: Final = Sizes(open=50, warm_up=10, in_process=50, peer=30, recall=30, saturation_s=0.5, closed=200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +109,17 @@ class _World:
 
 def measure(shape: str, cases: Sequence[Case], *, quick: bool, seed: int) -> list[Row]:
     """Rows of every case: ours over HTTP and in process, the bare app beside them, each leg's recall, the peers."""
+    os.environ.setdefault("LANCEDB_LOG", "error")  # or it prints a warning in every timed call
     sizes = QUICK if quick else FULL
     made, questions = corpus(shape, seed=seed, quick=quick, questions=sizes.all)
     with bench_folder() as folder:
         store = prepared(folder, made, seed=seed)
         world = _World(made, questions, store.as_uri(), folder, sizes)
+        gc.collect()
+        gc.freeze()  # a corpus is a million objects, which no collection between two searches shall walk through
         found: list[Row] = [{"case": "corpus", "system": "corpus", **made.described}]
         for case in cases:
-            found += _over_http(world, case)
+            found += _over_http(world, case, bare_too=case is cases[0])
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop of the service
                 found += runner.run(_in_process(world, case))
         return found + _peers(world, [case for case in cases if not case.embedded])
@@ -124,7 +128,7 @@ def measure(shape: str, cases: Sequence[Case], *, quick: bool, seed: int) -> lis
 # --- ours over HTTP -----------------------------------------------------------------------------
 
 
-def _over_http(world: _World, case: Case) -> list[Row]:
+def _over_http(world: _World, case: Case, *, bare_too: bool) -> list[Row]:
     found: list[Row] = []
     with (
         tempfile.TemporaryDirectory(prefix="context-plane-") as cache,
@@ -140,7 +144,7 @@ def _over_http(world: _World, case: Case) -> list[Row]:
             measured = http_row(answered) | {"saturation_qps": round(rate, 1), "peak_mb": served.peak_mb()}
             recall = _recall_of_answers(world, case, asked[world.sizes.warm_up :], answered)
             found.append(_ours(case, "http", consistency) | measured | recall)
-    return [*found, _bare(case, answered)]
+    return [*found, _bare(world, case, answered)] if bare_too else found
 
 
 def _prime(served: Served, world: _World, case: Case) -> None:
@@ -181,13 +185,13 @@ def _recall_of_answers(world: _World, case: Case, asked: Sequence[Question], ans
     return {"recall_at_10": recall(found, wanted), "recall_questions": len(wanted)}
 
 
-def _bare(case: Case, answered: Latencies) -> Row:
+def _bare(world: _World, case: Case, answered: Latencies) -> Row:
     """What the server and the client cost alone: the middle one of our answers, sent by a bare ASGI app."""
     body = sorted(answered.bodies, key=len)[len(answered.bodies) // 2]
     with bare(body) as url:
-        requests = [Request("POST", "/", b"{}", JSON)] * 200
-        measured = open_loop(url, requests, QPS, warm_up=20)
-        rate = saturate(url, requests, CONNECTIONS, 2.0)
+        requests = [Request("POST", "/", b"{}", JSON)] * (world.sizes.open // 5 + world.sizes.warm_up)
+        measured = open_loop(url, requests, QPS, warm_up=world.sizes.warm_up)
+        rate = saturate(url, requests, CONNECTIONS, world.sizes.saturation_s)
     row = {"case": case.name, "system": "bare-asgi", "where": "http", **percentiles(measured.ms), "qps": QPS}
     return {**row, "saturation_qps": round(rate, 1), "body_bytes": len(body), "runs": len(measured.ms)}
 
@@ -208,13 +212,14 @@ async def _in_process(world: _World, case: Case) -> list[Row]:
                 measured = percentiles(ms[world.sizes.warm_up :]) | {"runs": len(asked) - world.sizes.warm_up}
                 found.append(_ours(case, where, "eventual") | measured)
             chosen = world.questions[: world.sizes.recall]
-            for leg in (case.mode, "text", "vector") if case.mode == "hybrid" and not case.embedded else ():
+            for leg in LEGS if case.mode == "hybrid" and not case.embedded else ():
                 _, hits = await _timed(opened, Case(leg, leg), chosen, ())
                 reached = recall(hits, await asyncio.to_thread(exact, world.corpus, chosen, leg=leg))
                 found.append({"case": f"{case.name}: {leg} leg", "system": OURS, "recall_at_10": reached})
     return found
 
 
+LEGS: Final[tuple[Leg, ...]] = ("text", "vector")
 _IN_PROCESS: Final[tuple[tuple[str, tuple[Include, ...]], ...]] = (
     ("in_process", ()),
     ("in_process, texts and attributes", WHOLE),
@@ -269,11 +274,16 @@ def _peer_row(world: _World, peer: Peer, case: Case) -> Row:
     except Unsupported as reason:
         return {**row, "reason": str(reason)}
     wanted = exact(world.corpus, counted, leg=case.mode)
-    row |= percentiles(ms) | {"runs": len(ms), "agreement_at_10": recall(hits[: len(counted)], wanted)}
+    built = {"build_s": round(peer.built.total_s, 2), "settings": settings_of(peer)}
+    row |= built | percentiles(ms) | {"runs": len(ms), "agreement_at_10": recall(hits[: len(counted)], wanted)}
     if case.mode == "text":
         return row | {"recall_at_10": 1.0, "recall_of": "text, exhaustive"}
     nearest = wanted if case.mode == "vector" else exact(world.corpus, counted, leg="vector")
     return row | {"recall_at_10": recall(vectors[: len(counted)], nearest), "recall_of": "vector leg"}
+
+
+def settings_of(peer: Peer) -> str:
+    return ", ".join(f"{name} {value}" for name, value in peer.built.settings.items())
 
 
 def _asked(
