@@ -17,8 +17,10 @@ COLUMNS: Final = {
     "p90_ms": "p90 ms",
     "p99_ms": "p99 ms",
     "p999_ms": "p99.9 ms",
+    "events_per_s": "events/s",
     "qps": "QPS",
     "saturation_qps": "saturation QPS",
+    "ratio_of_bare": "of a bare app",
     "round_trips": "round trips",
     "round_trips_max": "most round trips",
     "gets": "GETs",
@@ -35,7 +37,7 @@ DATA: Final = "corpus"
 """The system of a row that says what was searched; it measures nothing."""
 COLUMNS_MAX: Final = 12
 """A page shows no more side by side."""
-EXACT_DIGITS: Final = ("recall", "ndcg", "hit", "ratio")
+EXACT_DIGITS: Final = ("recall", "agreement", "ndcg", "hit", "ratio")
 """Names of which begin fractions that are shown with four digits."""
 
 
@@ -62,7 +64,7 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """What every scenario measures, and folded below it what only this one says."""
     if not rows:
         return
-    alike = constants(rows)
+    rows, alike = _by_case(rows), constants(rows)
     keys = dict.fromkeys(key for row in rows for key in row)
     first = [name for name in COLUMNS if name in keys and name not in alike]
     more = [name for name in keys if name not in COLUMNS and name not in alike]
@@ -73,6 +75,12 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         whom = [name for name in WHOM if name in first]
         told = [row for row in rows if any(name in row for name in more)]
         yield f"<details><summary>More of each row</summary>\n\n{_rows_table(told, whom + more)}\n\n</details>"
+
+
+def _by_case(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one case together, cases in order of appearance."""
+    order = list(dict.fromkeys(str(row["case"]) for row in rows))
+    return sorted(rows, key=lambda row: order.index(str(row["case"])))
 
 
 def _rows_table(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -109,12 +117,12 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return _quantity(name, float(value))
+        return _quantity(name, value)
     return str(value).replace("\n", " ").replace("|", "\\|")
 
 
 def _quantity(name: str, value: float) -> str:
-    if name.startswith(EXACT_DIGITS):
+    if name.startswith(EXACT_DIGITS) and isinstance(value, float):
         return f"{value:.4f}"
     if not name.startswith("bytes"):
         return shown(value)
