@@ -63,5 +63,7 @@ async def readyz(request: Request) -> Response:
 @process.get("/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Prometheus text format. No label names a tenant."""
-    text = await asyncio.to_thread(service_of(request).metrics.text)
+    shown = service_of(request).metrics
+    shown.carry()
+    text = await asyncio.to_thread(shown.text)
     return Response(text, headers={"content-type": METRICS_TYPE})

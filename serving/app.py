@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, problems, read, write
+from serving import admin, problems, read, warm, write
 from serving.auth import bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -57,6 +57,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         from context_plane import plane
 
         async with plane.open(settings) as opened:
+            metrics.watch(opened)
             app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
             warming = asyncio.create_task(_warm(opened, on_warm))
             yield
@@ -77,7 +78,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             HTTPException: problems.on_http,
         },
     )
-    for router in (write.router, read.router, admin.router):
+    for router in (write.router, read.router, warm.router, admin.router):
         app.include_router(router, dependencies=[Depends(bearer)])
     app.include_router(admin.process)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -41,6 +41,16 @@ def test_every_route_is_in_the_openapi_document() -> None:
             assert route.path in document
 
 
+async def test_every_metric_is_in_the_api_page(tmp_path: Path) -> None:
+    """And none that is gone. Seen to fail with a row removed, and with one too many."""
+    async with serve(Settings(store=f"memory://{tmp_path.name}", cache_dir=tmp_path)) as served:
+        text = (await served.client.get("/metrics")).text
+    shown = set(re.findall(r"^# TYPE (context_plane_\w+) (?:counter|gauge|histogram)$", text, re.MULTILINE))
+    shown = {name for name in shown if not name.endswith("_created")}
+    assert len(shown) > 10
+    assert shown == set(re.findall(r"^\| `(context_plane_\w+)` \|", API.read_text(), re.MULTILINE))
+
+
 def test_every_error_code_is_in_the_api_page_with_its_meaning_and_status() -> None:
     """Seen to fail with a row removed and with a status changed."""
     rows = {code: (status, meaning) for code, status, meaning in _ROW.findall(API.read_text())}
