@@ -1,6 +1,7 @@
 """Materialize: the bundles of one spec and day, for every entity with events in the look-back.
 
-Read one manifest, read the look-back's shards, compute purely, put packs that changed, commit. A bundle
+Read one manifest, read the look-back's blocks run by run, compute purely, put packs that changed, commit. Made
+bundles wait in a scratch file until their packs are written, so memory does not grow with the entities. A bundle
 day names a fingerprint of the sources it was made from; when these move, readers say `stale` until it is
 made again. The commit refuses a bundle day whose sources moved while it was made.
 """
@@ -8,15 +9,16 @@ made again. The commit refuses a bundle day whose sources moved while it was mad
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from context_plane.bundle.compiled import CompiledSpec, compile_spec
 from context_plane.bundle.history import History, Part
-from context_plane.bundle.materialize import Bundle, materialize
+from context_plane.bundle.materialize import materialize
 from context_plane.bundle.pack import BundlePack, bucket_count, encode_packs
 from context_plane.bundle.spec import Spec, query_texts
+from context_plane.bundle.spool import Place, Spool
 from context_plane.catalog import guards
 from context_plane.catalog.bundles import Bucket, BundleEntry, encode_directory
 from context_plane.catalog.erasures import Erasures
@@ -27,16 +29,18 @@ from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Invalid, PlaneError
 from context_plane.index.analyzer import ANALYZER
+from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import BundleKey, built_id
+from context_plane.lookback import Run, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
-from context_plane.recall.periods import Period, live_mask, periods_of
-from context_plane.retrieval.columns import Columns
+from context_plane.recall.periods import live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
 from context_plane.store.base import Store
 
 REBUILDS_MAX: Final = 5
 PARALLEL_PUTS: Final = 32
+"""Packs encoded and written together: some 30 MiB of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,11 @@ async def materialize_day(engine: Engine, reader: Reader, tenant: str, spec: Com
 async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> BundleBuild:
     started_us = engine.now_us()
     check_model(manifest, engine.embedder)
-    bundles = await _bundles(reader, manifest, spec, day)
-    packs = await asyncio.to_thread(encode_packs, bundles, bucket_count(len(bundles)))
     before = await _buckets_before(engine.store, manifest, spec.spec.name, day)
     name = spec.spec.name
-    buckets, written = await _put_packs(engine, manifest.tenant, name, day, packs, before, bucket_count(len(bundles)))
+    with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
+        await _make_bundles(reader, manifest, spec, day, bundles)
+        buckets, written, packs = await _put_packs(engine, manifest.tenant, name, day, bundles, before)
     directory = encode_directory(buckets)
     key = str(BundleKey(manifest.tenant, name, day, built_id(directory.digest, engine.nonce())))
     await engine.store.put_new(key, directory.stored)
@@ -113,41 +117,29 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
     await commit(engine, manifest.tenant, mutate, known=manifest)
     return BundleBuild(
         entities=len(bundles),
-        tokens=sum(bundle.tokens for bundle in bundles),
+        tokens=bundles.tokens,
         objects=len(written) + 1,
         bytes=sum(written) + len(directory.stored),
-        reused_packs=len(packs) - len(written),
-        digest=sha256_hex(canonical_json([bundle.digest for bundle in bundles])),
+        reused_packs=packs - len(written),
+        digest=sha256_hex(canonical_json(bundles.digests)),
     )
 
 
-async def _bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> list[Bundle]:
+async def _make_bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool) -> None:
     """Every entity's bundle, ascending by entity."""
     first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))
-    periods = periods_of(manifest, first_us, day_end_us(day))
-    blocks = [await reader.all_blocks(period.shards) for period in periods]
-    return await asyncio.to_thread(_compute, periods, blocks, Erasures.of(manifest), spec, day)
+    erasures = Erasures.of(manifest)
+    async for run in runs(reader, periods_of(manifest, first_us, day_end_us(day))):
+        await asyncio.to_thread(_compute, run, erasures, spec, day, bundles)
 
 
-def _compute(
-    periods: Sequence[Period],
-    blocks: Sequence[Mapping[str, Columns]],
-    erasures: Erasures,
-    spec: CompiledSpec,
-    day: str,
-) -> list[Bundle]:
+def _compute(run: Run, erasures: Erasures, spec: CompiledSpec, day: str, bundles: Spool) -> None:
     evidence = Evidence()
-    made = []
-    for entity in sorted({name for period in blocks for name in period}):
-        parts = [
-            Part(held[entity].rows, live_mask(held[entity], period, erasures, {}))
-            for period, held in zip(periods, blocks, strict=True)
-            if entity in held
-        ]
+    for entity, held in run.blocks():
+        parts = [Part(columns.rows, live_mask(columns, period, erasures, {})) for period, columns in held]
         bundle = materialize(spec, entity, day, History(tuple(parts)), evidence)
         if bundle is not None:
-            made.append(bundle)
-    return made
+            bundles.add(bundle)
 
 
 async def _buckets_before(store: Store, manifest: Manifest, spec: str, day: str) -> list[Bucket]:
@@ -166,27 +158,21 @@ async def _buckets_before(store: Store, manifest: Manifest, spec: str, day: str)
 
 
 async def _put_packs(
-    engine: Engine,
-    tenant: str,
-    spec: str,
-    day: str,
-    packs: Iterable[BundlePack],
-    before: Sequence[Bucket],
-    count: int,
-) -> tuple[list[Bucket], list[int]]:
-    """The day's buckets, by number, and the sizes of the packs that had to be written."""
+    engine: Engine, tenant: str, spec: str, day: str, bundles: Spool, before: Sequence[Bucket]
+) -> tuple[list[Bucket], list[int], int]:
+    """The day's buckets, by number, the sizes of the packs that had to be written, and how many packs there are."""
+    count = bucket_count(len(bundles))
     known = {bucket.digest: bucket.key for bucket in before if bucket.key}
     buckets = [Bucket("", "", ())] * count
     written: list[int] = []
-    gate = asyncio.Semaphore(PARALLEL_PUTS)
+    packs = 0
 
     async def put(one: BundlePack) -> None:
         encoded = one.pack
         key = known.get(encoded.digest)
         if key is None:
             key = str(BundleKey(tenant, spec, day, built_id(encoded.digest, engine.nonce())))
-            async with gate:
-                await engine.store.put_new(key, encoded.stored)
+            await engine.store.put_new(key, encoded.stored)
             written.append(len(encoded.stored))
         entries = tuple(
             BundleEntry(entry.key, entry.offset, entry.length, str(entry.meta[0]), int(entry.meta[1]))
@@ -194,8 +180,17 @@ async def _put_packs(
         )
         buckets[one.bucket] = Bucket(key, encoded.digest, entries)
 
-    await asyncio.gather(*(put(one) for one in packs))
-    return buckets, written
+    places = await asyncio.to_thread(bundles.places, count)
+    for start in range(0, len(places), PARALLEL_PUTS):
+        some = [place for each in places[start : start + PARALLEL_PUTS] for place in each]
+        made = await asyncio.to_thread(_packs, bundles, some, count)
+        await asyncio.gather(*(put(one) for one in made))
+        packs += len(made)
+    return buckets, written, packs
+
+
+def _packs(bundles: Spool, places: Sequence[Place], count: int) -> list[BundlePack]:
+    return encode_packs(bundles.read(places), count)
 
 
 def days_to_rebuild(manifest: Manifest, spec: Spec, changed: Iterable[str], rebuild_days: int) -> list[str]:
