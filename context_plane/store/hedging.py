@@ -36,7 +36,7 @@ Call: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 HEDGES_MAX: Final = 2
 """Of one read. The second is for a hedge that stalls too: one in millions at 0.05 %, all of them if a server hangs."""
 LOOK_AGAIN_S: Final = 0.025
-"""A read that may not be hedged now (no budget, nothing known yet) is looked at again after this."""
+"""A read that may not be hedged now (no budget, or the store pauses as a whole) is looked at again after this."""
 TICK_S: Final = 0.001
 """Timers of event loops tick in milliseconds: what is due within one is due."""
 LATE_S: Final = 0.005
@@ -177,7 +177,7 @@ class _Race(Generic[T]):
             raise
         else:
             self._taken_back()
-            self._usual.note(asyncio.get_running_loop().time() - started_s, self._size)
+            self._usual.note(asyncio.get_running_loop().time() - started_s, self._size, started_s)
             return answer
         finally:
             self.open = False
@@ -224,8 +224,8 @@ class _Race(Generic[T]):
         due_s = self.due_s()  # the quantile, the size, the deadline may have changed meanwhile
         if due_s > now_s + TICK_S:
             return due_s
-        waiting = self._usual.untold and now_s - self._sent_s < DELAY_MAX_S
-        if waiting or not self._budget.spend():
+        stalled = self._usual.is_straggler(self._sent_s) or now_s - self._sent_s > DELAY_MAX_S
+        if not stalled or not self._budget.spend():
             return min(now_s + LOOK_AGAIN_S, self._until.at_s)
         self._sent_s = now_s
         self._hedge(now_s)
@@ -249,7 +249,7 @@ class _Race(Generic[T]):
         if not self.open or isinstance(error, Unavailable):
             return
         if error is None:
-            self._usual.note(hedge.get_loop().time() - sent_s, self._size)
+            self._usual.note(hedge.get_loop().time() - sent_s, self._size, sent_s)
         self._interrupt(hedge)
 
     def _interrupt(self, verdict: asyncio.Task[T] | Unavailable) -> None:

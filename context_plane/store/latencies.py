@@ -8,6 +8,7 @@ so they do, and the delay follows within some hundred reads.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -25,6 +26,10 @@ RECENT: Final = 256
 """Reads that tell what is usual: four queries of sixty."""
 KNOWN_MIN: Final = 16
 """With fewer, the 95th percentile is their maximum."""
+PEERS_MIN: Final = 8
+"""With fewer reads in flight than the budget keeps hedges (BURST), hedging them all does not empty it."""
+BURST_S: Final = 0.01
+"""Reads sent within this were sent together: a burst of sixty leaves in a millisecond or two."""
 SORT_EVERY: Final = 32
 """Reads between two looks at the quantile: sorting 256 numbers takes some 20 us, so under 1 us a read."""
 BYTES_PER_S: Final = 20e6
@@ -39,22 +44,26 @@ BURST: Final = 8.0
 class Usual:
     """Latencies of one kind of read. `delay_s`: how long to wait for the first byte before a read is late."""
 
-    __slots__ = ("_recent", "_seen", "delay_s", "in_flight")
+    __slots__ = ("_newest_s", "_recent", "_seen", "delay_s", "in_flight")
 
     def __init__(self) -> None:
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._seen = 0
+        self._newest_s = -math.inf
         self.delay_s = DELAY_S
         self.in_flight = 0
 
-    @property
-    def untold(self) -> bool:
-        """Nothing is known yet, but the reads in flight will tell: a first burst opens its connections, which
-        takes longer than reads on them, and must not spend the budget on that."""
-        return self._seen < KNOWN_MIN <= self.in_flight
+    def is_straggler(self, sent_s: float) -> bool:
+        """Whether reads sent as late were answered before this one, or too few are in flight to tell.
 
-    def note(self, latency_s: float, size: int) -> None:
-        """A read of `size` bytes was answered in `latency_s`."""
+        Where a whole burst waits, one read does not stall: connections are being opened, or store, network or this
+        machine pause. The budget is not spent on that, and the burst itself will tell what is usual now.
+        """
+        return self.in_flight < PEERS_MIN or self._newest_s >= sent_s - BURST_S
+
+    def note(self, latency_s: float, size: int, sent_s: float) -> None:
+        """A read of `size` bytes, sent at `sent_s`, was answered in `latency_s`."""
+        self._newest_s = max(self._newest_s, sent_s)
         self._recent.append(latency_s - size / BYTES_PER_S)
         self._seen += 1
         if self._seen == KNOWN_MIN or (self._seen > KNOWN_MIN and self._seen % SORT_EVERY == 0):

@@ -202,6 +202,33 @@ def test_a_first_burst_on_cold_connections_keeps_its_budget_for_the_stalled_one(
     run(scenario())
 
 
+@pytest.mark.parametrize("pause_s", [2 * DELAY_S, 5 * DELAY_S])
+def test_a_pause_of_the_whole_store_spends_no_hedges(pause_s: float) -> None:
+    """Seen to fail when every late read counts as stalled: eight hedges of the burst."""
+
+    async def scenario() -> None:
+        paused = world()
+        for burst in range(10):
+            paused.script.mishaps = [Mishap(USUAL_S + pause_s)] * 61 if burst == 5 else []
+            await asyncio.gather(*(paused.store.get(f"k/{n % 10}") for n in range(61)))
+        assert paused.store.total.hedges == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("late", [0, 30, 60])
+def test_a_straggler_of_a_burst_is_hedged_wherever_it_stands(late: int) -> None:
+    async def scenario() -> None:
+        warm = world()
+        for burst in range(3):
+            warm.script.mishaps = [USUAL] * late + [STALL] if burst == 2 else []
+            await asyncio.gather(*(warm.store.get(f"k/{n % 10}") for n in range(61)))
+        assert (warm.store.total.hedges, warm.store.total.hedges_won) == (1, 1)
+        assert now_s() < STALL_S
+
+    run(scenario())
+
+
 def test_absence_is_an_answer_and_ends_the_read() -> None:
     async def scenario() -> None:
         absent = world()
@@ -495,8 +522,8 @@ def test_what_is_usual_is_a_high_quantile_whatever_the_sizes() -> None:
     small, mixed = Usual(), Usual()
     for n in range(1000):
         latency_s = 0.06 + 0.02 * (n % 100) / 100
-        small.note(latency_s, 0)
-        mixed.note(latency_s + (n % 5) * 0.1, (n % 5) * 2_000_000)
+        small.note(latency_s, 0, n)
+        mixed.note(latency_s + (n % 5) * 0.1, (n % 5) * 2_000_000, n)
     assert small.delay_s == pytest.approx(mixed.delay_s)
     assert 1.5 * 0.078 < small.delay_s < 1.5 * 0.080
 
