@@ -25,6 +25,7 @@ SCENARIOS: Final = {
     "vector_100k": "benchmarks.vector_100k",
     "hybrid_filters": "benchmarks.hybrid_filters",
     "ingest": "benchmarks.ingest",
+    "build": "benchmarks.build",
     "ann": "benchmarks.ann",
     "hybrid_cold": "benchmarks.hybrid_cold",
     "entity_cold": "benchmarks.entity_cold",

@@ -82,6 +82,8 @@ SHAPES: Final[dict[str, Shape]] = {
     "entity_cold_30": Shape(10_000, 200, 30, scope=1),
     "entity_cold_365": Shape(20_000, 50, 365, first_day="2025-01-01", scope=1, rolled=True),
     "tenant_cold": Shape(300_000, 1_000, 30),
+    "build": Shape(100_000, 1_000, 10, dim=384),
+    "build_entities": Shape(100_000, 10_000, 10, dim=384),
     "tenant_1m": Shape(1_000_000, 2_000, 31, dim=384, rolled=True),
 }
 
