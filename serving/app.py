@@ -14,11 +14,13 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,7 +66,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             app.state.service = None
             await asyncio.gather(warming, return_exceptions=True)
 
-    app = FastAPI(
+    app = _App(
         title="Context Plane",
         version=API_VERSION,
         description=DESCRIPTION,
@@ -82,9 +84,19 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         app.include_router(router, dependencies=[Depends(bearer)])
     app.include_router(admin.process)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.add_middleware(Direct)
-    app.add_middleware(Envelope, ledger=ledger, metrics=metrics)
+    app.enveloped = partial(Envelope, ledger=ledger, metrics=metrics)
     return app
+
+
+class _App(FastAPI):
+    """The framework inside our envelope, without its own outermost layer, which answers what nobody caught."""
+
+    enveloped: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        assert isinstance(stack, ServerErrorMiddleware), "the framework's outermost layer"
+        return self.enveloped(Direct(stack.app))
 
 
 async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
