@@ -98,7 +98,7 @@ def _unit(rows: F32) -> F32:
 def _columns(count: int) -> Rows:
     first_us = day_start_us(DAY)
     events = [Event("acct", first_us + n, f"e{n:07d}", "crm", "note", text="x") for n in range(count)]
-    return concat([build_block("acct", DAY, events, np.zeros((count, 0), np.float32), analyzed=False)], day=DAY)
+    return concat([build_block("acct", DAY, events, np.zeros((count, 0), np.float32))], day=DAY)
 
 
 # --- measuring ------------------------------------------------------------------------------------
