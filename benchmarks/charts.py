@@ -1,21 +1,20 @@
 """Plots of results as plain SVG. matplotlib comes with `pip install .[bench]`; same results, same bytes.
 
 A plot shows a scenario: one panel per case, one line per system from its p50 to its p99 (p99.9 where known),
-on a logarithmic axis, so that a system ten times slower is always equally far away.
+on a logarithmic axis, so that a system ten times slower is always equally far away. matplotlib is untyped here:
+types must check where it is not installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from benchmarks.bars import BARS, OURS, number
 from benchmarks.report import Result, cases, plot_names
 from benchmarks.scenario import Row
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MARKS: Final = {"p50_ms": "o", "p90_ms": "|", "p99_ms": "s", "p999_ms": ">"}
 OWN_COLOUR: Final = "#0b6e4f"
@@ -46,11 +45,9 @@ def draw(results: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def _draw(result: Result, path: Path) -> None:
-    import matplotlib
-
+    matplotlib = import_module("matplotlib")
     matplotlib.use("svg")
-    from matplotlib import pyplot
-
+    pyplot = import_module("matplotlib.pyplot")
     panels = cases(result.rows)
     heights = [PANEL_IN + ROW_IN * len(rows) for _, rows in panels]
     with matplotlib.rc_context(SETTINGS):
@@ -72,12 +69,11 @@ def _draw(result: Result, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _panel(axis: Axes, scenario: str, case: str, rows: Sequence[Row]) -> None:
-    from matplotlib.ticker import FormatStrFormatter, NullFormatter
-
+def _panel(axis: Any, scenario: str, case: str, rows: Sequence[Row]) -> None:
+    ticker = import_module("matplotlib.ticker")
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
     axis.set_title(f"{scenario}: {case}", loc="left")
     axis.set_yticks(range(len(rows)), [_label(row) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
