@@ -127,7 +127,7 @@ def _words(text: str) -> str:
 
 
 def _text_leg(question: Question) -> str:
-    return TEXT.format(chosen=_chosen(question, "rowid"))
+    return TEXT.format(chosen=_chosen(question, "+rowid"))  # bare, FTS5 would search once for every id
 
 
 def _vector_leg(question: Question) -> str:
