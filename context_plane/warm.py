@@ -210,7 +210,9 @@ class Warmer:
 
     def _rested(self, worker: asyncio.Task[None]) -> None:
         self._worker = None
-        if not worker.cancelled() and worker.exception() is not None:
+        if worker.cancelled():
+            return  # the loop ends: nobody starts anything any more
+        if worker.exception() is not None:
             log.error("warming failed", exc_info=worker.exception())
         if self._hints or self._published:
             self._wake()
