@@ -51,6 +51,7 @@ async def test_emptied_caches_read_as_a_new_process_does(world: World) -> None:
     costs = []
     for each in (first, first, world.plane()):
         if each is first:
+            first.folders.get("unpacked", lambda target: (target / "file").touch())
             await first.empty_caches()
             assert not any(path.is_file() for path in first.settings.cache_folder.rglob("*"))
         before = each.store.total.gets
