@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from benchmarks.cold import BUNDLE_DAYS, SPEC, STALL, Case, World, measure, queries, world
+from benchmarks.cold import STALL, Case, measure, queries
+from benchmarks.far import BUNDLE_DAYS, SPEC, World, world
 from benchmarks.scenario import Row
 from benchmarks.service import TENANT, embedder_of
 from context_plane import plane

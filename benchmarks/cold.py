@@ -3,47 +3,36 @@
 A SeaweedFS holds the store; `benchmarks.proxy` stands between it and the services, and makes it far. Each service
 is asked one question after another by a client of its own, and every cache is emptied before each. How many
 services ask side by side, and how long they rest in between, is chosen so that at most half of the processors'
-time is used (`cpu_busy`: of the whole machine, server and proxy included).
+time is used (`cpu_busy`: of the whole machine, server and proxy included; `service_cpu_ms`: of the services, a
+query, the emptying included; `proxy_cpu_us`: of the proxy, a request).
 
 Counts are the answers' own (`stats`); `store_p50_ms` and `store_p99_ms` are the first bytes that the proxy truly
 sent: they show a machine too busy to keep the delays. API keys and tenant records are remembered, as they are for
 five seconds in any process that serves; what they cost is part of no cold read.
-
-Stores are built once, straight into SeaweedFS, and kept in `CONTEXT_PLANE_BENCH_DIR` (default: a folder of the
-system's temporary one) under the digest of the code that decides their bytes: another code builds anew.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import fcntl
-import hashlib
 import http.client
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.corpus import Corpus, Question, corpus
+from benchmarks.corpus import Question
+from benchmarks.far import World
 from benchmarks.load import Request, percentiles
-from benchmarks.proxy import Proxy, proxy
-from benchmarks.scenario import REPOSITORY, Row
-from benchmarks.service import TENANT, Served, build_store, embedder_of, service
-from context_plane import plane
-from context_plane.settings import Settings
-from tests.store.servers import Server, seaweedfs
+from benchmarks.scenario import Row
+from benchmarks.service import Served, embedder_of, service
 
 QUERIES: Final = 1_000
 QUICK_QUERIES: Final = 8
@@ -51,43 +40,10 @@ WARM_UP: Final = 3
 """Of each service: its connections are open and its code is loaded when the first question counts."""
 STALL: Final = 0.0005
 REST_S: Final = 0.1
-PREFIX: Final = "cold"
-OPEN_MONTHS: Final = 1
-"""The newest months of a year stay day shards, as the running month always is."""
-BUNDLE_DAYS: Final = 7
-SPEC: Final = "customer_context_v0"
-FORMATS: Final = (
-    "context_plane/layout/*.py",
-    "context_plane/index/rows.py",
-    "context_plane/index/*_shard.py",
-    "context_plane/index/blocks.py",
-    "context_plane/index/chunker.py",
-    "context_plane/index/analyzer.py",
-    "context_plane/catalog/manifest.py",
-    "specs/*.yaml",
-    "benchmarks/corpus.py",
-)
-"""What decides a store's bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A built store behind a proxy. `url` is the same for both; the environment says through which."""
-
-    corpus: Corpus
-    questions: Sequence[Question]
-    server: Server
-    far: Proxy
-    folder: Path
-
-    @property
-    def url(self) -> str:
-        return self.server.url(PREFIX)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Of the processes that read through the proxy."""
-        return self.server.environment | {"AWS_ENDPOINT_URL": self.far.endpoint}
+SETTLE_STEP_S: Final = 1.0
+SETTLE_STEPS_MAX: Final = 30
+QUIET: Final = 0.03
+"""Of a processor: what a service that is only waiting may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,74 +62,6 @@ class Sample:
     ms: float
     status: int
     answer: bytes
-
-
-# --- the world ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def world(
-    shape: str, *, seed: int, quick: bool, bundles: bool = False, open_months: int = OPEN_MONTHS
-) -> Iterator[World]:
-    """The shape's store, built where it is not kept, behind a proxy that has no stalls yet.
-
-    Of a shape that is rolled up, the newest `open_months` stay day shards.
-    """
-    made, questions = corpus(shape, seed=seed, quick=quick)
-    name = f"{shape}{'-bundles' if bundles else ''}{'-quick' if quick else ''}-{seed}"
-    with ExitStack() as stack:
-        folder = stack.enter_context(_kept(name, f"{_format()}-{made.text}"))
-        server = stack.enter_context(seaweedfs(folder))
-        stack.enter_context(patch.dict(os.environ, server.environment))  # what builds in this process reads it
-        done = folder / "built.json"
-        if not done.exists():
-            started_s = time.monotonic()
-            asyncio.run(_build(server.url(PREFIX), folder / "cache", made, bundles, open_months))
-            shutil.rmtree(folder / "cache", ignore_errors=True)
-            done.write_text(json.dumps({"build_s": round(time.monotonic() - started_s, 1)}))
-        far = stack.enter_context(proxy(server.endpoint, seed=seed))
-        caches = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="context-plane-")))
-        yield World(made, questions, server, far, caches)
-
-
-@contextmanager
-def _kept(name: str, version: str) -> Iterator[Path]:
-    """The folder of a kept store: nobody else's meanwhile, and empty unless it was finished under this version."""
-    default = Path(tempfile.gettempdir()) / "context-plane-bench"
-    root = Path(os.environ.get("CONTEXT_PLANE_BENCH_DIR", default))
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = root / f"{name}-{version}"
-        for other in root.glob(f"{name}-*"):
-            finished = (other / "built.json").exists()
-            if other.is_dir() and not (other == folder and finished):
-                shutil.rmtree(other)
-        yield folder
-
-
-def _format() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in FORMATS for path in REPOSITORY.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-async def _build(url: str, cache: Path, made: Corpus, bundles: bool, open_months: int) -> None:
-    """Days, then what is merged of them: every month but the newest ones; then bundles."""
-    days_only = dataclasses.replace(made, shape=dataclasses.replace(made.shape, rolled=False))
-    await build_store(url, cache, days_only)
-    days = made.days
-    months = sorted({day[:7] for day in days})
-    async with plane.open(
-        Settings(store=url, cache_dir=cache, embedder=embedder_of(made)), probe_store=False
-    ) as opened:
-        if made.shape.rolled:
-            for month in months[: len(months) - open_months]:
-                await opened.roll_up(TENANT, month)
-        if bundles:
-            for day in days[-BUNDLE_DAYS:]:
-                await opened.materialize(TENANT, SPEC, day)
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -198,13 +86,16 @@ def measure(found: World, cases: Sequence[Case], *, seed: int, services: int, re
             )
             for n in range(services)
         ]
+        _settle(served)
         rows: list[Row] = []
         for case in cases:
             before = found.far.set(seed=seed, stall=case.stall)
-            started_s, busy = time.monotonic(), _Busy()
+            started_s, busy, used_s = time.monotonic(), _Busy(), sum(_cpu_s(each.pid) for each in served)
             samples = _ask(served, case, rest_s)
             seconds, share = time.monotonic() - started_s, busy.share()
-            rows.append(_row(found, case, samples, before, seconds) | {"cpu_busy": share, "services": services})
+            cpu_ms = (sum(_cpu_s(each.pid) for each in served) - used_s) * 1000 / len(samples)
+            own = {"service_cpu_ms": round(cpu_ms, 1), "cpu_busy": share, "services": services}
+            rows.append(_row(found, case, samples, before, seconds) | own)
     return rows
 
 
@@ -273,6 +164,7 @@ def _row(
         "stalls": after["stalls"] - before["stalls"],
         "aborted": after["aborted"] - before["aborted"],
         "requests_sent": sum(sent.values()),
+        "proxy_cpu_us": round((after["cpu_s"] - before["cpu_s"]) * 1e6 / sum(sent.values())),
         "seconds": round(seconds, 1),
         **found.corpus.described,
         **case.more,
@@ -320,6 +212,24 @@ class _Busy:
         except OSError:
             return None
         return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _settle(served: Sequence[Served]) -> None:
+    """Wait until no service is busy with its start: a ready one still loads libraries beside its first requests."""
+    for _ in range(SETTLE_STEPS_MAX):
+        before_s = sum(_cpu_s(each.pid) for each in served)
+        time.sleep(SETTLE_STEP_S)
+        if sum(_cpu_s(each.pid) for each in served) - before_s < SETTLE_STEP_S * QUIET:
+            return
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor seconds of a process so far; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def queries(quick: bool) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.cold import STALL, Case, measure, queries, searches, world
+from benchmarks.cold import STALL, Case, measure, queries, searches
+from benchmarks.far import world
 from benchmarks.scenario import Row
 
 SUMMARY: Final = "entity-scoped hybrid search, 10,000 events, 30 days, 60 ms a request, every cache empty"

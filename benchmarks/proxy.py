@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
-import random
 import socket
 import sys
 import time
@@ -33,12 +31,9 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-P50_MS: Final = 60.0
-P99_MS: Final = 80.0
-STALL_S: Final = (2.0, 10.0)
+from benchmarks.delays import P50_MS, P99_MS, Delays
+
 MIB_PER_S: Final = 95.0
-Z_P99: Final = 2.3263478740408408
-"""The 99th percentile of the standard normal distribution."""
 TIMER_S: Final = 0.0005
 """Timers tick in milliseconds; what is due within half of one is done now."""
 HELD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -46,30 +41,6 @@ HELD_BYTES_MAX: Final = 4 * 1024 * 1024
 FIRST_BYTES_MAX: Final = 200_000
 """Answers whose first byte is remembered: a thousand cold queries and more."""
 START_S: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """Of one request: seconds until the first byte, a stall included."""
-
-    seconds: float
-    stalled: bool
-
-
-class Delays:
-    """Delays by seed. Whether stalls are on does not change the other draws."""
-
-    def __init__(self, *, seed: int, p50_ms: float = P50_MS, p99_ms: float = P99_MS, stall: float = 0.0) -> None:
-        self._random = random.Random(seed)
-        self._mu = math.log(p50_ms / 1000)
-        self._sigma = (math.log(p99_ms / 1000) - self._mu) / Z_P99
-        self._stall = stall
-
-    def next(self) -> Delay:
-        first_byte_s = self._random.lognormvariate(self._mu, self._sigma)
-        stall_s = self._random.uniform(*STALL_S)
-        stalled = self._random.random() < self._stall
-        return Delay(first_byte_s + stall_s if stalled else first_byte_s, stalled)
 
 
 @dataclass(slots=True)

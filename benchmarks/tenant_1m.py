@@ -1,6 +1,6 @@
 """A million events of one tenant in 384 dimensions, one merged month: searches over all of them, over HTTP.
 
-The store is built once, straight into SeaweedFS, which takes long, and kept (`benchmarks.cold`). Warm reads go to
+The store is built once, straight into SeaweedFS, which takes long, and kept (`benchmarks.far`). Warm reads go to
 SeaweedFS directly, at ten requests a second, not forty: every search ranks the whole tenant, and at forty half of
 the processor would not be idle; `saturation_qps` says what there is beyond. Cold ones go through the proxy that
 makes the store far, every cache emptied before each, one after another. Recall is against brute force.
@@ -16,8 +16,9 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from benchmarks.cold import Case, World, measure, world
+from benchmarks.cold import Case, measure
 from benchmarks.corpus import Leg, Question, exact, index_of
+from benchmarks.far import World, world
 from benchmarks.load import Request, open_loop, percentiles, saturate
 from benchmarks.scenario import Row
 from benchmarks.service import Served, embedder_of, service

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.cold import STALL, Case, measure, queries, searches, world
+from benchmarks.cold import STALL, Case, measure, queries, searches
+from benchmarks.far import world
 from benchmarks.scenario import Row
 
 SUMMARY: Final = "tenant-wide hybrid search, 30 days of 10,000 events, 60 ms a request, every cache empty"

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from benchmarks.proxy import Client, Delay, Delays, Link, Proxy, proxy
+from benchmarks.delays import Delay, Delays
+from benchmarks.proxy import Client, Link, Proxy, proxy
 from context_plane.errors import Conflict, NotFound
 from context_plane.store import Store, open_store
 from context_plane.store.base import ByteRange
