@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.corpus import Corpus, Question
+from benchmarks.corpus import Corpus, Question, exact
 
 Matrix: TypeAlias = NDArray[np.float32]
 Setting: TypeAlias = str | int | float
@@ -124,17 +124,19 @@ def recall(found: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]]) -> f
 
 
 def widened(
-    search: Callable[[Matrix, int], list[int]], corpus: Corpus, tuning: Sequence[Question], start: int, end: int
+    search: Callable[[Question, int], list[int]], corpus: Corpus, tuning: Sequence[Question], start: int, end: int
 ) -> int:
-    """The least of start, 2 start, 4 start ... below `end` with which `search(query, width)`, which finds ten rows,
-    reaches `RECALL_AIM`. `end` where none does: the results then say which recall the peer has.
+    """The least of start, 2 start, 4 start ... below `end` with which `search(question, width)`, which finds ten
+    rows, reaches `RECALL_AIM` within the questions' filters.
+
+    `end` where none does: the results then say which recall the peer has.
     """
-    given = [question.vector for question in tuning if question.vector is not None]
-    queries = given or list(probes(corpus.vectors))
-    wanted = [nearest(corpus.vectors, query, 10) for query in queries]
+    asked = [question for question in tuning if question.vector is not None]
+    asked = asked or [Question(text=None, vector=vector) for vector in probes(corpus.vectors)]
+    wanted = exact(corpus, asked, leg="vector", k=10)
     width = start
     while width < end:
-        if recall([search(query, width) for query in queries], wanted) >= RECALL_AIM:
+        if recall([search(question, width) for question in asked], wanted) >= RECALL_AIM:
             return width
         width *= 2
     return end

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
 
 from benchmarks.corpus import Corpus, Question
-from benchmarks.peers.base import Built, Matrix, Unsupported, library, query_vector, widened
+from benchmarks.peers.base import Built, Unsupported, library, query_vector, widened
 
 EF_START: Final = 100
 EF_END: Final = 800
@@ -72,10 +72,10 @@ class Chroma:
             metadatas=[{"entity": event.entity, "ts": event.ts_us} for event in events],
         )
 
-    def _near(self, query: Matrix, ef: int) -> list[int]:
+    def _near(self, question: Question, ef: int) -> list[int]:
         if ef != self.ef:
             self._widen(ef)
-        return self.vector(Question(text=None, vector=query), 10)
+        return self.vector(question, 10)
 
     def _widen(self, ef: int) -> None:
         self.rows.modify(configuration={"hnsw": {"ef_search": ef}})

@@ -26,7 +26,6 @@ from benchmarks.peers.base import (
     RRF_K,
     Absent,
     Built,
-    Matrix,
     is_filtered,
     library,
     query_text,
@@ -107,10 +106,10 @@ class DuckDb:
     def _ask(self, statement: str, values: dict[str, Any]) -> list[int]:
         return [row[0] for row in self.db.execute(statement, values).fetchall()]
 
-    def _near(self, query: Matrix, ef: int) -> list[int]:
+    def _near(self, question: Question, ef: int) -> list[int]:
         if ef != self.ef:
             self._widen(ef)
-        return self.vector(Question(text=None, vector=query), 10)
+        return self.vector(question, 10)
 
     def _widen(self, ef: int) -> None:
         self.db.execute(f"SET hnsw_ef_search = {ef}")

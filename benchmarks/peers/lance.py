@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.corpus import Corpus, Question
-from benchmarks.peers.base import Built, Matrix, is_filtered, library, query_text, query_vector, widened
+from benchmarks.peers.base import Built, is_filtered, library, query_text, query_vector, widened
 
 EF_START: Final = 15
 EF_END: Final = 480
@@ -73,9 +73,9 @@ class LanceDb:
     def close(self) -> None:
         self.table = None
 
-    def _near(self, query: Matrix, ef: int) -> list[int]:
+    def _near(self, question: Question, ef: int) -> list[int]:
         self.ef = ef
-        return self.vector(Question(text=None, vector=query), 10)
+        return self.vector(question, 10)
 
     def _tuned(self, search: Any) -> Any:
         search = search.distance_type("dot").ef(self.ef)

@@ -7,12 +7,12 @@ unprivileged user (the server refuses root).
 Settings and their sources (PostgreSQL: "Full Text Search", "Resource Consumption"; pgvector's README: "HNSW",
 "Filtering", "Performance", "Hybrid Search"): shared_buffers a quarter of 8 GB, jit off for short queries, random
 reads as cheap as memory's, server-side prepared statements, binary vectors; a stored tsvector column under GIN
-without its pending list; HNSW over inner product, which orders unit vectors as cosine does, m 16 and
-ef_construction 64 (its defaults), `hnsw.ef_search` doubled from its default of 40 until the recall is reached.
-Filters: an index over (entity, ts), read first and ordered exactly, which the README advises before any tuning
-of filtered HNSW scans. Indexes are built after the rows, VACUUM ANALYZE after the indexes. Text is ranked by
-`ts_rank`, which knows no statistics of words and reads every row that has any of them.
-Hybrid follows pgvector's example: two common table expressions, joined in full, added by reciprocal rank.
+without its pending list; HNSW over inner product, which orders unit vectors as cosine does, m 16 and ef_construction
+64 (its defaults), `hnsw.ef_search` doubled from its default of 40 until the recall is reached. Filters: an index over
+(entity, ts), read first and ordered exactly, which the README advises before any tuning of filtered HNSW scans.
+Vectors stay in their rows (storage plain). Indexes are built after the rows, VACUUM ANALYZE after the indexes. Text
+is ranked by `ts_rank`, which knows no statistics of words and reads every row that has any of them. Hybrid follows
+pgvector's example: two common table expressions, joined in full, added by reciprocal rank.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from benchmarks.peers.base import (
     RRF_K,
     Absent,
     Built,
-    Matrix,
     is_filtered,
     library,
     query_text,
@@ -59,7 +58,7 @@ SETTINGS: Final = {
     "max_wal_size": "4GB",
     "fsync": "off",  # of the load; questions write nothing
 }
-TABLE: Final = """CREATE TABLE rows (n integer, entity text, ts bigint, body text, vector vector({dim}),
+TABLE: Final = """CREATE TABLE rows (n integer, entity text, ts bigint, body text, vector vector({dim}) STORAGE plain,
   words tsvector GENERATED ALWAYS AS (to_tsvector('english', body)) STORED)"""
 WHERE: Final = "entity = ANY(%(entities)s) AND ts >= %(since)s AND ts < %(until)s"
 WHERE_TIME: Final = "ts >= %(since)s AND ts < %(until)s"
@@ -142,10 +141,10 @@ class Postgres:
                 values["entities"] = list(question.entities)
         return [row[0] for row in self.db.execute(statement, values).fetchall()]
 
-    def _near(self, query: Matrix, ef: int) -> list[int]:
+    def _near(self, question: Question, ef: int) -> list[int]:
         if ef != self.ef:
             self._widen(ef)
-        return self.vector(Question(text=None, vector=query), 10)
+        return self.vector(question, 10)
 
     def _widen(self, ef: int) -> None:
         self.db.execute(f"SET hnsw.ef_search = {ef}")

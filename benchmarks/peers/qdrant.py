@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from benchmarks.corpus import Corpus, Question
-from benchmarks.peers.base import LEG_DEPTH, RRF_K, Built, Matrix, library, query_text, query_vector, widened
+from benchmarks.peers.base import LEG_DEPTH, RRF_K, Built, library, query_text, query_vector, widened
 
 EF_START: Final = 32
 EF_END: Final = 1024
@@ -115,9 +115,9 @@ class Qdrant:
     def _ask(self, request: Any) -> list[int]:
         return [point.id for point in self.shard.query(request)]
 
-    def _near(self, query: Matrix, ef: int) -> list[int]:
+    def _near(self, question: Question, ef: int) -> list[int]:
         self.ef = ef
-        return self.vector(Question(text=None, vector=query), 10)
+        return self.vector(question, 10)
 
     def _filter(self, question: Question) -> Any:
         edge, must = self.edge, []

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.corpus import SHAPES, Corpus, Question
+from benchmarks.corpus import SHAPES, Corpus, Question, exact
 from benchmarks.peers import PEERS, Absent, Peer, Unsupported, open_peer, open_peers
 from benchmarks.peers.base import Matrix, nearest, probes, recall, widened
 from context_plane.model import Event
@@ -125,12 +125,12 @@ def test_a_search_is_widened_until_it_finds() -> None:
     corpus = small()
     asked: list[int] = []
 
-    def search(query: Matrix, width: int) -> list[int]:
+    def search(question: Question, width: int) -> list[int]:
         asked.append(width)
-        return nearest(corpus.vectors, query, 10)[: width // 4]
+        return exact(corpus, [question], leg="vector")[0][: width // 4]
 
-    tuning = [Question(None, corpus.vectors[0]), Question("words alone", None)]
+    tuning = [Question(None, corpus.vectors[0], ("o'acct 1",)), Question("words alone", None)]
     assert widened(search, corpus, tuning, 10, 1000) == 40
     assert asked == [10, 20, 40]
     assert widened(search, corpus, (), 10, 1000) == 40
-    assert widened(lambda query, width: [], corpus, (), 10, 100) == 100
+    assert widened(lambda question, width: [], corpus, (), 10, 100) == 100
