@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from context_plane.errors import Invalid
+from context_plane.store import local as module
+from context_plane.store.durable import fsync_folder
 from context_plane.store.local import LocalStore
 
 RACE = """
@@ -161,3 +163,36 @@ async def test_a_write_that_fails_takes_none_of_its_group_with_it(local: LocalSt
     ]
     assert (tmp_path / "taken").read_bytes() == b"1"
     assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_many_folders_are_synced_before_success_at_once_or_one_by_one(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Seen to fail with the file system synced before the links, and with folders counted as synced that were not."""
+    linked: set[str] = set()
+    durable: set[str] = set()
+    link, fsync = os.link, fsync_folder
+
+    def recorded_link(source: Path, target: Path) -> None:
+        link(source, target)
+        linked.add(target.parent.relative_to(tmp_path).as_posix())
+
+    def recorded_fsync(folder: Path) -> tuple[int, int]:
+        durable.add(folder.relative_to(tmp_path).as_posix())
+        return fsync(folder)
+
+    def recorded_syncfs(folder: Path) -> bool:
+        for path in list(linked):
+            durable.update([path, *(parent.as_posix() for parent in Path(path).parents)])
+        return True
+
+    async def put(number: int) -> None:
+        await local.put_new(f"e/{number}/2026/{number}", b"x")
+        assert {f"e/{number}/2026", f"e/{number}", "e", "."} <= durable
+
+    monkeypatch.setattr(os, "link", recorded_link)
+    monkeypatch.setattr(module, "fsync_folder", recorded_fsync)
+    monkeypatch.setattr(module, "file_system", lambda folder: "ext4" if whole else "fuse")
+    monkeypatch.setattr(module, "syncfs", recorded_syncfs)
+    await asyncio.gather(*(put(number) for number in range(200)))
