@@ -49,7 +49,9 @@ def tokenizer_digest() -> str:
 
 def count(text: str) -> int:
     """Tokens of a text. Thread-safe. `count(a + " " + b) == count(a) + count(b)`."""
-    return sum(map(word_tokens, text.split()))
+    words = text.split()
+    known = max(map(len, words), default=0) <= WORD_CHARS_MAX  # nearly always: then no call but the cache's
+    return sum(map(_pieces if known else word_tokens, words))
 
 
 def count_batch(texts: Iterable[str]) -> list[int]:
