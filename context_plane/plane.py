@@ -91,6 +91,7 @@ class Plane:
         """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
         self.warmer.forget()
         self.snapshots.clear()
+        self.reader.clear()
         await self.cache.clear()
         await asyncio.to_thread(self.folders.clear)
 

@@ -1,42 +1,60 @@
 """Assembling the parts of a read: built rows and tail rows of a scope, fetched within a deadline.
 
-Entity-scoped reads take entity blocks; tenant-wide ones take each shard's columns, and its vectors when the
-vector leg runs. Fetching starts as soon as a manifest is known, while the cut is still being confirmed; only
-periods of the confirmed one are answered from. What does not arrive in time, or not at all, is named and left
-out, never silently.
+What is read of each period is the plan's choice. Parts that are all in memory are taken without a task or a wait.
+Else fetching starts as soon as a manifest is known, while the cut is still being confirmed; only periods of the
+confirmed one are answered from. What does not arrive in time, or not at all, is named and left out, never silently.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from context_plane.catalog.manifest import Manifest
+import numpy as np
+from cachetools import LRUCache
+
+from context_plane.catalog.manifest import Manifest, Shards
 from context_plane.engine import Engine
 from context_plane.errors import Unavailable
 from context_plane.index.blocks import with_vectors
-from context_plane.recall.periods import Period, live_mask, periods_of
+from context_plane.recall.periods import Period, live_mask
+from context_plane.recall.plan import Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
 from context_plane.reindex import read_vectors
-from context_plane.retrieval.columns import Columns
-from context_plane.retrieval.reader import Reader
+from context_plane.retrieval.columns import Columns, Mask
+from context_plane.retrieval.joined import Joined, join
+from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
+from context_plane.retrieval.where import Bounds
 
 LEAST_WAIT_S: Final = 0.02
 """Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""
+PLANS_KNOWN: Final = 4_096
+"""Plans of recent reads, about a kilobyte a period at most."""
+HELD_READS_MAX: Final = 4_096
+"""Blocks looked for one by one in memory: some microseconds each. A longer read is fetched as if nothing were known."""
+JOIN_ROWS_MAX: Final = 250_000
+"""More rows are joined in seconds, and their copy would fill a memory cache of the default size."""
+JOIN_PARTS_MIN: Final = 2
+JOINS_ASKED: Final = 4_096
+MASKS_KNOWN: Final = 64
+"""A byte an event at most: some 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`entities` None: the whole tenant. `until_s`: monotonic deadline."""
+    """`entities` None: the whole tenant. `until_s`: monotonic deadline. `hits`: events the answer may hold."""
 
     entities: tuple[str, ...] | None
     since_us: int | None
     until_us: int | None
     vectors: bool
     until_s: float
+    hits: int = 0
+    bounds: Bounds | None = None
+    """What a filter demands of every hit; given only where no statistics are taken over the scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +65,33 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event of an assembled part was read: an event and a row of `columns`; `period` None: the tail."""
+
+    columns: Columns
+    period: Period | None
+    event: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class Assembled:
-    """`sources[n]` belongs to `parts[n]`. `missing`: days left out, ascending."""
+    """`sources[n]` belongs to `parts[n]`. `missing`: days left out, ascending.
+
+    With `joined` the first part holds its rows, and `joined_sources[n]` belongs to its part n."""
 
     parts: tuple[Part, ...]
     sources: tuple[Source, ...]
     missing: tuple[str, ...]
-    periods: tuple[Period, ...]
+    plan: Plan
+    joined: Joined | None = None
+    joined_sources: tuple[Source, ...] = ()
+
+    def origin(self, part: int, event: int, row: int = 0) -> Origin:
+        if self.joined is None or part:
+            return Origin(self.parts[part].columns, self.sources[part].period, event, row)
+        own, event, row = self.joined.place(event, row)
+        return Origin(self.joined.parts[own], self.joined_sources[own].period, event, row)
 
     def without(self, gone: Collection[int]) -> Assembled:
         """Without the parts of these numbers, whose days are then missing."""
@@ -74,11 +112,15 @@ class Assembled:
         return self
 
 
+Planner: TypeAlias = Callable[[Manifest, Scope], Plan]
+
+
 class Fetches:
     """The period reads of one scope, each started once. Close it: what nobody waits for ends."""
 
-    def __init__(self, reader: Reader, scope: Scope) -> None:
+    def __init__(self, reader: Reader, planned: Planner, scope: Scope) -> None:
         self._reader = reader
+        self._planned = planned
         self._scope = scope
         self._tasks: dict[str, asyncio.Task[list[Columns]]] = {}
 
@@ -89,35 +131,41 @@ class Fetches:
         for task in self._tasks.values():
             abandon(task)
 
-    def start(self, manifest: Manifest) -> list[Period]:
-        """Start what is not under way; returns the manifest's periods in scope, ascending."""
-        periods = periods_of(manifest, self._scope.since_us, self._scope.until_us)
-        for period in periods:
-            if period.shards.entity.key not in self._tasks:
-                task = asyncio.ensure_future(self._columns(manifest.tenant, period))
-                self._tasks[period.shards.entity.key] = task
-        return periods
+    def start(self, manifest: Manifest) -> Plan:
+        """Start what is not under way; returns the manifest's plan."""
+        found = self._planned(manifest, self._scope)
+        for read in found.reads:
+            if read.period.shards.entity.key not in self._tasks:
+                task = asyncio.ensure_future(fetch(self._reader, manifest.tenant, read, found.entities))
+                self._tasks[read.period.shards.entity.key] = task
+        return found
 
-    def of(self, period: Period) -> asyncio.Task[list[Columns]]:
-        return self._tasks[period.shards.entity.key]
+    def of(self, read: Read) -> asyncio.Task[list[Columns]]:
+        return self._tasks[read.period.shards.entity.key]
 
-    async def _columns(self, tenant: str, period: Period) -> list[Columns]:
-        if self._scope.entities is not None:
-            blocks = await self._reader.blocks(tenant, period.name, period.shards, self._scope.entities)
-            return list(blocks.values())
-        if not self._scope.vectors:
-            return [await self._reader.columns(period.shards)]
-        return [await self._with_vectors(period)]
 
-    async def _with_vectors(self, period: Period) -> Columns:
-        async def load() -> tuple[Columns, int]:
-            columns, stored = await asyncio.gather(
-                self._reader.columns(period.shards), read_vectors(period.shards.vector, self._reader.file)
-            )
-            rows = await asyncio.to_thread(with_vectors, columns.rows, stored.vectors)
-            return Columns(rows), rows.vectors.nbytes + rows.scales.nbytes
+async def fetch(reader: Reader, tenant: str, read: Read, entities: Collection[str] | None) -> list[Columns]:
+    """What a plan reads of one period; `entities` of its blocks."""
+    shards = read.period.shards
+    if read.form == "blocks":
+        assert entities is not None
+        blocks = (reader.block(tenant, read.period.name, shards, name) for name in sorted(entities))
+        return [block for block in await asyncio.gather(*blocks) if block is not None]
+    held = reader.held_columns(shards, vectors=read.vectors)
+    if held is not None:
+        return [held]
+    if read.form == "pack":
+        return [await reader.whole(shards)]
+    return [await (_with_vectors(reader, shards) if read.vectors else reader.columns(shards))]
 
-        return await self._reader.cache.derived(f"{period.shards.vector.key}|vectors", load)
+
+async def _with_vectors(reader: Reader, shards: Shards) -> Columns:
+    async def load() -> tuple[Columns, int]:
+        columns, stored = await asyncio.gather(reader.columns(shards), read_vectors(shards.vector, reader.file))
+        rows = await asyncio.to_thread(with_vectors, columns.rows, stored.vectors)
+        return Columns(rows), rows.vectors.nbytes * 3 // 2 + rows.scales.nbytes
+
+    return await reader.cache.derived(f"{shards.vector.key}|{WHOLE}", load)
 
 
 class Assembler:
@@ -127,36 +175,159 @@ class Assembler:
         self._engine = engine
         self._reader = reader
         self._tail = TailRows(engine.embedder, reader.cache)
+        self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN)
+        self._asked: LRUCache[str, bool] = LRUCache(JOINS_ASKED)
+        self._joining: set[asyncio.Task[Joined]] = set()
+        self._live: LRUCache[tuple[str, str, int], Mask | None] = LRUCache(MASKS_KNOWN)
 
     def fetches(self, scope: Scope) -> Fetches:
-        return Fetches(self._reader, scope)
+        return Fetches(self._reader, self.plan, scope)
+
+    def plan(self, manifest: Manifest, scope: Scope) -> Plan:
+        """The plan of a scope, remembered for the next read of the same."""
+        window = scope.entities, scope.since_us, scope.until_us, scope.bounds, scope.vectors, scope.hits
+        key = (manifest.tenant, manifest.version, manifest.commit_id, *window)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = plan(
+                manifest,
+                scope.entities,
+                scope.since_us,
+                scope.until_us,
+                vectors=scope.vectors,
+                hits=scope.hits,
+                bounds=scope.bounds,
+            )
+        return found
 
     async def parts(self, view: TailView, scope: Scope, fetches: Fetches) -> Assembled:
         """Every part of the scope that arrives before its deadline. Raises what is worse than `Unavailable`."""
-        snapshot = view.snapshot
-        periods = fetches.start(snapshot.manifest)
+        found = fetches.start(view.snapshot.manifest)
         tail = asyncio.ensure_future(self._tail_parts(view, scope))
         try:
             wait_s = max(LEAST_WAIT_S, scope.until_s - self._engine.monotonic_s())
-            await asyncio.wait([tail, *(fetches.of(period) for period in periods)], timeout=wait_s)
-            parts, sources = [], []
+            await asyncio.wait([tail, *(fetches.of(read) for read in found.reads)], timeout=wait_s)
             missing: list[str] = []
-            for period in periods:
-                columns = arrived(fetches.of(period))
+            built: list[tuple[Period, Columns]] = []
+            for read in found.reads:
+                columns = arrived(fetches.of(read))
                 if columns is None:
-                    missing += period.days
-                for one in columns or ():
-                    parts.append(Part(one, live_mask(one, period, snapshot.erasures, view.rewritten)))
-                    sources.append(Source(period))
-            tail_columns = arrived(tail)
-            if tail_columns is None:
-                missing += self._tail_days(view, scope)
-            for one in tail_columns or ():
-                parts.append(Part(one))
-                sources.append(Source(None))
+                    missing += read.period.days
+                built += ((read.period, one) for one in columns or ())
+            rows, late = self._arrived_tail(view, scope, tail)
         finally:
             abandon(tail)
-        return Assembled(tuple(parts), tuple(sources), tuple(sorted(set(missing))), tuple(periods))
+        return _assembled(view, found, built, rows, [*missing, *late])
+
+    async def held(self, view: TailView, scope: Scope) -> Assembled | None:
+        """The parts of the scope where the built ones are all in memory; else None. Waits for the tail's rows alone."""
+        found = self.plan(view.snapshot.manifest, scope)
+        built = self._held_parts(found)
+        if built is None:
+            return None
+        rows, late = await self._tail_in_time(view, scope)
+        return _assembled(view, found, built, rows, late)
+
+    def _held_parts(self, found: Plan) -> list[tuple[Period, Columns]] | None:
+        names = sorted(found.entities or ())
+        if len(names) * len(found.reads) > HELD_READS_MAX and any(read.form == "blocks" for read in found.reads):
+            return None
+        built: list[tuple[Period, Columns]] = []
+        for read in found.reads:
+            shards = read.period.shards
+            if read.form != "blocks":
+                columns = self._reader.held_columns(shards, vectors=found.vectors)
+                if columns is None:
+                    return None
+                built.append((read.period, columns))
+                continue
+            for name in names:
+                block = self._reader.held_block(shards, name)
+                if block is None:
+                    return None
+                if block is not ABSENT:
+                    built.append((read.period, block))
+        return built
+
+    # --- joining --------------------------------------------------------------------------------
+
+    async def held_joined(self, view: TailView, scope: Scope) -> Assembled | None:
+        """As `held`, with the built parts as one, where they were joined before."""
+        found = self.plan(view.snapshot.manifest, scope)
+        joined: Joined | None = self._reader.cache.held(_joined_name(found))
+        if joined is None:
+            return None
+        periods = {read.period.name: read.period for read in found.reads}
+        sources = tuple(Source(periods[name]) for name in joined.names)
+        live = self._joined_live(view, found, joined, sources)
+        rows, late = await self._tail_in_time(view, scope)
+        parts = (Part(joined.columns, live), *map(Part, rows))
+        return Assembled(parts, (Source(None),) * len(parts), tuple(sorted(late)), found, joined, sources)
+
+    def _joined_live(self, view: TailView, found: Plan, joined: Joined, sources: Sequence[Source]) -> Mask | None:
+        """What `live_mask` gives of each part, as one; computed once per cut."""
+        snapshot = view.snapshot
+        key = (found.name, snapshot.id, snapshot.erasures.newest)
+        if key in self._live:
+            return self._live[key]
+        masks = [
+            None if source.period is None else live_mask(part, source.period, snapshot.erasures, view.rewritten)
+            for part, source in zip(joined.parts, sources, strict=True)
+        ]
+        live = None
+        if any(mask is not None for mask in masks):
+            counts = [part.rows.event_count for part in joined.parts]
+            live = np.concatenate(
+                [np.ones(n, np.bool_) if mask is None else mask for n, mask in zip(counts, masks, strict=True)]
+            )
+        self._live[key] = live
+        return live
+
+    def offer(self, found: Assembled) -> None:
+        """Join these parts in the background when they are asked for a second time."""
+        name = _joined_name(found.plan)
+        built = [
+            (part.columns, source.period.name)
+            for part, source in zip(found.parts, found.sources, strict=True)
+            if source.period is not None
+        ]
+        rows = sum(columns.rows.row_count for columns, _ in built)
+        if found.missing or found.joined or len(built) < JOIN_PARTS_MIN or rows > JOIN_ROWS_MAX:
+            return
+        if name not in self._asked:
+            self._asked[name] = True
+            return
+
+        async def load() -> tuple[Joined, int]:
+            joined = await asyncio.to_thread(join, [part for part, _ in built], [period for _, period in built])
+            return joined, joined.nbytes
+
+        task = asyncio.ensure_future(self._reader.cache.derived(name, load))
+        self._joining.add(task)
+        task.add_done_callback(self._joined)
+
+    def _joined(self, task: asyncio.Task[Joined]) -> None:
+        self._joining.discard(task)
+        abandon(task)
+
+    # --- tail -----------------------------------------------------------------------------------
+
+    async def _tail_in_time(self, view: TailView, scope: Scope) -> tuple[Sequence[Columns], Collection[str]]:
+        """The tail's rows, and its days where they are late."""
+        if not view.touches(scope.entities):
+            return (), ()
+        tail = asyncio.ensure_future(self._tail_parts(view, scope))
+        try:
+            await asyncio.wait([tail], timeout=max(LEAST_WAIT_S, scope.until_s - self._engine.monotonic_s()))
+            return self._arrived_tail(view, scope, tail)
+        finally:
+            abandon(tail)
+
+    def _arrived_tail(
+        self, view: TailView, scope: Scope, tail: asyncio.Task[list[Columns]]
+    ) -> tuple[Sequence[Columns], Collection[str]]:
+        rows: list[Columns] | None = arrived(tail)
+        return ((), self._tail_days(view, scope)) if rows is None else (rows, ())
 
     async def _tail_parts(self, view: TailView, scope: Scope) -> list[Columns]:
         if scope.entities is None:
@@ -168,6 +339,28 @@ class Assembler:
         names: Iterable[str] = view.latest if scope.entities is None else scope.entities
         held: Mapping[str, Mapping[str, object]] = view.latest
         return {day for name in names for day in held.get(name, ())}
+
+
+def _joined_name(found: Plan) -> str:
+    return f"{found.name}|joined"
+
+
+def _assembled(
+    view: TailView,
+    found: Plan,
+    built: Sequence[tuple[Period, Columns]],
+    tail: Sequence[Columns],
+    missing: Collection[str],
+) -> Assembled:
+    erasures, rewritten = view.snapshot.erasures, view.rewritten
+    parts = [Part(columns, live_mask(columns, period, erasures, rewritten)) for period, columns in built]
+    sources = [Source(period) for period, _ in built]
+    return Assembled(
+        (*parts, *map(Part, tail)),
+        (*sources, *(Source(None) for _ in tail)),
+        tuple(sorted(set(missing))),
+        found,
+    )
 
 
 def arrived(task: asyncio.Task[Any]) -> Any | None:

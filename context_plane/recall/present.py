@@ -16,10 +16,11 @@ from context_plane.errors import Corrupt
 from context_plane.index.rows import Rows
 from context_plane.layout.keys import period_path
 from context_plane.model import Vector, day_of
-from context_plane.recall.assemble import Assembled
+from context_plane.recall.assemble import Assembled, Origin
 from context_plane.recall.periods import Period
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import Citation, FoundEvent
+from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.reader import Reader
 
 
@@ -44,43 +45,61 @@ class Presenter:
         """One per place, in order, scores left at their defaults."""
         return list(await asyncio.gather(*(self.one(view, found, place, vector) for place in places)))
 
-    async def one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
-        rows = found.parts[place.part].rows
-        period = found.sources[place.part].period
-        chars = None
-        if place.row is not None:
-            chars = (int(rows.row_start[place.row]), int(rows.row_stop[place.row]))
-        event = place.event
+    def held(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent | None:
+        """What `one` gives, where nothing is to be waited for."""
+        origin = found.origin(place.part, place.event, place.row or 0)
+        rows, event = origin.columns.rows, origin.event
         if rows.texts is None:
-            assert period is not None
-            rows, event = await self._in_block(view, period, rows, event)
-        entity = rows.entities[rows.event_entity[event]]
-        ts_us = int(rows.event_ts_us[event])
-        if period is None:
-            segment, line = view.place(entity, ts_us, rows.ids[event])
-        else:
-            segment, line = _segment(period, rows, ts_us), int(rows.event_line[event])
-        assert rows.texts is not None
-        return FoundEvent(
-            entity=entity,
-            id=rows.ids[event],
-            ts_us=ts_us,
-            source=rows.sources[rows.event_source[event]],
-            kind=rows.kinds[rows.event_kind[event]],
-            thread=rows.threads[event],
-            text=rows.texts[event],
-            attrs=rows.attrs[event],
-            citation=Citation(segment, line, chars, rows.event_digest[event].tobytes().hex()),
-            vector=_vector(rows, event, chars) if vector else None,
-        )
+            assert origin.period is not None
+            block = self._reader.held_block(origin.period.shards, rows.entities[rows.event_entity[event]])
+            if not isinstance(block, Columns):
+                return None
+            rows, event = _in_block(block.rows, rows, event)
+        return _event(view, origin, rows, event, place, vector)
 
-    async def _in_block(self, view: TailView, period: Period, rows: Rows, event: int) -> tuple[Rows, int]:
-        entity = rows.entities[rows.event_entity[event]]
-        block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
-        if block is None:
-            raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
-        first = int(np.searchsorted(rows.event_entity, rows.event_entity[event]))
-        return block.rows, event - first
+    async def one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
+        origin = found.origin(place.part, place.event, place.row or 0)
+        rows, event = origin.columns.rows, origin.event
+        if rows.texts is None:
+            period = origin.period
+            assert period is not None
+            entity = rows.entities[rows.event_entity[event]]
+            block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
+            if block is None:
+                raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
+            rows, event = _in_block(block.rows, rows, event)
+        return _event(view, origin, rows, event, place, vector)
+
+
+def _in_block(block: Rows, columns: Rows, event: int) -> tuple[Rows, int]:
+    """(the block, the event's number in it) of an event of a shard's columns, whose rows are its blocks in turn."""
+    return block, event - int(np.searchsorted(columns.event_entity, columns.event_entity[event]))
+
+
+def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place, vector: bool) -> FoundEvent:
+    chars = None
+    if place.row is not None:
+        held = origin.columns.rows
+        chars = (int(held.row_start[origin.row]), int(held.row_stop[origin.row]))
+    entity = rows.entities[rows.event_entity[event]]
+    ts_us = int(rows.event_ts_us[event])
+    if origin.period is None:
+        segment, line = view.place(entity, ts_us, rows.ids[event])
+    else:
+        segment, line = _segment(origin.period, rows, ts_us), int(rows.event_line[event])
+    assert rows.texts is not None
+    return FoundEvent(
+        entity=entity,
+        id=rows.ids[event],
+        ts_us=ts_us,
+        source=rows.sources[rows.event_source[event]],
+        kind=rows.kinds[rows.event_kind[event]],
+        thread=rows.threads[event],
+        text=rows.texts[event],
+        attrs=rows.attrs[event],
+        citation=Citation(segment, line, chars, rows.event_digest[event].tobytes().hex()),
+        vector=_vector(rows, event, chars) if vector else None,
+    )
 
 
 def _segment(period: Period, rows: Rows, ts_us: int) -> str:

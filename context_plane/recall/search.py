@@ -1,16 +1,17 @@
 """Search: one request, one snapshot, one ranking over built rows and tail.
 
-Filter first: periods are pruned by the manifest's time zones, entity scopes read only their blocks, and
-`where` is applied before either leg ranks. Scopes of at most `exact_rows_max` rows are scored exactly;
-above it each full-text shard and each vector index proposes candidates, which the same scorers then rank
-with statistics of the whole scope.
+Filter first: the plan prunes by the manifest alone, and `where` is applied before either leg ranks. The vector leg
+is exact, and so is the text leg of entities and of at most `exact_rows_max` rows; above it each full-text shard
+proposes rows (and a graph, of shards whose vectors are too many to scan), which the same scorers then rank with
+statistics of the whole scope. What is in memory is answered without a task, a thread or a wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +26,11 @@ from context_plane.engine import Engine
 from context_plane.errors import Corrupt, Invalid, Unavailable
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.index.analyzer import term_counts
+from context_plane.index.bm25 import ScopeStatistics
 from context_plane.index.rows import F32
 from context_plane.model import day_of, unit
-from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, within
+from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, Source, within
+from context_plane.recall.plan import Plan
 from context_plane.recall.present import Place, Presenter
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
@@ -36,8 +39,10 @@ from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion, Hit
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
-from context_plane.retrieval.snapshots import Snapshot, Snapshots
+from context_plane.retrieval.snapshots import Snapshots
 from context_plane.retrieval.snippet import snippet
+from context_plane.retrieval.where import bounds
+from context_plane.store import deadline
 from context_plane.store.counting import CountingStore, Trace
 
 EXACT_ROWS_MAX: Final = 50_000
@@ -48,8 +53,12 @@ CANDIDATES_PER_HIT: Final = 20
 FETCH_SHARE: Final = 0.7
 RANK_SHARE: Final = 0.85
 """Of a tenant-wide search's deadline: what arrived by then is ranked, and its texts are fetched in the rest."""
-INLINE_ROWS_MAX: Final = 2_000
-"""Fewer rows rank in under half a millisecond, on the event loop."""
+INLINE_ROWS_MAX: Final = 20_000
+INLINE_SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
+INLINE_PARTS_MAX: Final = 4
+"""What is smaller ranks in about half a millisecond, on the event loop: a thread would cost a fifth of that."""
+PLANE_BYTES_MAX: Final = 1 << 30
+"""Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
 
 @dataclass(slots=True)
@@ -105,59 +114,108 @@ class Searcher:
         """Raises `Invalid` for a request that cannot be run, `NotFound` for a snapshot that is gone."""
         clock = _Clock.start(self._engine)
         lookups = track_lookups()
-        with self._store.trace() as trace:
-            until_s = clock.started_s + request.deadline_ms / 1000
-            fetch_s = clock.until_s(request, FETCH_SHARE)
-            scope = Scope(request.entities, request.since_us, request.until_us, _wants_vector(request), fetch_s)
-            with self._assembler.fetches(scope) as fetches:
-                query, view = await self._planned(tenant, request, fetches, until_s)
-                if query.wants_vector:
-                    check_model(view.snapshot.manifest, self._engine.embedder)
-                clock.lap("plan")
-                found = await self._assembler.parts(view, scope, fetches)
-            clock.lap("fetch")
+        with self._store.trace() as trace, deadline.within(request.deadline_ms / 1000):
+            scope = self._scope(request, clock)
+            query, view, found = await self._gathered(tenant, request, scope, clock)
             ranking, found, exact = await self._rank(found, query, clock.until_s(request, RANK_SHARE))
             clock.lap("score")
-            hits, late = await self._hits(view, found, ranking, request, query, until_s)
+            hits, late = await self._hits(view, found, ranking, request, query, clock)
             clock.lap("present")
-        snapshot, missing = view.snapshot, tuple(sorted({*found.missing, *late}))
+        missing = tuple(sorted({*found.missing, *late}))
         stats = ReadStats(
             cache=lookups.temperature,
             round_trips=trace.round_trips,
             gets=trace.gets,
             bytes_read=trace.bytes_read,
-            shards=len(found.periods),
+            shards=len(found.plan.reads),
             rows_scored=ranking.rows_scored,
             exact=exact,
             tail_events=view.count(request.entities),
             ms=clock.total(),
         )
-        explain = _explain(request, snapshot, found, ranking, exact, trace) if request.explain else None
         return SearchAnswer(
             hits=tuple(hits),
-            snapshot=snapshot.id,
+            snapshot=view.snapshot.id,
             partial=bool(missing),
             missing_days=missing,
             stats=stats,
-            explain=explain,
+            explain=_explain(found, ranking, exact, trace) if request.explain else None,
         )
 
-    async def _planned(
-        self, tenant: str, request: SearchRequest, fetches: Fetches, until_s: float
-    ) -> tuple[RankQuery, TailView]:
-        """The query and the cut. Nothing can be answered without them: late is `Unavailable(deadline_exceeded)`."""
-        planning = asyncio.gather(self._query(request), self._view(tenant, request, fetches))
+    def _scope(self, request: SearchRequest, clock: _Clock) -> Scope:
+        statistics = request.mode != "vector"
+        return Scope(
+            request.entities,
+            request.since_us,
+            request.until_us,
+            vectors=_wants_vector(request),
+            until_s=clock.until_s(request, FETCH_SHARE),
+            hits=request.limit * (request.per_group if request.group_by_entity else 1),
+            bounds=None if statistics or request.where is None else bounds(request.where),
+        )
+
+    async def _gathered(
+        self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock
+    ) -> tuple[RankQuery, TailView, Assembled]:
+        """The query, the cut and the parts to rank. In memory all of it is found without a task."""
+        until_s = clock.started_s + request.deadline_ms / 1000
+        warm = request.snapshot is None and request.consistency == "eventual" and self._snapshots.known(tenant)
+        if warm:
+            async with self._in_time(request, until_s):
+                query, view = await self._query(request), await self._view(tenant, request, None)
+                self._check(query, view)
+                clock.lap("plan")
+                found = await self._held(view, scope)
+            if found is not None:
+                clock.lap("fetch")
+                return query, view, found
+        with self._assembler.fetches(scope) as fetches:
+            if not warm:
+                async with self._in_time(request, until_s):
+                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
+                self._check(query, view)
+                clock.lap("plan")
+                found = await self._held(view, scope)
+            if found is None:
+                found = await self._assembler.parts(view, scope, fetches)
+                if self._scans(found.plan, scope):
+                    self._assembler.offer(found)
+        clock.lap("fetch")
+        return query, view, found
+
+    async def _held(self, view: TailView, scope: Scope) -> Assembled | None:
+        joinable = self._scans(self._assembler.plan(view.snapshot.manifest, scope), scope)
+        found = await self._assembler.held_joined(view, scope) if joinable else None
+        if found is None:
+            found = await self._assembler.held(view, scope)
+            if found is not None and joinable:
+                self._assembler.offer(found)
+        return found
+
+    def _scans(self, planned: Plan, scope: Scope) -> bool:
+        """Whether every row is scored: only then may shards be joined, since each proposes candidates of its own."""
+        return scope.entities is not None or planned.rows <= self._exact_rows_max
+
+    def _check(self, query: RankQuery, view: TailView) -> None:
+        if query.wants_vector:
+            check_model(view.snapshot.manifest, self._engine.embedder)
+
+    @asynccontextmanager
+    async def _in_time(self, request: SearchRequest, until_s: float) -> AsyncIterator[None]:
+        """Nothing can be answered without query and cut: late is `Unavailable(deadline_exceeded)`."""
         try:
-            return await asyncio.wait_for(planning, max(0.0, until_s - self._engine.monotonic_s()))
+            async with asyncio.timeout(max(0.0, until_s - self._engine.monotonic_s())):
+                yield
         except TimeoutError as error:
             detail = "the newest cut was not known in time; retry, or allow a longer deadline_ms"
             raise Unavailable("deadline_exceeded", detail, deadline_ms=request.deadline_ms) from error
 
-    async def _view(self, tenant: str, request: SearchRequest, fetches: Fetches) -> TailView:
+    async def _view(self, tenant: str, request: SearchRequest, fetches: Fetches | None) -> TailView:
+        start = None if fetches is None else fetches.start
         if request.snapshot is not None:
-            snapshot = await self._snapshots.pinned(tenant, request.snapshot, fetches.start)
+            snapshot = await self._snapshots.pinned(tenant, request.snapshot, start)
         else:
-            snapshot = await self._snapshots.current(tenant, request.consistency, fetches.start)
+            snapshot = await self._snapshots.current(tenant, request.consistency, start)
         return await self._snapshots.derived(snapshot, TailView.of)
 
     async def _query(self, request: SearchRequest) -> RankQuery:
@@ -205,39 +263,31 @@ class Searcher:
     async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> tuple[Ranking, Assembled, bool]:
         """The ranking, what it was made over (less than `found` where indexes came late), whether it is exact."""
         rows = sum(part.rows.row_count for part in found.parts)
-        if rows <= INLINE_ROWS_MAX and rows <= self._exact_rows_max:
-            return rank_parts(found.parts, query), found, True
-        if rows <= self._exact_rows_max or query.entities is not None:
-            return await asyncio.to_thread(rank_parts, found.parts, query), found, True
-        statistics = await asyncio.to_thread(scope_statistics, found.parts, query)
-        weights = candidate_weights(query, statistics)
-        tasks = [
-            asyncio.ensure_future(self._limited(part, source.period.shards if source.period else None, query, weights))
-            for part, source in zip(found.parts, found.sources, strict=True)
-        ]
-        limited = await within(tasks, until_s - self._engine.monotonic_s())
-        found = found.without([n for n, part in enumerate(limited) if part is None])
-        kept = [part for part in limited if part is not None]
-        return await asyncio.to_thread(rank_parts, kept, query, statistics), found, False
+        if rows <= self._exact_rows_max or query.entities is not None or found.joined is not None:
+            return await self._ranked(found.parts, query, None), found, True
+        if not query.wants_text and not any(map(_has_graph, found.sources)):
+            return await self._ranked(found.parts, query, None), found, True
+        tasks = [asyncio.ensure_future(self._indexes(source, query)) for source in found.sources]
+        indexes = await within(tasks, until_s - self._engine.monotonic_s())
+        found = found.without([n for n, each in enumerate(indexes) if each is None])
+        kept = [each for each in indexes if each is not None]
+        return await asyncio.to_thread(_rank_candidates, found.parts, kept, query), found, False
 
-    async def _limited(
-        self, part: Part, shards: Shards | None, query: RankQuery, weights: Sequence[tuple[str, float]]
-    ) -> Part:
-        """The part with the rows that its indexes propose; the tail and small vector shards stay exact."""
-        if shards is None:
-            return part
-        scope = scope_mask(part, query.entities, query.since_us, query.until_us)
-        mask = rows_of(part, filter_mask(part, scope, query.where))
-        limit = max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.limit)
-        text = vector = None
-        if query.wants_text:
-            searcher = await self._fulltext(shards)
-            text = await asyncio.to_thread(fulltext_shard.candidates, searcher, weights, limit, mask)
-        if query.wants_vector and shards.vector.ann and query.vector is not None:
-            folder = await self._dataset(shards)
-            name = dataset_name(shards.vector.key)
-            vector = await asyncio.to_thread(vector_shard.ann_candidates, folder, name, query.vector, limit, mask)
-        return part.limited(text=_mask(text, part), vector=_mask(vector, part))
+    async def _ranked(self, parts: Sequence[Part], query: RankQuery, statistics: ScopeStatistics | None) -> Ranking:
+        rows = sum(part.rows.row_count for part in parts)
+        scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
+        if rows <= INLINE_ROWS_MAX and scanned <= INLINE_SCAN_BYTES_MAX and len(parts) <= INLINE_PARTS_MAX:
+            return rank_parts(parts, query, statistics)
+        return await asyncio.to_thread(rank_parts, parts, query, statistics)
+
+    async def _indexes(self, source: Source, query: RankQuery) -> _Indexes:
+        """What proposes rows of a part; the tail and shards without a graph need none for their leg."""
+        if source.period is None:
+            return _Indexes()
+        shards = source.period.shards
+        text = await self._fulltext(shards) if query.wants_text else None
+        vector = await self._graph(shards) if query.wants_vector and _has_graph(source) else None
+        return _Indexes(text, vector)
 
     async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
         key = shards.fulltext.key
@@ -256,6 +306,14 @@ class Searcher:
             return searcher, len(stored)
 
         return await self._reader.cache.derived(f"{key}|searcher", load)
+
+    async def _graph(self, shards: Shards) -> vector_shard.VectorSearcher:
+        async def load() -> tuple[vector_shard.VectorSearcher, int]:
+            folder = await self._dataset(shards)
+            searcher = await asyncio.to_thread(vector_shard.open_ann, folder, dataset_name(shards.vector.key))
+            return searcher, searcher.bytes
+
+        return await self._reader.cache.derived(f"{shards.vector.key}|graph", load)
 
     async def _dataset(self, shards: Shards) -> Path:
         ref = shards.vector
@@ -279,23 +337,64 @@ class Searcher:
         ranking: Ranking,
         request: SearchRequest,
         query: RankQuery,
-        until_s: float,
+        clock: _Clock,
     ) -> tuple[list[FoundEvent], set[str]]:
         """The hits, and the days of those whose texts came too late: they are left out, and named."""
         wants_vector = "vector" in request.include
-        tasks = [
-            asyncio.ensure_future(self._presenter.one(view, found, Place(hit.part, hit.event, hit.row), wants_vector))
-            for hit in ranking.hits
-        ]
-        events = await within(tasks, until_s - self._engine.monotonic_s())
+        places = [Place(hit.part, hit.event, hit.row) for hit in ranking.hits]
+        events = [self._presenter.held(view, found, place, wants_vector) for place in places]
+        apart = [n for n, event in enumerate(events) if event is None]
+        if apart:
+            until_s = clock.started_s + request.deadline_ms / 1000
+            one = (self._presenter.one(view, found, places[n], wants_vector) for n in apart)
+            fetched = await within([asyncio.ensure_future(each) for each in one], until_s - self._engine.monotonic_s())
+            for n, event in zip(apart, fetched, strict=True):
+                events[n] = event
         terms = [term for term, _ in query.terms]
-        late = {
-            day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event]))
-            for event, hit in zip(events, ranking.hits, strict=True)
-            if event is None
-        }
-        shown = [(event, hit) for event, hit in zip(events, ranking.hits, strict=True) if event is not None]
-        return [_scored(event, hit, request, terms) for event, hit in shown], late
+        late: set[str] = set()
+        shown = []
+        for hit, event in zip(ranking.hits, events, strict=True):
+            if event is None:
+                late.add(day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event])))
+            else:
+                shown.append(_scored(event, hit, request, terms))
+        return shown, late
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexes:
+    """What proposes rows of one part; None: every row is scored."""
+
+    text: fulltext_shard.FulltextSearcher | None = None
+    vector: vector_shard.VectorSearcher | None = None
+
+
+def _has_graph(source: Source) -> bool:
+    """Whether the shard is searched through its graph: it has one, and its plane would be too large to keep."""
+    if source.period is None:
+        return False
+    shards = source.period.shards
+    return shards.vector.ann and shards.rows * shards.vector.dim > PLANE_BYTES_MAX
+
+
+def _rank_candidates(parts: Sequence[Part], indexes: Sequence[_Indexes], query: RankQuery) -> Ranking:
+    """The ranking of the rows that the parts' indexes propose, with statistics of the whole scope."""
+    statistics = scope_statistics(parts, query)
+    weights = candidate_weights(query, statistics)
+    limited = [_limited(part, each, query, weights) for part, each in zip(parts, indexes, strict=True)]
+    return rank_parts(limited, query, statistics)
+
+
+def _limited(part: Part, indexes: _Indexes, query: RankQuery, weights: Sequence[tuple[str, float]]) -> Part:
+    scope = scope_mask(part, query.entities, query.since_us, query.until_us)
+    mask = rows_of(part, filter_mask(part, scope, query.where))
+    limit = max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.limit)
+    text = vector = None
+    if indexes.text is not None:
+        text = fulltext_shard.candidates(indexes.text, weights, limit, mask)
+    if indexes.vector is not None and query.vector is not None:
+        vector = vector_shard.candidates(indexes.vector, query.vector, limit, mask)
+    return part.limited(text=_mask(text, part), vector=_mask(vector, part))
 
 
 def _wants_vector(request: SearchRequest) -> bool:
@@ -308,16 +407,23 @@ def _scored(event: FoundEvent, hit: Hit, request: SearchRequest, terms: Sequence
     if "snippet" in request.include and event.text:
         start, stop = event.citation.chars or (0, len(event.text))
         marked = snippet(event.text[start:stop], terms)
-    return replace(
-        event,
+    return FoundEvent(
+        event.entity,
+        event.id,
+        event.ts_us,
+        event.source,
+        event.kind,
+        event.thread,
+        event.text if "text" in request.include else None,
+        event.attrs if "attrs" in request.include else None,
+        event.citation,
         score=hit.score,
         text_rank=hit.text_rank,
         vector_rank=hit.vector_rank,
         text_score=hit.text_score,
         vector_score=hit.vector_score,
-        text=event.text if "text" in request.include else None,
-        attrs=event.attrs if "attrs" in request.include else None,
         snippet=marked,
+        vector=event.vector,
     )
 
 
@@ -329,27 +435,23 @@ def _mask(rows: NDArray[np.int64] | None, part: Part) -> NDArray[np.bool_] | Non
     return mask
 
 
-def _explain(
-    request: SearchRequest, snapshot: Snapshot, found: Assembled, ranking: Ranking, exact: bool, trace: Trace
-) -> dict[str, Any]:
-    """The plan as it was run, for a person to read."""
-    manifest = snapshot.manifest
+def _explain(found: Assembled, ranking: Ranking, exact: bool, trace: Trace) -> dict[str, Any]:
+    """The plan, and what running it came to, for a person to read."""
     return {
-        "scope": "tenant" if request.entities is None else "entities",
-        "entities": None if request.entities is None else len(request.entities),
+        **found.plan.describe(),
         "path": "exact" if exact else "candidates",
-        "reads": "columns" if request.entities is None else "entity blocks",
-        "shards": [
-            {"period": p.name, "rows": p.shards.rows, "entities": p.shards.entities, "masked_days": list(p.masked)}
-            for p in found.periods
-        ],
-        "pruned_shards": len(manifest.days) + len(manifest.months) - len(found.periods),
+        "joined": found.joined is not None,
         "statistics": {
             "rows": ranking.statistics.rows,
             "mean_terms": round(ranking.statistics.length_mean, 3),
             "df": dict(ranking.statistics.df),
         },
         "rows_scored": ranking.rows_scored,
-        "lists": trace.lists,
-        "gets": trace.gets,
+        "measured": {
+            "round_trips": trace.round_trips,
+            "gets": trace.gets,
+            "bytes": trace.bytes_read,
+            "lists": trace.lists,
+            "hedges": trace.hedges,
+        },
     }

@@ -70,6 +70,12 @@ class TailView:
         names = self.latest.keys() if entities is None else entities
         return sum(len(ids) for name in names for ids in self.latest.get(name, {}).values())
 
+    def touches(self, entities: Iterable[str] | None) -> bool:
+        """Whether the tail holds a write of a scope of entities."""
+        if not self.latest or entities is None:
+            return bool(self.latest)
+        return any(name in self.latest for name in entities)
+
     def place(self, entity: str, ts_us: int, event_id: str) -> tuple[str, int]:
         """(log object, 1-based line) of a tail event."""
         item = self.latest[entity][day_of(ts_us)][event_id]

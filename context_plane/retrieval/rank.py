@@ -242,7 +242,10 @@ def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares,
     """Events among which the best `depth` surely are, ascending."""
     if vector is None:
         return np.zeros(0, np.int64) if text is None else text.event[_reach(text.score, depth, 0.0)]
-    scores = vector.approximate * np.float32(shares.vector)
+    if shares.vector > 0:
+        scores = vector.approximate * np.float32(shares.vector)
+    else:
+        scores = np.where(vector.approximate > -np.inf, np.float32(0), np.float32(-np.inf))
     if shares.relative:
         np.maximum(scores, 0.0, out=scores, where=scores > -np.inf)
     if text is not None and len(text.event):

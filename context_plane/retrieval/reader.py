@@ -7,11 +7,14 @@ then block; pages of several days are fetched together, then blocks together: tw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from typing import Final
+from enum import Enum
+from typing import Final, TypeAlias
+
+from cachetools import LRUCache
 
 from context_plane.cache.tiers import Cache
 from context_plane.catalog.manifest import FileRef, PackRef, Shards
+from context_plane.index.blocks import with_vectors_of
 from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block, decode_note
 from context_plane.index.rows import decode_rows
 from context_plane.layout import pack
@@ -21,6 +24,26 @@ from context_plane.store.base import ByteRange
 
 PARALLEL_BLOCKS: Final = 128
 """Blocks of one read in flight: a year of one entity in three rounds of the network at most."""
+PLACES_KNOWN: Final = 262_144
+"""Addresses of blocks remembered beside the pages: a year of a few thousand entities, some 60 MiB."""
+EVENT_BYTES: Final = 400
+"""What an event takes beside its vector and postings: id, attributes, times."""
+PAGE: Final = "page"
+BLOCK: Final = "block"
+COLUMNS: Final = "columns"
+WHOLE: Final = "whole"
+"""Forms of an entity shard's ranges in the cache."""
+
+
+class Absent(Enum):
+    """A shard that is known to hold nothing of an entity."""
+
+    ABSENT = 0
+
+
+ABSENT: Final = Absent.ABSENT
+Held: TypeAlias = Columns | Absent | None
+_UNKNOWN: Final = object()
 
 
 class Reader:
@@ -29,10 +52,15 @@ class Reader:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._gate = asyncio.Semaphore(PARALLEL_BLOCKS)
+        self._places: LRUCache[tuple[str, str], BlockEntry | None] = LRUCache(PLACES_KNOWN)
+
+    def clear(self) -> None:
+        """Forget what is known beside the cache."""
+        self._places.clear()
 
     async def entries(self, ref: PackRef, page: pack.Page) -> list[pack.Entry]:
         span = ByteRange(page.offset, page.length)
-        return await self.cache.value(ref.key, pack.decode_page, byte_range=span, form="page")
+        return await self.cache.value(ref.key, pack.decode_page, byte_range=span, form=PAGE)
 
     async def entry(self, ref: PackRef, key: str) -> pack.Entry | None:
         """Directory entry of one key: one GET, none when the key sorts before every page."""
@@ -46,30 +74,74 @@ class Reader:
         pages = await asyncio.gather(*(self.entries(ref, page) for page in ref.layout_pages()))
         return [entry for page in pages for entry in page]
 
+    async def place(self, ref: PackRef, entity: str) -> BlockEntry | None:
+        """Where a shard holds the entity's block, and what it spans; None where it has none."""
+        known = self._places.get((ref.key, entity), _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known  # type: ignore[return-value]  # not the marker
+        found = await self.entry(ref, entity)
+        place = self._places[ref.key, entity] = None if found is None else BlockEntry.of(found)
+        return place
+
     async def block(self, tenant: str, period: str, shards: Shards, entity: str) -> Columns | None:
         """The rows of one entity in a day or month shard, with texts, vectors and its segments' keys."""
-        found = await self.entry(shards.entity, entity)
-        if found is None:
-            return None
-        entry = BlockEntry.of(found)
+        entry = await self.place(shards.entity, entity)
+        return None if entry is None else await self.block_at(tenant, period, shards, entry)
+
+    async def block_at(self, tenant: str, period: str, shards: Shards, entry: BlockEntry) -> Columns:
         async with self._gate:
             return await self.cache.value(
                 shards.entity.key,
                 lambda frame: _block(tenant, period, entry, frame),
                 byte_range=entry.whole,
-                form="block",
+                form=BLOCK,
             )
 
-    async def blocks(self, tenant: str, period: str, shards: Shards, entities: Collection[str]) -> dict[str, Columns]:
-        """Blocks of several entities of one shard, absent ones left out."""
-        names = sorted(entities)
-        found = await asyncio.gather(*(self.block(tenant, period, shards, name) for name in names))
-        return {name: block for name, block in zip(names, found, strict=True) if block is not None}
+    def held_block(self, shards: Shards, entity: str) -> Held:
+        """What `block` gives, where that is known without waiting; ABSENT where the shard has no block of it."""
+        place = self._places.get((shards.entity.key, entity), _UNKNOWN)
+        if place is None:
+            return ABSENT
+        if isinstance(place, BlockEntry):
+            found: Columns | None = self.cache.held_value(shards.entity.key, place.whole, BLOCK)
+            return found
+        return None
 
     async def all_blocks(self, shards: Shards) -> dict[str, Columns]:
         """Every entity's block without its segments' keys, by one GET of the whole pack. Not kept in memory."""
         stored = await self.cache.raw(shards.entity.key)
         return await asyncio.to_thread(_all_blocks, shards.entity, stored)
+
+    async def whole(self, shards: Shards) -> Columns:
+        """The shard's rows of all entities with their vectors, without texts: by one GET of the whole pack."""
+        ref = shards.entity
+        own = columns_range([section.range for section in ref.sections])
+
+        def decode(stored: bytes) -> Columns:
+            rows = decode_columns(stored[own.offset : own.stop])
+            held = [decode_rows(raw) for _, raw in pack.blocks_of(stored, ref.layout_pages())]
+            return Columns(with_vectors_of(rows, held))
+
+        async def load() -> tuple[Columns, int]:
+            stored = await self.cache.raw(ref.key, sha256=ref.sha256)
+            found = await asyncio.to_thread(decode, stored)
+            for page in ref.layout_pages():
+                span = ByteRange(page.offset, page.length)
+                self.cache.keep(ref.key, span, PAGE, pack.decode_page(stored[page.offset : span.stop]))
+            return found, _columns_bytes(found)
+
+        return await self.cache.derived(f"{ref.key}|{WHOLE}", load)
+
+    def held_columns(self, shards: Shards, *, vectors: bool) -> Columns | None:
+        """The shard's rows of all entities where they are in memory, with vectors if wanted."""
+        ref = shards.entity
+        found: Columns | None = self.cache.held(f"{ref.key}|{WHOLE}")
+        if found is None and vectors:
+            found = self.cache.held(f"{shards.vector.key}|{WHOLE}")
+        if found is not None or vectors:
+            return found
+        held = self.cache.held_value(ref.key, _columns_tail(ref), COLUMNS)
+        return None if held is None else held[0]
 
     async def columns(self, shards: Shards) -> Columns:
         """The shard's rows of all entities without texts and vectors: one range GET.
@@ -77,16 +149,15 @@ class Reader:
         A pack ends with its sections and pages, so the same GET brings the directory: hits find their blocks.
         """
         ref = shards.entity
-        own = columns_range([section.range for section in ref.sections])
-        tail = ByteRange(own.offset, ref.bytes - own.offset)
+        own, tail = columns_range([section.range for section in ref.sections]), _columns_tail(ref)
 
         def decode(stored: bytes) -> tuple[Columns, list[list[pack.Entry]]]:
             pages = [_cut(stored, tail, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
             return Columns(decode_columns(_cut(stored, tail, own))), [pack.decode_page(page) for page in pages]
 
-        columns, pages = await self.cache.value(ref.key, decode, byte_range=tail, form="columns")
+        columns, pages = await self.cache.value(ref.key, decode, byte_range=tail, form=COLUMNS)
         for page, entries in zip(ref.layout_pages(), pages, strict=True):
-            self.cache.keep(ref.key, ByteRange(page.offset, page.length), "page", entries)
+            self.cache.keep(ref.key, ByteRange(page.offset, page.length), PAGE, entries)
         return columns
 
     async def file(self, key: str, ref: FileRef) -> bytes:
@@ -96,6 +167,18 @@ class Reader:
     async def fulltext(self, shards: Shards) -> bytes:
         """The packed full-text shard, digest checked; kept on disk."""
         return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
+
+
+def _columns_tail(ref: PackRef) -> ByteRange:
+    """Columns and directory pages: what follows the blocks of a pack."""
+    own = columns_range([section.range for section in ref.sections])
+    return ByteRange(own.offset, ref.bytes - own.offset)
+
+
+def _columns_bytes(columns: Columns) -> int:
+    """About what columns with vectors take in memory, the plane of their first pass included."""
+    rows = columns.rows
+    return rows.vectors.nbytes * 3 // 2 + rows.post_rows.nbytes * 2 + rows.event_count * EVENT_BYTES
 
 
 def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> bytes:

@@ -200,6 +200,59 @@ def _escape(token: str) -> str:
     return token[:40].replace("~", "~0").replace("/", "~1")
 
 
+# --- bounds -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What every event that passes a filter has: `since <= ts < until`, and one of `entities` (None: any)."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+    entities: frozenset[str] | None = None
+
+    def narrowed(self, since_us: int | None, until_us: int | None) -> tuple[int | None, int | None]:
+        """The window within these bounds."""
+        since = [each for each in (self.since_us, since_us) if each is not None]
+        until = [each for each in (self.until_us, until_us) if each is not None]
+        return max(since, default=None), min(until, default=None)
+
+    def __and__(self, other: Bounds) -> Bounds:
+        entities = self.entities if other.entities is None else other.entities
+        if self.entities is not None and other.entities is not None:
+            entities = self.entities & other.entities
+        return Bounds(*self.narrowed(other.since_us, other.until_us), entities)
+
+
+def bounds(where: Where) -> Bounds:
+    """What can be told without looking at events: from the conjunction's own tests, no further."""
+    match where:
+        case And(parts):
+            return reduce(Bounds.__and__, map(bounds, parts))
+        case Test("eq" | "in", "entity", operands):
+            return Bounds(entities=frozenset(map(str, operands)))
+        case Test(operator, "ts", operands) if operands:
+            return _time_bounds(operator, [int(each) for each in operands])
+        case _:
+            return Bounds()
+
+
+def _time_bounds(operator: str, times: list[int]) -> Bounds:
+    match operator:
+        case "eq" | "in":
+            return Bounds(min(times), max(times) + 1)
+        case "gte":
+            return Bounds(since_us=times[0])
+        case "gt":
+            return Bounds(since_us=times[0] + 1)
+        case "lt":
+            return Bounds(until_us=times[0])
+        case "lte":
+            return Bounds(until_us=times[0] + 1)
+        case _:
+            return Bounds()
+
+
 # --- evaluation ---------------------------------------------------------------------------------
 
 

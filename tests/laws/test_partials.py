@@ -13,6 +13,7 @@ import pytest
 from context_plane.errors import Corrupt, Unavailable
 from context_plane.model import add_days
 from context_plane.plane import Plane
+from context_plane.recall import plan
 from context_plane.recall.search import Searcher
 from context_plane.retrieval.where import parse
 from context_plane.store.faults import Mishap
@@ -36,9 +37,10 @@ async def built(world: World) -> list[str]:
 @pytest.mark.parametrize("kind", ["entity", "vector"])
 @pytest.mark.parametrize("entities", [None, ("acct-00", "acct-01")], ids=["tenant", "entities"])
 async def test_a_shard_that_does_not_come_is_named(
-    world: World, mishap: Mishap, kind: str, entities: tuple[str, ...] | None
+    world: World, mishap: Mishap, kind: str, entities: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the deadline, with the rest of the answer. Seen to fail with `missing` never filled."""
+    monkeypatch.setattr(plan, "PACK_BYTES_MAX", 0)  # as of large shards: columns, and the vector shard beside them
     others = await built(world)
     plane = world.plane()
     started = time.monotonic()
@@ -128,14 +130,17 @@ async def test_listings_have_no_partial_answer(world: World) -> None:
             await plane.entities(TENANT)
 
 
-@pytest.mark.parametrize("kind", ["entity", "vector", "fulltext"])
-async def test_a_damaged_object_is_an_error(world: World, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["entity", "pack", "vector", "fulltext"])
+async def test_a_damaged_object_is_an_error(world: World, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One flipped byte of the second day. Seen to fail with `Corrupt` counted among what is missing, and with
     the files of vector and full-text shards taken without their digest."""
+    if kind != "pack":
+        monkeypatch.setattr(plan, "PACK_BYTES_MAX", 0)
     await built(world)
     objects: dict[str, bytes] = world.inner.objects  # type: ignore[attr-defined]  # a DictStore
     healthy = dict(objects)
-    for key in [key for key in objects if f"indexes/{kind}/2026/03/02/" in key]:
+    folder = "entity" if kind == "pack" else kind
+    for key in [key for key in objects if f"indexes/{folder}/2026/03/02/" in key]:
         middle = len(objects[key]) // 2
         objects[key] = bytes(byte ^ 0x40 if abs(n - middle) < 300 else byte for n, byte in enumerate(objects[key]))
     plane = world.plane()

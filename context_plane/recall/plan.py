@@ -1,0 +1,186 @@
+"""Plan: what a read will fetch and what that costs at most, decided from the manifest alone. Pure.
+
+Filter first: periods outside of the time window are pruned by the manifest's zones before any byte is read. What is
+read of a period has three forms:
+
+    blocks    the blocks of the entities named, found through directory pages
+    columns   the shard's rows without texts and vectors, and the vector shard's files when vectors are wanted
+    pack      the whole entity shard, whose blocks hold the vectors at half the bytes of the vector shard
+
+Expected costs are upper bounds for a process that knows nothing and a tail that is empty: an entity of the scope
+may be missing from a period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, assert_never
+
+from context_plane.catalog.manifest import Manifest, PackRef, Shards
+from context_plane.index.entity_shard import columns_range
+from context_plane.layout.pack import page_of
+from context_plane.model import sha256_hex
+from context_plane.recall.periods import Period, periods_of
+from context_plane.reindex import UNREAD
+from context_plane.retrieval.where import Bounds
+
+Form: TypeAlias = Literal["blocks", "columns", "pack"]
+
+BLOCKS_MIN: Final = 32
+"""So few entities always take their blocks: a few requests side by side, and the bytes of nobody else."""
+BLOCKS_SHARE: Final = 16
+"""A longer list that names more than one in so many of a shard's entities takes the shard: its requests would cost
+more than its bytes save."""
+PACK_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Longer packs are not read whole: half a vector shard's bytes no longer make up for holding all texts."""
+CUT_ROUNDS: Final = 1
+CUT_GETS: Final = 1
+"""The newest manifest, with the listings beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What is fetched of one period."""
+
+    period: Period
+    form: Form
+    vectors: bool
+    gets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`entities` None: the whole tenant. `name` is the same for two plans that fetch the same objects."""
+
+    entities: tuple[str, ...] | None
+    vectors: bool
+    reads: tuple[Read, ...]
+    pruned: int
+    """Periods that no byte is fetched of."""
+    hits: int
+    """Events an answer may hold."""
+    name: str
+
+    @property
+    def periods(self) -> tuple[Period, ...]:
+        return tuple(read.period for read in self.reads)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the periods: of the scope at most."""
+        return sum(read.period.shards.rows for read in self.reads)
+
+    @property
+    def texts_apart(self) -> bool:
+        """Whether hits need their blocks in a round of their own."""
+        return any(read.form != "blocks" for read in self.reads)
+
+    @property
+    def round_trips(self) -> int:
+        rounds = max((2 if read.form == "blocks" else 1 for read in self.reads), default=0)
+        return CUT_ROUNDS + (max(rounds, 2) if self.texts_apart else rounds)
+
+    @property
+    def gets(self) -> int:
+        return CUT_GETS + sum(read.gets for read in self.reads) + (self.hits if self.texts_apart else 0)
+
+    @property
+    def bytes(self) -> int:
+        return sum(read.bytes for read in self.reads)
+
+    def describe(self) -> dict[str, Any]:
+        """For a person to read; plain JSON values."""
+        return {
+            "scope": "tenant" if self.entities is None else "entities",
+            "entities": None if self.entities is None else len(self.entities),
+            "reads": [
+                {
+                    "period": read.period.name,
+                    "form": read.form,
+                    "rows": read.period.shards.rows,
+                    "entities": read.period.shards.entities,
+                    "masked_days": list(read.period.masked),
+                    "gets": read.gets,
+                    "bytes": read.bytes,
+                }
+                for read in self.reads
+            ],
+            "pruned": self.pruned,
+            "expected": {"round_trips": self.round_trips, "gets": self.gets, "bytes": self.bytes},
+        }
+
+
+def plan(
+    manifest: Manifest,
+    entities: tuple[str, ...] | None,
+    since_us: int | None,
+    until_us: int | None,
+    *,
+    vectors: bool,
+    hits: int,
+    bounds: Bounds | None = None,
+) -> Plan:
+    """`bounds`: what the filter demands of every hit; given only where no statistics are taken over the scope."""
+    if bounds is not None:
+        since_us, until_us = bounds.narrowed(since_us, until_us)
+        if bounds.entities is not None:
+            entities = tuple(sorted(bounds.entities if entities is None else bounds.entities & {*entities}))
+    periods = periods_of(manifest, since_us, until_us)
+    reads = tuple(read_of(period, entities, vectors=vectors) for period in periods)
+    return Plan(
+        entities=entities,
+        vectors=vectors,
+        reads=reads,
+        pruned=len(manifest.days) + len(manifest.months) - len(periods),
+        hits=hits,
+        name=_name(manifest.tenant, entities, reads, vectors=vectors),
+    )
+
+
+def _name(tenant: str, entities: tuple[str, ...] | None, reads: Sequence[Read], *, vectors: bool) -> str:
+    named = entities if any(read.form == "blocks" for read in reads) else None
+    wanted = [tenant, named, vectors, [(read.form, read.period.shards.entity.key) for read in reads]]
+    return f"{tenant}|{sha256_hex(repr(wanted).encode())}"
+
+
+def read_of(period: Period, entities: tuple[str, ...] | None, *, vectors: bool) -> Read:
+    """What of a period answers for these entities, or for all (None)."""
+    shards = period.shards
+    form = _form(shards, entities, vectors=vectors)
+    match form:
+        case "blocks":
+            assert entities is not None
+            return Read(period, form, vectors, *_blocks_cost(shards, entities))
+        case "pack":
+            return Read(period, form, vectors, 1, shards.entity.bytes)
+        case "columns":
+            files = [file for file in shards.vector.files if not file.path.startswith(UNREAD)] if vectors else []
+            own = columns_range([section.range for section in shards.entity.sections])
+            size = shards.entity.bytes - own.offset + sum(file.bytes for file in files)
+            return Read(period, form, vectors, 1 + len(files), size)
+        case _:
+            assert_never(form)
+
+
+def _form(shards: Shards, entities: tuple[str, ...] | None, *, vectors: bool) -> Form:
+    few = entities is not None and (len(entities) <= BLOCKS_MIN or len(entities) * BLOCKS_SHARE <= shards.entities)
+    if few:
+        return "blocks"
+    return "pack" if vectors and shards.entity.bytes <= PACK_BYTES_MAX else "columns"
+
+
+def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:
+    """(requests, bytes): the pages the entities can be on, and a mean block for each."""
+    ref = shards.entity
+    pages = ref.layout_pages()
+    found = [page_of(pages, name) for name in entities]
+    wanted = {page.offset: page.length for page in found if page is not None}
+    blocks = min(sum(page is not None for page in found), shards.entities)
+    return len(wanted) + blocks, sum(wanted.values()) + blocks * _block_bytes(ref, shards.entities)
+
+
+def _block_bytes(ref: PackRef, entities: int) -> int:
+    own = columns_range([section.range for section in ref.sections])
+    return own.offset // max(1, entities)
