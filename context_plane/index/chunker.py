@@ -11,6 +11,7 @@ of any text changes `CHUNKER`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +50,8 @@ class Chunk:
 
 def chunk(text: str) -> list[Chunk]:
     """At least one chunk; the chunks in order cover the text exactly. An empty text has one empty chunk."""
+    if len(text) <= WHOLE_CHARS_MAX:
+        return [_whole(len(text))]
     chunks: list[Chunk] = []
     start = 0
     while len(text) - start > WHOLE_CHARS_MAX:
@@ -57,6 +60,12 @@ def chunk(text: str) -> list[Chunk]:
         start = stop
     chunks.append(Chunk(start, len(text)))
     return chunks
+
+
+@functools.lru_cache(maxsize=WHOLE_CHARS_MAX + 1)
+def _whole(length: int) -> Chunk:
+    """Chunks are immutable: those of short texts, nearly all of a tenant's, are shared."""
+    return Chunk(0, length)
 
 
 def _cut(text: str, start: int) -> int:
