@@ -16,6 +16,8 @@ from typing import Final, Generic, TypeVar
 
 from cachetools import LRUCache
 
+from context_plane.store import deadline
+
 T = TypeVar("T")
 
 AGE_MAX_S: Final = 5.0
@@ -58,7 +60,7 @@ class Recent(Generic[T]):
             if age_s > self._refresh_after_s:
                 self._flight(name)
             return held.value
-        return await asyncio.shield(self._flight(name))
+        return await deadline.joined(self._flight(name))
 
     def prefetch(self, name: str) -> None:
         """Start loading what is not known, so that a `get` after other work waits less. Errors wait for the `get`."""
@@ -74,7 +76,7 @@ class Recent(Generic[T]):
     def _flight(self, name: str) -> asyncio.Task[T]:
         flight = self._flights.get(name)
         if flight is None:
-            flight = asyncio.create_task(self._refresh(name))
+            flight = deadline.fly(self._refresh(name))
             self._flights[name] = flight
             flight.add_done_callback(lambda done: self._landed(name, done))
         return flight

@@ -21,6 +21,7 @@ from context_plane.cache.admission import Memory
 from context_plane.cache.disk import DiskCache
 from context_plane.cache.stats import CacheStats
 from context_plane.errors import Corrupt
+from context_plane.store import deadline
 from context_plane.store.base import ByteRange, Store
 
 T = TypeVar("T")
@@ -225,10 +226,10 @@ class Cache:
 
         flight = self._flights.get(name)
         if flight is None:
-            flight = asyncio.create_task(fly())
+            flight = deadline.fly(fly())
             self._flights[name] = flight
             flight.add_done_callback(lambda done: self._landed(name, done))
-        value, behind = await asyncio.shield(flight)
+        value, behind = await deadline.joined(flight)
         lookups = _lookups.get()
         if lookups is not None:
             lookups.add(behind)

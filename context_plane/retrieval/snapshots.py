@@ -26,6 +26,7 @@ from context_plane.catalog.tail import Batch, Tail, check_dense, check_whole, lo
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound
 from context_plane.model import Put, Write
+from context_plane.store import deadline
 
 T = TypeVar("T")
 Consistency: TypeAlias = Literal["strong", "eventual"]
@@ -311,12 +312,12 @@ class Snapshots:
 
     async def _joined(self, name: tuple[str, ...], read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Join the read under way, or start it; a cancelled reader does not end it for the others."""
-        return await asyncio.shield(self._flight(name, read))
+        return await deadline.joined(self._flight(name, read))
 
     def _flight(self, name: tuple[str, ...], read: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
         flight = self._flights.get(name)
         if flight is None:
-            flight = self._flights[name] = asyncio.create_task(read())
+            flight = self._flights[name] = deadline.fly(read())
             flight.add_done_callback(lambda done: self._landed(name, done))
         return flight
 
