@@ -160,7 +160,7 @@ async def test_a_rebuild_embeds_only_what_changed(world: World) -> None:
 async def test_a_build_that_hands_over_in_memory_makes_what_the_artefacts_make_one_by_one(world: World) -> None:
     """Twice, so that the second build meets segments that the log touches and others that it does not.
 
-    Seen to fail with the lines of entities whose segment did not change left out, and with vectors misplaced.
+    Seen to fail with a part of an entity's lines handed over.
     """
     plane, other = world.plane(), World(DictStore(), world.folder / "other")
     staged = other.plane()

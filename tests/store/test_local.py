@@ -169,7 +169,7 @@ async def test_a_write_that_fails_takes_none_of_its_group_with_it(local: LocalSt
 async def test_many_folders_are_synced_before_success_at_once_or_one_by_one(
     local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
-    """Seen to fail with the file system synced before the links, and with folders counted as synced that were not."""
+    """Seen to fail with folders counted as synced that were not."""
     linked: set[str] = set()
     durable: set[str] = set()
     link, fsync = os.link, fsync_folder
