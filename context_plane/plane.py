@@ -7,7 +7,6 @@ opens the embedder and the cache, and closes them again. No Dagster and no HTTP 
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -80,12 +79,11 @@ class Plane:
     warmer: Warmer
 
     async def warm_up(self) -> None:
-        """Load what the first requests would otherwise wait for: the embedder, the specs' queries, Lance."""
+        """Load what the first requests would otherwise wait for: the embedder, the specs' queries."""
         with suppress(Invalid):  # where no text is embedded there is no model to load
             await self.engine.embedder.embed_query("warm up")
         for name in self.specs:
             await self.bundles.compiled(name)
-        await asyncio.to_thread(importlib.import_module, "lancedb")
 
     async def empty_caches(self) -> None:
         """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
@@ -270,6 +268,7 @@ async def open(
         yield plane
     finally:
         await plane.warmer.aclose()
+        await plane.cache.settled()
         await plane.ingest.aclose()
         await embedder.aclose()
         await store.aclose()

@@ -45,6 +45,10 @@ class DiskCache:
         self.used_bytes = sum(size for _, size, _ in self._scan())
         self._written_bytes = 0
 
+    def has(self, name: str) -> bool:
+        """Whether there is an entry, damaged or not: one look at the folder, some microseconds."""
+        return self._path(name).exists()
+
     def get(self, name: str) -> bytes | None:
         """The payload, or None when absent or damaged. Blocking."""
         path = self._path(name)

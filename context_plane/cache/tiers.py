@@ -13,7 +13,7 @@ import contextvars
 import hashlib
 import itertools
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -27,8 +27,10 @@ from context_plane.store.base import ByteRange, Store
 T = TypeVar("T")
 Temperature: TypeAlias = Literal["memory", "disk", "cold"]
 
-DECODE_INLINE_BYTES: Final = 8 * 1024
+DECODE_INLINE_BYTES: Final = 16 * 1024
 """Stored bytes of values that decode on the event loop: what compresses ten times still takes half a millisecond."""
+WRITE_BEHIND_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes that wait to be written to disk: a second of a slow disk."""
 ENTRY_OVERHEAD_BYTES: Final = 512
 DECODED_FACTOR: Final = 4
 """Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""
@@ -86,6 +88,9 @@ class Cache:
     stats: CacheStats = field(init=False)
     _memory: Memory = field(init=False)
     _flights: dict[str, asyncio.Task[tuple[Any, Lookups]]] = field(default_factory=dict)
+    _behind: dict[str, bytes] = field(default_factory=dict)
+    _behind_bytes: int = 0
+    _writer: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self._memory = Memory(self.memory_bytes)
@@ -185,13 +190,17 @@ class Cache:
         """Forget everything, on disk too."""
         self._memory.clear()
         if self.disk is not None:
+            self._behind, self._behind_bytes = {}, 0
+            await self.settled()
             await asyncio.to_thread(self.disk.clear)
 
     async def _checked(
         self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
     ) -> tuple[T, int]:
         """The decoded bytes and their number. Only bytes that decode are kept on disk."""
-        held = None if self.disk is None else await asyncio.to_thread(self.disk.get, name)
+        held = None
+        if self.disk is not None and self.disk.has(name):
+            held = await asyncio.to_thread(self.disk.get, name)
         if self.disk is not None and held is not None:
             try:
                 decoded = await _decoded(held, decode)
@@ -206,12 +215,38 @@ class Cache:
         self.stats.bytes_fetched += len(data)
         _count(name, "cold", len(data))
         decoded = await _decoded(data, decode)
-        if self.disk is not None:
-            if self.disk.touch_due():
-                proven = list(itertools.islice(self._memory.proven(), TOUCHES_MAX))
-                await asyncio.to_thread(self.disk.touch, proven)
-            await asyncio.to_thread(self.disk.put, name, data)
+        self._write_behind(name, data)
         return decoded, len(data)
+
+    # --- disk, behind the reads -----------------------------------------------------------------
+
+    def _write_behind(self, name: str, data: bytes) -> None:
+        """Keep bytes on disk, later: no read waits for a disk to be written. What is too much at once is not kept."""
+        if self.disk is None:
+            return
+        if self._behind_bytes + len(data) > WRITE_BEHIND_BYTES_MAX:
+            self.disk.refused += 1
+            return
+        self._behind[name] = data
+        self._behind_bytes += len(data)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(self.disk), context=contextvars.Context())
+
+    async def _write(self, disk: DiskCache) -> None:
+        try:
+            while self._behind:
+                batch, self._behind, self._behind_bytes = self._behind, {}, 0
+                await asyncio.to_thread(_put_all, disk, batch)
+                if disk.touch_due():
+                    proven = list(itertools.islice(self._memory.proven(), TOUCHES_MAX))
+                    await asyncio.to_thread(disk.touch, proven)
+        finally:
+            self._writer = None
+
+    async def settled(self) -> None:
+        """Returns when everything fetched so far is on disk."""
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
         """Join the flight under way for `name`, or start one; a cancelled caller does not end it.
@@ -243,6 +278,11 @@ class Cache:
 
     def _keep(self, name: str, value: object, size: int, sources: tuple[str, ...]) -> None:
         self._memory.put(name, value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES, sources)
+
+
+def _put_all(disk: DiskCache, batch: Mapping[str, bytes]) -> None:
+    for name, data in batch.items():
+        disk.put(name, data)
 
 
 async def _decoded(data: bytes, decode: Callable[[bytes], T]) -> T:

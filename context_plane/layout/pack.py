@@ -17,7 +17,7 @@ import bisect
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import orjson
 
@@ -106,9 +106,33 @@ def encode(blocks: Iterable[Block], sections: Sequence[bytes] = ()) -> EncodedPa
     return EncodedPack(b"".join(parts), digest.hexdigest(), tuple(pages), tuple(addresses), tuple(entries))
 
 
-def decode_page(frame: bytes) -> list[Entry]:
-    rows = orjson.loads(decompress(frame, size_max=PAGE_BYTES_MAX))
-    return [Entry(row[0], row[1], row[2], tuple(row[3:])) for row in rows]
+class PageEntries(Sequence[Entry]):
+    """The entries of a directory page, each made when it is asked for: a read looks at one of hundreds."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[list[Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Entry]: ...
+    def __getitem__(self, at: int | slice) -> Entry | list[Entry]:
+        if isinstance(at, slice):
+            return [_entry(row) for row in self._rows[at]]
+        return _entry(self._rows[at])
+
+
+def _entry(row: list[Any]) -> Entry:
+    return Entry(row[0], row[1], row[2], tuple(row[3:]))
+
+
+def decode_page(frame: bytes) -> PageEntries:
+    return PageEntries(orjson.loads(decompress(frame, size_max=PAGE_BYTES_MAX)))
 
 
 def decode_block(frame: bytes) -> bytes:

@@ -58,7 +58,7 @@ class Reader:
         """Forget what is known beside the cache."""
         self._places.clear()
 
-    async def entries(self, ref: PackRef, page: pack.Page) -> list[pack.Entry]:
+    async def entries(self, ref: PackRef, page: pack.Page) -> pack.PageEntries:
         span = ByteRange(page.offset, page.length)
         return await self.cache.value(ref.key, pack.decode_page, byte_range=span, form=PAGE)
 
@@ -151,7 +151,7 @@ class Reader:
         ref = shards.entity
         own, tail = columns_range([section.range for section in ref.sections]), _columns_tail(ref)
 
-        def decode(stored: bytes) -> tuple[Columns, list[list[pack.Entry]]]:
+        def decode(stored: bytes) -> tuple[Columns, list[pack.PageEntries]]:
             pages = [_cut(stored, tail, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
             return Columns(decode_columns(_cut(stored, tail, own))), [pack.decode_page(page) for page in pages]
 

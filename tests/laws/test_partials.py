@@ -160,6 +160,7 @@ async def test_a_damaged_cache_file_is_fetched_again(world: World, recomputed: b
     plane = world.plane(cache=folder)
     for scope in (None, ("acct-00",)):
         await plane.search(TENANT, replace(QUERY, entities=scope))
+    await plane.cache.settled()
     files = [path for path in (folder / "objects").glob("??/*") if path.is_file()]
     assert files
     for path in files:
@@ -168,6 +169,7 @@ async def test_a_damaged_cache_file_is_fetched_again(world: World, recomputed: b
     assert len(await ids(again, QUERY)) == 6
     assert len(await ids(again, QUERY, entities=("acct-00",))) == 3
     assert again.cache.stats.misses > 0
+    await again.cache.settled()
     third = world.plane(cache=folder)
     assert len(await ids(third, QUERY)) == 6
     assert third.cache.stats.misses == 0, "the healthy bytes were kept"
