@@ -59,7 +59,12 @@ def _write(served: Served, events: Sequence[Event]) -> Request:
 def _closed(served: Served, store: str, size: int, requests: Sequence[Request], seconds: float) -> Row:
     clients = CLIENTS[size]
     done = closed_loop(served.url, requests, clients, seconds)
-    rates = {"events_per_s": round(done.qps * size, 1), "qps": round(done.qps, 1), "clients": clients}
+    rates = {
+        "events_per_s": round(done.qps * size, 1),
+        "qps": round(done.qps, 1),
+        "clients": clients,
+        "errors": done.errors,
+    }
     return _row(store, size, f"{clients} clients") | percentiles(done.ms) | rates | _puts(done.bodies, size)
 
 
@@ -76,7 +81,8 @@ def _row(store: str, size: int, load: str) -> dict[str, Any]:
 
 def _puts(bodies: Sequence[bytes], size: int) -> dict[str, Any]:
     """Each batch number is one object of the log."""
-    batches = {orjson.loads(body)["batch"] for body in bodies}
+    answers = [orjson.loads(body or b"{}") for body in bodies]
+    batches = {answer["batch"] for answer in answers if "batch" in answer}
     return {"puts_per_event": round(len(batches) / max(1, len(bodies) * size), 5), "puts": len(batches)}
 
 

@@ -168,10 +168,13 @@ def _request(
 
 def http_row(answered: Latencies) -> dict[str, Any]:
     """What an open loop of searches measured; reads are means of what the answers state."""
-    stats = [orjson.loads(body)["stats"] for body in answered.bodies if body.startswith(b'{"hits"')]
+    answers = [orjson.loads(body) for body, status in zip(answered.bodies, answered.statuses, strict=True) if status]
+    stats = [answer["stats"] for answer in answers if "stats" in answer]
     means = {name: round(statistics.fmean(each[name] for each in stats), 2) for name in READS} if stats else {}
     inside = {"server_p50_ms": statistics.median(each["ms"]["total"] for each in stats)} if stats else {}
-    late = {"late_p99_ms": percentiles(answered.late_ms)["p99_ms"], "errors": answered.errors}
+    late: dict[str, Any] = {"late_p99_ms": percentiles(answered.late_ms)["p99_ms"], "errors": answered.errors}
+    codes = sorted({answer["code"] for answer in answers if "code" in answer})
+    late |= {"error_codes": ", ".join(codes)} if codes else {}
     return {**percentiles(answered.ms), "qps": QPS, "runs": len(answered.ms), **means, **inside, **late}
 
 
@@ -180,7 +183,8 @@ READS: Final = ("gets", "round_trips", "bytes_read")
 
 def _recall_of_answers(world: _World, case: Case, asked: Sequence[Question], answered: Latencies) -> dict[str, Any]:
     count = world.sizes.recall
-    found = [[index_of(hit["id"]) for hit in orjson.loads(body)["hits"]] for body in answered.bodies[:count]]
+    answers = [orjson.loads(body or b"{}") for body in answered.bodies[:count]]
+    found = [[index_of(hit["id"]) for hit in answer.get("hits", ())] for answer in answers]
     wanted = exact(world.corpus, asked[:count], leg=case.mode)
     return {"recall_at_10": recall(found, wanted), "recall_questions": len(wanted)}
 
