@@ -103,28 +103,24 @@ def bm25_rows(
     one for all rows, or one per row. `stats` counts at least these rows. `allowed`: bool per row, others are
     not scored; None allows all.
     """
-    scores = np.zeros(len(lengths), dtype=np.float64)
-    touched = []
-    for term, count in query_terms:
-        found = postings(term)
-        if found is None:
-            continue
-        rows, frequencies = found
-        if allowed is not None:
-            chosen = allowed[rows]
-            rows, frequencies = rows[chosen], frequencies[chosen]
-        own_k1 = k1 if isinstance(k1, float) else k1[rows].astype(np.float64)
-        own_b = b if isinstance(b, float) else b[rows].astype(np.float64)
-        saturation = own_k1 * (1.0 - own_b + own_b * (lengths[rows].astype(np.float64) / stats.length_mean))
-        tf = frequencies.astype(np.float64)
-        scores[rows] += count * stats.idf(term) * (tf / (tf + saturation))
-        touched.append(rows)
-    if not touched:
+    found = [(count * stats.idf(term), held) for term, count in query_terms if (held := postings(term)) is not None]
+    if not found:
         return np.zeros(0, np.intp), np.zeros(0, np.float32)
-    if sum(map(len, touched)) * _SPARSE < len(lengths):
-        found_rows = np.unique(np.concatenate(touched)).astype(np.intp)
-    else:
-        found_rows = np.flatnonzero(scores)
+    rows = np.concatenate([held[0] for _, held in found])
+    tf = np.concatenate([held[1] for _, held in found]).astype(np.float64)
+    weight = np.repeat([weight for weight, _ in found], [len(held[0]) for _, held in found])
+    if allowed is not None:
+        chosen = allowed[rows]
+        rows, tf, weight = rows[chosen], tf[chosen], weight[chosen]
+    own_k1 = k1 if isinstance(k1, float) else k1[rows].astype(np.float64)
+    own_b = b if isinstance(b, float) else b[rows].astype(np.float64)
+    saturation = own_k1 * (1.0 - own_b + own_b * (lengths[rows].astype(np.float64) / stats.length_mean))
+    parts = weight * (tf / (tf + saturation))
+    if len(rows) * _SPARSE < len(lengths):
+        found_rows, place = np.unique(rows, return_inverse=True)
+        return found_rows.astype(np.intp), np.bincount(place, parts).astype(np.float32)
+    scores = np.bincount(rows, parts, minlength=len(lengths))  # sums in the order of the query's terms
+    found_rows = np.flatnonzero(scores)
     return found_rows, scores[found_rows].astype(np.float32)
 
 

@@ -1,7 +1,8 @@
 """Planes: the high bytes of fixed-point vectors, a SIMD first pass over rows whose exact scores cost twice the memory.
 
 A vector is `scale * v` with int16 `v = 256 * high + low`, `high` int8 in -127..127 and `low` in -128..127. A first
-pass multiplies high bytes alone (exact int32 sums, NumKong's kernels); how far that can be from the exact score
+pass multiplies high bytes (exact int32 sums, NumKong's kernels), of small matrices with both bytes of the query, of
+large ones with its high bytes alone; how far that can be from the exact score
 is bounded by Cauchy-Schwarz, so whoever rescores everything within `error` of a threshold loses nothing: the
 answer is that of a full exact scan, to the bit.
 """
@@ -61,20 +62,19 @@ class Int8Plane:
     def scores(self, query: PlaneQuery, rows: NDArray[np.intp] | None = None) -> tuple[F32, float]:
         """(approximate products float32, greatest error) of all rows, or of the rows given."""
         high, low = _split(query.fixed[None, :])
-        if rows is not None:
-            dots: NDArray[Any] = _dots(self._matrix[rows], high)
-        elif self._packed is not None:
-            dots = np.asarray(numkong.dots_packed(high, self._packed))[0]
-        else:
-            dots = _dots(self._matrix, high)
-        scales = self._scales if rows is None else self._scales[rows]
-        scores = dots.astype(np.float32)
-        scores *= scales
-        scores *= np.float32(query.scale * _STEP * _STEP)
         own = np.array([query.scale], np.float32)
         query_high, query_low = _norm_max(high, own) * _STEP, _norm_max(low, own)
-        error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
-        return scores, error + ROUNDING
+        if rows is None and self._packed is not None:
+            both = np.asarray(numkong.dots_packed(np.concatenate([high, low.astype(np.int8)]), self._packed))
+            dots = both[0] * np.float32(_STEP) + both[1]
+            error, step = self._low_norm * (query_high + query_low), _STEP
+        else:
+            dots = _dots(self._matrix if rows is None else self._matrix[rows], high).astype(np.float32)
+            error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
+            step = _STEP * _STEP
+        dots *= self._scales if rows is None else self._scales[rows]
+        dots *= np.float32(query.scale * step)
+        return dots, error + ROUNDING
 
 
 def _dots(matrix: NDArray[np.int8], high: NDArray[np.int8]) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from context_plane.recall.periods import Period, live_mask
 from context_plane.recall.plan import Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
 from context_plane.reindex import read_vectors
-from context_plane.retrieval.columns import Columns, Mask
+from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.joined import Joined, join
 from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
@@ -39,8 +39,8 @@ JOIN_ROWS_MAX: Final = 250_000
 """More rows are joined in seconds, and their copy would fill a memory cache of the default size."""
 JOIN_PARTS_MIN: Final = 2
 JOINS_ASKED: Final = 4_096
-MASKS_KNOWN: Final = 64
-"""A byte an event at most: some 16 MiB."""
+VIEWS_KNOWN: Final = 64
+"""Joined parts of recent cuts, with their masks: a byte an event at most, some 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class Assembler:
         self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN)
         self._asked: LRUCache[str, bool] = LRUCache(JOINS_ASKED)
         self._joining: set[asyncio.Task[Joined]] = set()
-        self._live: LRUCache[tuple[str, str, int], Mask | None] = LRUCache(MASKS_KNOWN)
+        self._views: LRUCache[tuple[str, str, int], Assembled] = LRUCache(VIEWS_KNOWN)
 
     def fetches(self, scope: Scope) -> Fetches:
         return Fetches(self._reader, self.plan, scope)
@@ -219,9 +219,8 @@ class Assembler:
             abandon(tail)
         return _assembled(view, found, built, rows, [*missing, *late])
 
-    async def held(self, view: TailView, scope: Scope) -> Assembled | None:
+    async def held(self, view: TailView, scope: Scope, found: Plan) -> Assembled | None:
         """The parts of the scope where the built ones are all in memory; else None. Waits for the tail's rows alone."""
-        found = self.plan(view.snapshot.manifest, scope)
         built = self._held_parts(found)
         if built is None:
             return None
@@ -251,28 +250,30 @@ class Assembler:
 
     # --- joining --------------------------------------------------------------------------------
 
-    async def held_joined(self, view: TailView, scope: Scope) -> Assembled | None:
+    async def held_joined(self, view: TailView, scope: Scope, found: Plan) -> Assembled | None:
         """As `held`, with the built parts as one, where they were joined before."""
-        found = self.plan(view.snapshot.manifest, scope)
         joined: Joined | None = self._reader.cache.held(_joined_name(found))
         if joined is None:
             return None
-        periods = {read.period.name: read.period for read in found.reads}
-        sources = tuple(Source(periods[name]) for name in joined.names)
-        live = self._joined_live(view, found, joined, sources)
+        built = self._joined_parts(view, found, joined)
         rows, late = await self._tail_in_time(view, scope)
-        parts = (Part(joined.columns, live), *map(Part, rows))
-        return Assembled(parts, (Source(None),) * len(parts), tuple(sorted(late)), found, joined, sources)
+        if not rows and not late:
+            return built
+        parts = (*built.parts, *map(Part, rows))
+        return replace(built, parts=parts, sources=(Source(None),) * len(parts), missing=tuple(sorted(late)))
 
-    def _joined_live(self, view: TailView, found: Plan, joined: Joined, sources: Sequence[Source]) -> Mask | None:
-        """What `live_mask` gives of each part, as one; computed once per cut."""
+    def _joined_parts(self, view: TailView, found: Plan, joined: Joined) -> Assembled:
+        """The joined part under what the cut hides of it; made once per cut."""
         snapshot = view.snapshot
         key = (found.name, snapshot.id, snapshot.erasures.newest)
-        if key in self._live:
-            return self._live[key]
+        held = self._views.get(key)
+        if held is not None and held.joined is joined:
+            return held
+        periods = {read.period.name: read.period for read in found.reads}
+        sources = tuple(Source(periods[name]) for name in joined.names)
         masks = [
-            None if source.period is None else live_mask(part, source.period, snapshot.erasures, view.rewritten)
-            for part, source in zip(joined.parts, sources, strict=True)
+            live_mask(part, periods[name], snapshot.erasures, view.rewritten)
+            for part, name in zip(joined.parts, joined.names, strict=True)
         ]
         live = None
         if any(mask is not None for mask in masks):
@@ -280,8 +281,9 @@ class Assembler:
             live = np.concatenate(
                 [np.ones(n, np.bool_) if mask is None else mask for n, mask in zip(counts, masks, strict=True)]
             )
-        self._live[key] = live
-        return live
+        made = Assembled((Part(joined.columns, live),), (Source(None),), (), found, joined, sources)
+        self._views[key] = made
+        return made
 
     def offer(self, found: Assembled) -> None:
         """Join these parts in the background when they are asked for a second time."""

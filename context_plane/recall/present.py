@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -19,9 +20,11 @@ from context_plane.model import Vector, day_of
 from context_plane.recall.assemble import Assembled, Origin
 from context_plane.recall.periods import Period
 from context_plane.recall.tail_view import TailView
-from context_plane.recall.values import Citation, FoundEvent
+from context_plane.recall.values import Citation, FoundEvent, Include
 from context_plane.retrieval.columns import Columns
+from context_plane.retrieval.fuse import Hit
 from context_plane.retrieval.reader import Reader
+from context_plane.retrieval.snippet import snippet
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,19 @@ class Place:
     part: int
     event: int
     row: int | None = None
+    hit: Hit | None = None
+    """Whose scores and ranks are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """What of an event an answer holds. `terms`: those of the query, for snippets."""
+
+    include: frozenset[Include]
+    terms: Sequence[str] = ()
+
+
+WHOLE_EVENT: Final = Show(frozenset({"text", "attrs"}))
 
 
 class Presenter:
@@ -40,12 +56,12 @@ class Presenter:
         self._reader = reader
 
     async def events(
-        self, view: TailView, found: Assembled, places: Sequence[Place], *, vector: bool = False
+        self, view: TailView, found: Assembled, places: Sequence[Place], show: Show = WHOLE_EVENT
     ) -> list[FoundEvent]:
-        """One per place, in order, scores left at their defaults."""
-        return list(await asyncio.gather(*(self.one(view, found, place, vector) for place in places)))
+        """One per place, in order."""
+        return list(await asyncio.gather(*(self.one(view, found, place, show) for place in places)))
 
-    def held(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent | None:
+    def held(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent | None:
         """What `one` gives, where nothing is to be waited for."""
         origin = found.origin(place.part, place.event, place.row or 0)
         rows, event = origin.columns.rows, origin.event
@@ -55,9 +71,9 @@ class Presenter:
             if not isinstance(block, Columns):
                 return None
             rows, event = _in_block(block.rows, rows, event)
-        return _event(view, origin, rows, event, place, vector)
+        return _event(view, origin, rows, event, place, show)
 
-    async def one(self, view: TailView, found: Assembled, place: Place, vector: bool) -> FoundEvent:
+    async def one(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent:
         origin = found.origin(place.part, place.event, place.row or 0)
         rows, event = origin.columns.rows, origin.event
         if rows.texts is None:
@@ -68,7 +84,7 @@ class Presenter:
             if block is None:
                 raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
             rows, event = _in_block(block.rows, rows, event)
-        return _event(view, origin, rows, event, place, vector)
+        return _event(view, origin, rows, event, place, show)
 
 
 def _in_block(block: Rows, columns: Rows, event: int) -> tuple[Rows, int]:
@@ -76,7 +92,7 @@ def _in_block(block: Rows, columns: Rows, event: int) -> tuple[Rows, int]:
     return block, event - int(np.searchsorted(columns.event_entity, columns.event_entity[event]))
 
 
-def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place, vector: bool) -> FoundEvent:
+def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place, show: Show) -> FoundEvent:
     chars = None
     if place.row is not None:
         held = origin.columns.rows
@@ -88,17 +104,28 @@ def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place,
     else:
         segment, line = _segment(origin.period, rows, ts_us), int(rows.event_line[event])
     assert rows.texts is not None
+    hit, include, text = place.hit, show.include, rows.texts[event]
+    marked = None
+    if "snippet" in include and text:
+        start, stop = chars or (0, len(text))
+        marked = snippet(text[start:stop], show.terms)
     return FoundEvent(
-        entity=entity,
-        id=rows.ids[event],
-        ts_us=ts_us,
-        source=rows.sources[rows.event_source[event]],
-        kind=rows.kinds[rows.event_kind[event]],
-        thread=rows.threads[event],
-        text=rows.texts[event],
-        attrs=rows.attrs[event],
-        citation=Citation(segment, line, chars, rows.event_digest[event].tobytes().hex()),
-        vector=_vector(rows, event, chars) if vector else None,
+        entity,
+        rows.ids[event],
+        ts_us,
+        rows.sources[rows.event_source[event]],
+        rows.kinds[rows.event_kind[event]],
+        rows.threads[event],
+        text if "text" in include else None,
+        rows.attrs[event] if "attrs" in include else None,
+        Citation(segment, line, chars, rows.event_digest[event].tobytes().hex()),
+        score=0.0 if hit is None else hit.score,
+        text_rank=None if hit is None else hit.text_rank,
+        vector_rank=None if hit is None else hit.vector_rank,
+        text_score=None if hit is None else hit.text_score,
+        vector_score=None if hit is None else hit.vector_score,
+        snippet=marked,
+        vector=_vector(rows, event, chars) if "vector" in include else None,
     )
 
 

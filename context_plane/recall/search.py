@@ -31,16 +31,15 @@ from context_plane.index.rows import F32
 from context_plane.model import day_of, unit
 from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, Source, within
 from context_plane.recall.plan import Plan
-from context_plane.recall.present import Place, Presenter
+from context_plane.recall.present import Place, Presenter, Show
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
 from context_plane.reindex import UNREAD, dataset_name
-from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion, Hit
+from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.snapshots import Snapshots
-from context_plane.retrieval.snippet import snippet
 from context_plane.retrieval.where import bounds
 from context_plane.store import deadline
 from context_plane.store.counting import CountingStore, Trace
@@ -184,10 +183,11 @@ class Searcher:
         return query, view, found
 
     async def _held(self, view: TailView, scope: Scope) -> Assembled | None:
-        joinable = self._scans(self._assembler.plan(view.snapshot.manifest, scope), scope)
-        found = await self._assembler.held_joined(view, scope) if joinable else None
+        planned = self._assembler.plan(view.snapshot.manifest, scope)
+        joinable = self._scans(planned, scope)
+        found = await self._assembler.held_joined(view, scope, planned) if joinable else None
         if found is None:
-            found = await self._assembler.held(view, scope)
+            found = await self._assembler.held(view, scope, planned)
             if found is not None and joinable:
                 self._assembler.offer(found)
         return found
@@ -340,25 +340,22 @@ class Searcher:
         clock: _Clock,
     ) -> tuple[list[FoundEvent], set[str]]:
         """The hits, and the days of those whose texts came too late: they are left out, and named."""
-        wants_vector = "vector" in request.include
-        places = [Place(hit.part, hit.event, hit.row) for hit in ranking.hits]
-        events = [self._presenter.held(view, found, place, wants_vector) for place in places]
+        show = Show(request.include, [term for term, _ in query.terms] if "snippet" in request.include else ())
+        places = [Place(hit.part, hit.event, hit.row, hit) for hit in ranking.hits]
+        events = [self._presenter.held(view, found, place, show) for place in places]
         apart = [n for n, event in enumerate(events) if event is None]
         if apart:
             until_s = clock.started_s + request.deadline_ms / 1000
-            one = (self._presenter.one(view, found, places[n], wants_vector) for n in apart)
+            one = (self._presenter.one(view, found, places[n], show) for n in apart)
             fetched = await within([asyncio.ensure_future(each) for each in one], until_s - self._engine.monotonic_s())
             for n, event in zip(apart, fetched, strict=True):
                 events[n] = event
-        terms = [term for term, _ in query.terms]
-        late: set[str] = set()
-        shown = []
-        for hit, event in zip(ranking.hits, events, strict=True):
-            if event is None:
-                late.add(day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event])))
-            else:
-                shown.append(_scored(event, hit, request, terms))
-        return shown, late
+        late = {
+            day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event]))
+            for hit, event in zip(ranking.hits, events, strict=True)
+            if event is None
+        }
+        return [event for event in events if event is not None], late
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,31 +397,6 @@ def _limited(part: Part, indexes: _Indexes, query: RankQuery, weights: Sequence[
 def _wants_vector(request: SearchRequest) -> bool:
     """Whether the vector leg will run, as far as the request alone tells."""
     return request.mode == "vector" or (request.mode == "hybrid" and request.weight_vector != 0)
-
-
-def _scored(event: FoundEvent, hit: Hit, request: SearchRequest, terms: Sequence[str]) -> FoundEvent:
-    marked = None
-    if "snippet" in request.include and event.text:
-        start, stop = event.citation.chars or (0, len(event.text))
-        marked = snippet(event.text[start:stop], terms)
-    return FoundEvent(
-        event.entity,
-        event.id,
-        event.ts_us,
-        event.source,
-        event.kind,
-        event.thread,
-        event.text if "text" in request.include else None,
-        event.attrs if "attrs" in request.include else None,
-        event.citation,
-        score=hit.score,
-        text_rank=hit.text_rank,
-        vector_rank=hit.vector_rank,
-        text_score=hit.text_score,
-        vector_score=hit.vector_score,
-        snippet=marked,
-        vector=event.vector,
-    )
 
 
 def _mask(rows: NDArray[np.int64] | None, part: Part) -> NDArray[np.bool_] | None:

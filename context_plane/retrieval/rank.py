@@ -31,7 +31,7 @@ LEG_DEPTH: Final = 1_000
 RANKS_MAX: Final = 100
 """A hit further down in a leg tells no rank of it: what a person reads of ranks is whether a leg put it first."""
 RUNS_PER_HIT: Final = 4
-RUN_MIN: Final = 8
+RUN_MIN: Final = 2
 """Runs of scores whose maxima bound the wanted depth: shorter ones save nothing against sorting all out at once."""
 REFINE_MIN: Final = 64
 """More candidates than this, beyond the depth, are narrowed in float32 before they are scored exactly."""
@@ -299,21 +299,24 @@ def _exact(vector: VectorLeg, events: Index) -> tuple[F64, Index]:
 
 def _text_ranks(pool: Pool, text: TextLeg, events: Index) -> list[int | None]:
     score, row = text.of(events)
-    return _ranks(pool, text.event, text.score, events, np.where(row >= 0, score, -np.inf))
+    near = _reach(text.score, RANKS_MAX, 0.0)
+    return _ranks(pool, text.event[near], text.score[near], events, np.where(row >= 0, score, -np.inf))
 
 
 def _vector_ranks(pool: Pool, vector: VectorLeg, events: Index, score: F64) -> list[int | None]:
     """Every event that may be above one of these within RANKS_MAX is compared, exactly where rounding could tell."""
-    if not len(events):
-        return []
-    score = np.where(vector.approximate[events] > -np.inf, score, -np.inf)
+    found = vector.approximate[events] > -np.inf
     near = _reach(vector.approximate, RANKS_MAX, 2 * vector.error)
-    worst = float(score[score > -np.inf].min(initial=np.inf))
-    near = near[vector.approximate[near] >= worst - vector.error]
+    held = vector.approximate[near]
+    if len(near) > RANKS_MAX:
+        found &= score + vector.error >= _nth_best(held, RANKS_MAX)  # else so many are surely above
+    if not found.any():
+        return [None] * len(events)
+    near = near[held >= score[found].min() - vector.error]
     compared = vector.refined(near)
-    close = (np.abs(compared[:, None] - score[None, :]) <= ROUNDING).any(axis=1)
+    close = (np.abs(compared[:, None] - score[None, found]) <= ROUNDING).any(axis=1)
     compared[close], _ = vector.exact(near[close])
-    return _ranks(pool, near, compared, events, score)
+    return _ranks(pool, near, compared, events, np.where(found, score, -np.inf))
 
 
 def _ranks(pool: Pool, leg: Index, leg_scores: F64, events: Index, scores: F64) -> list[int | None]:
@@ -321,8 +324,8 @@ def _ranks(pool: Pool, leg: Index, leg_scores: F64, events: Index, scores: F64) 
 
     `leg` holds at least every event that ranks above RANKS_MAX and above the worst of `events`."""
     ascending = np.sort(leg_scores)
-    above = len(ascending) - np.searchsorted(ascending, scores, side="right")
-    equal = len(ascending) - np.searchsorted(ascending, scores, side="left") - above
+    above = len(ascending) - ascending.searchsorted(scores, side="right")
+    equal = len(ascending) - ascending.searchsorted(scores, side="left") - above
     found: list[int | None] = []
     for event, score, better, tied in zip(
         events.tolist(), scores.tolist(), above.tolist(), equal.tolist(), strict=True

@@ -10,8 +10,6 @@ import asyncio
 from enum import Enum
 from typing import Final, TypeAlias
 
-from cachetools import LRUCache
-
 from context_plane.cache.tiers import Cache
 from context_plane.catalog.manifest import FileRef, PackRef, Shards
 from context_plane.index.blocks import with_vectors_of
@@ -25,7 +23,8 @@ from context_plane.store.base import ByteRange
 PARALLEL_BLOCKS: Final = 128
 """Blocks of one read in flight: a year of one entity in three rounds of the network at most."""
 PLACES_KNOWN: Final = 262_144
-"""Addresses of blocks remembered beside the pages: a year of a few thousand entities, some 60 MiB."""
+"""Addresses of blocks remembered beside the pages: a year of a few hundred entities, some 60 MiB. Then all are
+forgotten at once: they are found again in the pages, and keeping their order would cost every read."""
 EVENT_BYTES: Final = 400
 """What an event takes beside its vector and postings: id, attributes, times."""
 PAGE: Final = "page"
@@ -52,7 +51,7 @@ class Reader:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._gate = asyncio.Semaphore(PARALLEL_BLOCKS)
-        self._places: LRUCache[tuple[str, str], BlockEntry | None] = LRUCache(PLACES_KNOWN)
+        self._places: dict[tuple[str, str], BlockEntry | None] = {}
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
@@ -80,6 +79,8 @@ class Reader:
         if known is not _UNKNOWN:
             return known  # type: ignore[return-value]  # not the marker
         found = await self.entry(ref, entity)
+        if len(self._places) >= PLACES_KNOWN:
+            self._places.clear()
         place = self._places[ref.key, entity] = None if found is None else BlockEntry.of(found)
         return place
 
