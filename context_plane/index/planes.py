@@ -69,7 +69,9 @@ class Int8Plane:
             dots = both[0] * np.float32(_STEP) + both[1]
             error, step = self._low_norm * (query_high + query_low), _STEP
         else:
-            dots = _dots(self._matrix if rows is None else self._matrix[rows], high).astype(np.float32)
+            dots = _dots(self._matrix if rows is None else self._matrix.take(rows, axis=0, mode="clip"), high).astype(
+                np.float32
+            )
             error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
             step = _STEP * _STEP
         dots *= self._scales if rows is None else self._scales[rows]

@@ -67,6 +67,8 @@ class TailView:
 
     def count(self, entities: Iterable[str] | None) -> int:
         """Writes of the tail in a scope of entities."""
+        if not self.latest:
+            return 0
         names = self.latest.keys() if entities is None else entities
         return sum(len(ids) for name in names for ids in self.latest.get(name, {}).values())
 

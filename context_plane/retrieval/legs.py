@@ -136,7 +136,7 @@ class VectorLeg:
         result = np.empty(len(chosen), np.float64)
         for start in range(0, len(chosen), DOT_ROWS):
             part = chosen[start : start + DOT_ROWS]
-            result[start : start + DOT_ROWS] = rows.vectors[part].astype(np.float64) @ self._fixed
+            result[start : start + DOT_ROWS] = rows.vectors.take(part, axis=0).astype(np.float64) @ self._fixed
         return result * rows.scales[chosen].astype(np.float64) * self._scale
 
     def _nearly(self, rows: Rows, chosen: Index) -> F64:
@@ -225,7 +225,7 @@ def _first_pass(columns: Columns, mask: Mask | None, query: PlaneQuery) -> tuple
 
 
 def _direct(rows: Rows, chosen: NDArray[np.intp] | None, query: PlaneQuery) -> F32:
-    vectors = rows.vectors if chosen is None else rows.vectors[chosen]
+    vectors = rows.vectors if chosen is None else rows.vectors.take(chosen, axis=0)
     scales = rows.scales if chosen is None else rows.scales[chosen]
     dots: F32 = vectors.astype(np.float32) @ (query.fixed.astype(np.float32) * np.float32(query.scale))
     return dots * scales

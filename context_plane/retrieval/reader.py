@@ -7,6 +7,7 @@ then block; pages of several days are fetched together, then blocks together: tw
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -108,11 +109,6 @@ class Reader:
             return found
         return None
 
-    async def all_blocks(self, shards: Shards) -> dict[str, Columns]:
-        """Every entity's block without its segments' keys, by one GET of the whole pack. Not kept in memory."""
-        stored = await self.cache.raw(shards.entity.key)
-        return await asyncio.to_thread(_all_blocks, shards.entity, stored)
-
     async def whole(self, shards: Shards) -> Columns:
         """The shard's rows of all entities with their vectors, without texts: by one GET of the whole pack."""
         ref = shards.entity
@@ -142,7 +138,10 @@ class Reader:
         if found is not None or vectors:
             return found
         held = self.cache.held_value(ref.key, _columns_tail(ref), COLUMNS)
-        return None if held is None else held[0]
+        if held is None:
+            return None
+        self._keep_pages(ref, held[1])
+        return held[0]  # type: ignore[no-any-return]  # what `columns` decoded
 
     async def columns(self, shards: Shards) -> Columns:
         """The shard's rows of all entities without texts and vectors: one range GET.
@@ -157,9 +156,12 @@ class Reader:
             return Columns(decode_columns(_cut(stored, tail, own))), [pack.decode_page(page) for page in pages]
 
         columns, pages = await self.cache.value(ref.key, decode, byte_range=tail, form=COLUMNS)
+        self._keep_pages(ref, pages)
+        return columns
+
+    def _keep_pages(self, ref: PackRef, pages: Sequence[pack.PageEntries]) -> None:
         for page, entries in zip(ref.layout_pages(), pages, strict=True):
             self.cache.keep(ref.key, ByteRange(page.offset, page.length), PAGE, entries)
-        return columns
 
     async def file(self, key: str, ref: FileRef) -> bytes:
         """One file of a vector shard, digest checked; kept on disk."""
@@ -194,7 +196,3 @@ def _block(tenant: str, period: str, entry: BlockEntry, frame: bytes) -> Columns
     part = entity_part(entry.entity)
     keys = [str(SegmentKey(tenant, part, day, segment)) for day, segment in named]
     return Columns(decode_entry_block(frame[: entry.range.length], segments=keys))
-
-
-def _all_blocks(ref: PackRef, stored: bytes) -> dict[str, Columns]:
-    return {entry.key: Columns(decode_rows(raw)) for entry, raw in pack.blocks_of(stored, ref.layout_pages())}

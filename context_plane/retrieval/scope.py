@@ -80,7 +80,7 @@ def both(left: Mask | None, right: Mask | None) -> Mask | None:
 
 def rows_of(part: Part, events: Mask | None) -> Mask | None:
     """bool[E] -> bool[N]."""
-    return None if events is None else events[part.rows.row_event]
+    return events if events is None or part.columns.one_row_each else events[part.rows.row_event]
 
 
 def live_mask(
