@@ -9,7 +9,11 @@ answer is that of a full exact scan, to the bit.
 
 from __future__ import annotations
 
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numkong
@@ -22,6 +26,14 @@ PACKED_BYTES_MAX: Final = 4 * 1024 * 1024
 """A packed matrix multiplies three times as fast while the processor's second cache holds it, and no faster beyond."""
 SLICE_ROWS: Final = 16_384
 """Rows split at a time: the temporaries of a slice stay small beside the plane itself."""
+ALIGNED: Final = 64
+"""Bytes of a row are padded to full registers: kernels handle a remainder at the price of a whole one."""
+WIDE_BYTES: Final = 256
+"""Up to here the kernel for a packed query is faster, beyond it the one for plain rows."""
+SHARE_ROWS: Final = 4_096
+"""Rows that are worth another thread: a tenth of a millisecond."""
+THREADS_MAX: Final = 4
+"""Of one pass: more only wait for memory."""
 ROUNDING: Final = 1e-5
 """Of the float32 arithmetic on a cosine, generously."""
 _STEP: Final = 256
@@ -42,14 +54,14 @@ class Int8Plane:
 
     def __init__(self, vectors: I16, scales: F32) -> None:
         """`vectors` int16 [N, D] with D > 0, `scales` float32 [N]."""
-        count = len(vectors)
+        count, dim = vectors.shape
         self._scales = scales
-        self._matrix = np.empty(vectors.shape, np.int8)
+        self._matrix = np.zeros((count, -(-dim // ALIGNED) * ALIGNED), np.int8)
         self._high_norm = self._low_norm = 0.0
         for start in range(0, count, SLICE_ROWS):
             part = slice(start, start + SLICE_ROWS)
             high, low = _split(vectors[part])
-            self._matrix[part] = high
+            self._matrix[part, :dim] = high
             self._high_norm = max(self._high_norm, _norm_max(high, scales[part]) * _STEP)
             self._low_norm = max(self._low_norm, _norm_max(low, scales[part]))
         small = 0 < self._matrix.nbytes <= PACKED_BYTES_MAX
@@ -61,29 +73,61 @@ class Int8Plane:
 
     def scores(self, query: PlaneQuery, rows: NDArray[np.intp] | None = None) -> tuple[F32, float]:
         """(approximate products float32, greatest error) of all rows, or of the rows given."""
-        high, low = _split(query.fixed[None, :])
+        asked = np.zeros(self._matrix.shape[1], np.int16)
+        asked[: len(query.fixed)] = query.fixed
+        high, low = _split(asked[None, :])
         own = np.array([query.scale], np.float32)
         query_high, query_low = _norm_max(high, own) * _STEP, _norm_max(low, own)
         if rows is None and self._packed is not None:
             both = np.asarray(numkong.dots_packed(np.concatenate([high, low.astype(np.int8)]), self._packed))
             dots = both[0] * np.float32(_STEP) + both[1]
-            error, step = self._low_norm * (query_high + query_low), _STEP
-        else:
-            dots = _dots(self._matrix if rows is None else self._matrix.take(rows, axis=0, mode="clip"), high).astype(
-                np.float32
-            )
-            error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
-            step = _STEP * _STEP
-        dots *= self._scales if rows is None else self._scales[rows]
-        dots *= np.float32(query.scale * step)
-        return dots, error + ROUNDING
+            dots *= self._scales
+            dots *= np.float32(query.scale * _STEP)
+            return dots, self._low_norm * (query_high + query_low) + ROUNDING
+        error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
+        return self._first_pass(high, np.float32(query.scale * _STEP * _STEP), rows), error + ROUNDING
+
+    def _first_pass(self, high: NDArray[np.int8], scale: np.float32, rows: NDArray[np.intp] | None) -> F32:
+        """Products of high bytes, the rows shared among threads."""
+        count = len(self._matrix) if rows is None else len(rows)
+        out = np.empty(count, np.float32)
+
+        def share(start: int, stop: int) -> None:
+            if rows is None:
+                matrix, scales = self._matrix[start:stop], self._scales[start:stop]
+            else:
+                matrix = self._matrix.take(rows[start:stop], axis=0, mode="clip")
+                scales = self._scales.take(rows[start:stop])
+            np.multiply(_dots(matrix, high), scales * scale, out=out[start:stop], casting="unsafe")
+
+        shares = max(1, min(_threads(), count // SHARE_ROWS))
+        edges = [count * n // shares for n in range(shares + 1)]
+        others = [_pool().submit(share, *edge) for edge in itertools.pairwise(edges[1:])]
+        share(0, edges[1])
+        for other in others:
+            other.result()
+        return out
 
 
 def _dots(matrix: NDArray[np.int8], high: NDArray[np.int8]) -> NDArray[Any]:
     if not len(matrix):
         return np.zeros(0, np.int32)
-    dots: NDArray[Any] = np.asarray(numkong.cdist(high, matrix, "dot"))[0]
+    if matrix.shape[1] <= WIDE_BYTES:
+        dots: NDArray[Any] = np.asarray(numkong.dots_packed(matrix, numkong.dots_pack(high)))[:, 0]
+    else:
+        dots = np.asarray(numkong.cdist(high, matrix, "dot"))[0]
     return dots
+
+
+@cache
+def _threads() -> int:
+    return min(THREADS_MAX, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Of the process; its threads end with it."""
+    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="first-pass")
 
 
 def _split(vectors: I16) -> tuple[NDArray[np.int8], I16]:

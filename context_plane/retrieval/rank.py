@@ -242,7 +242,9 @@ def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares,
     """Events among which the best `depth` surely are, ascending."""
     if vector is None:
         return np.zeros(0, np.int64) if text is None else text.event[_reach(text.score, depth, 0.0)]
-    if shares.vector > 0:
+    if shares.vector == 1 and not shares.relative:
+        scores = vector.approximate
+    elif shares.vector > 0:
         scores = vector.approximate * np.float32(shares.vector)
     else:
         scores = np.where(vector.approximate > -np.inf, np.float32(0), np.float32(-np.inf))

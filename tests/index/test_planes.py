@@ -24,11 +24,14 @@ def exact(fixed: I16, scales: F32, query: PlaneQuery) -> NDArray[Any]:
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 70),
+    share=st.sampled_from([3, 4096]),
     dim=st.sampled_from([1, 3, 8, 64, 100, 384]),
     residue=st.sampled_from([None, 127, -128]),
     packed=st.booleans(),
 )
-def test_scores_are_within_the_error(seed: int, rows: int, dim: int, residue: int | None, packed: bool) -> None:
+def test_scores_are_within_the_error(
+    seed: int, rows: int, dim: int, residue: int | None, packed: bool, share: int
+) -> None:
     """With a residue every low byte pulls the same way, as far as it can: a bound without the low bytes of the query
     or of the rows fails, and so does one that takes a mean norm for the greatest."""
     rng = np.random.default_rng(seed)
@@ -41,14 +44,15 @@ def test_scores_are_within_the_error(seed: int, rows: int, dim: int, residue: in
     asked = PlaneQuery(query[0], float(scale[0]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planes, "PACKED_BYTES_MAX", 1 << 20 if packed else 0)
+        patch.setattr(planes, "SHARE_ROWS", share)
         plane = Int8Plane(fixed, scales)
-    wanted = exact(fixed, scales, asked)
-    scores, error = plane.scores(asked)
-    assert np.abs(scores - wanted).max() <= error
-    chosen = np.flatnonzero(rng.random(rows) < 0.5)
-    some, error = plane.scores(asked, chosen)
-    assert len(some) == len(chosen)
-    assert np.abs(some - wanted[chosen]).max(initial=0.0) <= error
+        wanted = exact(fixed, scales, asked)
+        scores, error = plane.scores(asked)
+        assert np.abs(scores - wanted).max() <= error
+        chosen = np.flatnonzero(rng.random(rows) < 0.5)
+        some, error = plane.scores(asked, chosen)
+        assert len(some) == len(chosen)
+        assert np.abs(some - wanted[chosen]).max(initial=0.0) <= error
 
 
 def test_ordinary_vectors_have_a_small_error() -> None:
