@@ -15,7 +15,6 @@ import numpy as np
 
 from context_plane.errors import Corrupt
 from context_plane.index.rows import Rows
-from context_plane.layout.keys import period_path
 from context_plane.model import Vector, day_of
 from context_plane.recall.assemble import Assembled, Origin
 from context_plane.recall.periods import Period
@@ -64,36 +63,41 @@ class Presenter:
     def held(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent | None:
         """What `one` gives, where nothing is to be waited for."""
         origin = found.origin(place.part, place.event, place.row or 0)
-        rows, event = origin.columns.rows, origin.event
-        if rows.texts is None:
+        columns, event = origin.columns, origin.event
+        if columns.rows.texts is None:
             assert origin.period is not None
-            block = self._reader.held_block(origin.period.shards, rows.entities[rows.event_entity[event]])
+            block = self._reader.held_block(origin.period.shards, _entity(columns.rows, event))
             if not isinstance(block, Columns):
                 return None
-            rows, event = _in_block(block.rows, rows, event)
-        return _event(view, origin, rows, event, place, show)
+            columns, event = block, _in_block(columns.rows, event)
+        return _event(view, origin, columns, event, place, show)
 
     async def one(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent:
         origin = found.origin(place.part, place.event, place.row or 0)
-        rows, event = origin.columns.rows, origin.event
-        if rows.texts is None:
+        columns, event = origin.columns, origin.event
+        if columns.rows.texts is None:
             period = origin.period
             assert period is not None
-            entity = rows.entities[rows.event_entity[event]]
+            entity = _entity(columns.rows, event)
             block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
             if block is None:
                 raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
-            rows, event = _in_block(block.rows, rows, event)
-        return _event(view, origin, rows, event, place, show)
+            columns, event = block, _in_block(columns.rows, event)
+        return _event(view, origin, columns, event, place, show)
 
 
-def _in_block(block: Rows, columns: Rows, event: int) -> tuple[Rows, int]:
-    """(the block, the event's number in it) of an event of a shard's columns, whose rows are its blocks in turn."""
-    return block, event - int(np.searchsorted(columns.event_entity, columns.event_entity[event]))
+def _entity(rows: Rows, event: int) -> str:
+    return rows.entities[int(rows.event_entity[event])]
 
 
-def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place, show: Show) -> FoundEvent:
-    chars = None
+def _in_block(columns: Rows, event: int) -> int:
+    """The number within its entity's block of an event of a shard's columns, whose rows are its blocks in turn."""
+    return event - int(columns.event_entity.searchsorted(columns.event_entity[event]))
+
+
+def _event(view: TailView, origin: Origin, columns: Columns, event: int, place: Place, show: Show) -> FoundEvent:
+    """`event` of `columns`, which hold texts; `origin`: where it was ranked."""
+    rows, chars = columns.rows, None
     if place.row is not None:
         held = origin.columns.rows
         chars = (int(held.row_start[origin.row]), int(held.row_stop[origin.row]))
@@ -102,7 +106,7 @@ def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place,
     if origin.period is None:
         segment, line = view.place(entity, ts_us, rows.ids[event])
     else:
-        segment, line = _segment(origin.period, rows, ts_us), int(rows.event_line[event])
+        segment, line = _segment(origin.period, columns, ts_us), int(rows.event_line[event])
     assert rows.texts is not None
     hit, include, text = place.hit, show.include, rows.texts[event]
     marked = None
@@ -129,16 +133,15 @@ def _event(view: TailView, origin: Origin, rows: Rows, event: int, place: Place,
     )
 
 
-def _segment(period: Period, rows: Rows, ts_us: int) -> str:
+def _segment(period: Period, block: Columns, ts_us: int) -> str:
     """The key of an event's segment: a day's block has one, a month's one for each of its days."""
     if not period.is_month:
-        return rows.segments[0]
+        return block.rows.segments[0]
     day = day_of(ts_us)
-    folder = f"/segments/{period_path(day)}/"  # an entity in a key has no slash
-    for segment in rows.segments:
-        if folder in segment:
-            return segment
-    raise Corrupt("corrupt_object", "a block of a rolled month lacks the segment of a day it holds", day=day)
+    segment = block.segment_of(day)
+    if segment is None:
+        raise Corrupt("corrupt_object", "a block of a rolled month lacks the segment of a day it holds", day=day)
+    return segment
 
 
 def _vector(rows: Rows, event: int, chars: tuple[int, int] | None) -> Vector | None:

@@ -55,7 +55,9 @@ RANK_SHARE: Final = 0.85
 INLINE_ROWS_MAX: Final = 20_000
 INLINE_SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
 INLINE_PARTS_MAX: Final = 4
-"""What is smaller ranks in about half a millisecond, on the event loop: a thread would cost a fifth of that."""
+"""What is smaller ranks in about half a millisecond, on the event loop: a thread would cost a third of that."""
+INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""... and so does the vector leg alone of so many bytes, for the first pass has threads of its own."""
 PLANE_BYTES_MAX: Final = 1 << 30
 """Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
@@ -276,7 +278,9 @@ class Searcher:
     async def _ranked(self, parts: Sequence[Part], query: RankQuery, statistics: ScopeStatistics | None) -> Ranking:
         rows = sum(part.rows.row_count for part in parts)
         scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
-        if rows <= INLINE_ROWS_MAX and scanned <= INLINE_SCAN_BYTES_MAX and len(parts) <= INLINE_PARTS_MAX:
+        vectors_alone = not query.wants_text and query.where is None and query.entities is None
+        small = rows <= INLINE_ROWS_MAX and scanned <= INLINE_SCAN_BYTES_MAX
+        if len(parts) <= INLINE_PARTS_MAX and (small or (vectors_alone and scanned <= INLINE_VECTORS_BYTES_MAX)):
             return rank_parts(parts, query, statistics)
         return await asyncio.to_thread(rank_parts, parts, query, statistics)
 

@@ -48,7 +48,17 @@ class AttrColumn:
 class Columns:
     """Rows with cached derived columns. `rows` must not change."""
 
-    __slots__ = ("_attrs", "_entity_places", "_every_vector", "_first_row", "_ids", "_lengths", "_plane", "rows")
+    __slots__ = (
+        "_attrs",
+        "_entity_places",
+        "_every_vector",
+        "_first_row",
+        "_ids",
+        "_lengths",
+        "_plane",
+        "_segments",
+        "rows",
+    )
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -59,6 +69,7 @@ class Columns:
         self._ids: StringColumn | None = None
         self._lengths: tuple[int, int] | None = None
         self._plane: Int8Plane | None = None
+        self._segments: dict[str, str] | None = None
 
     @property
     def first_row(self) -> NDArray[np.intp]:
@@ -107,6 +118,12 @@ class Columns:
             self._plane = Int8Plane(self.rows.vectors, self.rows.scales)
         return self._plane
 
+    def segment_of(self, day: str) -> str | None:
+        """The key of the segment of an event of that day, in an entity's block: a month's names one for each day."""
+        if self._segments is None:
+            self._segments = {_day_of_segment(key): key for key in self.rows.segments}
+        return self._segments.get(day)
+
     @property
     def ids(self) -> StringColumn:
         """Event ids, dictionary encoded."""
@@ -132,6 +149,10 @@ class Columns:
         if until_us is not None:
             mask &= ts < until_us
         return mask
+
+
+def _day_of_segment(key: str) -> str:
+    return "-".join(key.split("/")[-4:-1])
 
 
 @dataclass(frozen=True, slots=True)
