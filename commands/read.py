@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -28,7 +30,7 @@ def search(
     since: Since = None,
     until: Until = None,
     limit: Limit = 10,
-    explain: Annotated[bool, typer.Option("--explain", help="ranks, scores, and what the read cost")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="ranks, scores, the plan, and what the read cost")] = False,
     snapshot: Snapshot = None,
     tenant: Tenant = None,
     store: Store = None,
@@ -241,6 +243,19 @@ def _print_hits(answer: SearchAnswer, explain: bool) -> None:
             f"{stats.tail_events:,} unbuilt; {stats.gets} GETs, {stats.bytes_read:,} bytes in {stats.round_trips} "
             f"round trips; {stats.ms.get('total', 0.0):,.0f} ms ({stats.cache})"
         )
+        if answer.explain is not None:
+            out.print(_plan(answer.explain))
+
+
+def _plan(explain: Mapping[str, Any]) -> str:
+    """What was to be read, and at what cost at most."""
+    forms = sorted(Counter(read["form"] for read in explain["reads"]).items())
+    reads = ", ".join(f"{form} of {show.count(number, 'period')}" for form, number in forms) or "nothing"
+    cost = explain["expected"]
+    return (
+        f"plan: {reads}; {explain['pruned']} pruned; ranking {explain['path']}; cold at most {cost['gets']:,} GETs, "
+        f"{cost['bytes']:,} bytes in {cost['round_trips']} round trips"
+    )
 
 
 def _print_entities(answer: EntitiesAnswer) -> None:

@@ -110,6 +110,15 @@ def test_reads_before_and_after_the_build(cli: Cli) -> None:
     assert cli.json("snapshot")["pending_events"] == 0
 
 
+def test_explain_prints_the_plan(cli: Cli) -> None:
+    cli("build")
+    shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
+    assert re.search(
+        r"plan: blocks of \d periods?; \d pruned; ranking exact; cold at most \d+ GETs, [\d,]+ bytes in 3", shown
+    )
+    assert "plan: pack of" in " ".join(cli("search", "export fails", "--explain").split())
+
+
 def test_a_month_is_rolled_up_once(cli: Cli) -> None:
     cli("build")
     before = cli("timeline", "beta", "--json")
