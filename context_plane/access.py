@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
-from context_plane.cache.recent import Recent
+from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
 from context_plane.errors import Denied, Invalid, NotFound
 from context_plane.layout.keys import ControlKey, parse
@@ -139,6 +139,10 @@ class Keyring:
         if key is None or not matches or not key.live(self._now_us()):
             raise Denied("key_invalid", "the API key is unknown, expired or revoked; ask an operator for a new one")
         return key
+
+    def look(self, key_id: str) -> Held[AccessKey | None] | None:
+        """What is known of a key, however old. Waits for nothing."""
+        return self._keys.look(key_id)
 
     async def configured(self) -> bool:
         """Whether the store holds any key at all, revoked ones included."""

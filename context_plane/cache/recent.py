@@ -4,12 +4,13 @@ Younger than `refresh_after_s` a value is used as it is; up to `age_max_s` it is
 in the background; older, the caller waits for a fresh one. None means absent and is never remembered: what
 was just made is found at once, and a flood of unknown names pushes nobody out. So a revocation holds everywhere within
 `age_max_s`, and a busy key never makes a request wait for the store twice. Concurrent loads of one
-name are one.
+name are one. Who derives something from a value may keep its `Held`, and sees there whether it still stands.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -27,10 +28,44 @@ ENTRIES_MAX: Final = 4096
 """Names kept; least recently used go first."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held(Generic[T]):
+@dataclass(slots=True, eq=False)
+class Held(Generic[T]):
+    """A value that never changes, and when it was last asked for: `at_s`, monotonic seconds.
+
+    `fresh_s`: how long after that it is used without being confirmed. `at_s` moves on when the value is confirmed, and
+    is -inf for good once the value is replaced, forgotten or pushed out."""
+
     value: T
     at_s: float
+    fresh_s: float
+
+    def fresh(self, now_s: float) -> bool:
+        """Whether who holds this would use it now without asking anybody."""
+        return now_s - self.at_s <= self.fresh_s
+
+    @property
+    def ended(self) -> bool:
+        return self.at_s == -math.inf
+
+
+class Latest(LRUCache[str, Held[T]]):
+    """The newest value of each name. What leaves ends."""
+
+    def __setitem__(self, name: str, held: Held[T]) -> None:  # type: ignore[override]  # no third argument
+        before = self.get(name)
+        super().__setitem__(name, held)
+        if before is not None and before is not held:
+            before.at_s = -math.inf
+
+    def __delitem__(self, name: str) -> None:  # type: ignore[override]  # no second argument
+        held = self[name]
+        super().__delitem__(name)
+        held.at_s = -math.inf
+
+    def clear(self) -> None:
+        for held in self.values():
+            held.at_s = -math.inf
+        super().clear()
 
 
 class Recent(Generic[T]):
@@ -49,7 +84,7 @@ class Recent(Generic[T]):
         self._monotonic_s = monotonic_s
         self._age_max_s = age_max_s
         self._refresh_after_s = refresh_after_s
-        self._held: LRUCache[str, _Held[T]] = LRUCache(ENTRIES_MAX)
+        self._held: Latest[T] = Latest(ENTRIES_MAX)
         self._flights: dict[str, asyncio.Task[T]] = {}
 
     async def get(self, name: str) -> T:
@@ -61,6 +96,10 @@ class Recent(Generic[T]):
                 self._flight(name)
             return held.value
         return await deadline.joined(self._flight(name))
+
+    def look(self, name: str) -> Held[T] | None:
+        """What is known of `name`, however old. Waits for nothing, starts nothing."""
+        return self._held.get(name)
 
     def prefetch(self, name: str) -> None:
         """Start loading what is not known, so that a `get` after other work waits less. Errors wait for the `get`."""
@@ -85,10 +124,14 @@ class Recent(Generic[T]):
         at_s = self._monotonic_s()
         value = await self._load(name)
         if self._flights.get(name) is asyncio.current_task():  # else forgotten meanwhile
+            held = self._held.get(name)
             if value is None:
                 self._held.pop(name, None)
+            elif held is not None and held.value == value:
+                held.at_s = at_s
+                return held.value
             else:
-                self._held[name] = _Held(value, at_s)
+                self._held[name] = Held(value, at_s, self._refresh_after_s)
         return value
 
     def _landed(self, name: str, flight: asyncio.Task[T]) -> None:

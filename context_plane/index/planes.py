@@ -10,6 +10,7 @@ answer is that of a full exact scan, to the bit.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,8 +77,7 @@ class Int8Plane:
         asked = np.zeros(self._matrix.shape[1], np.int16)
         asked[: len(query.fixed)] = query.fixed
         high, low = _split(asked[None, :])
-        own = np.array([query.scale], np.float32)
-        query_high, query_low = _norm_max(high, own) * _STEP, _norm_max(low, own)
+        query_high, query_low = _norm(high[0]) * query.scale * _STEP, _norm(low[0]) * query.scale
         if rows is None and self._packed is not None:
             both = np.asarray(numkong.dots_packed(np.concatenate([high, low.astype(np.int8)]), self._packed))
             dots = both[0] * np.float32(_STEP) + both[1]
@@ -133,6 +133,11 @@ def _pool() -> ThreadPoolExecutor:
 def _split(vectors: I16) -> tuple[NDArray[np.int8], I16]:
     high = (vectors + np.int16(_STEP // 2)) >> 8
     return high.astype(np.int8), vectors - (high << 8)
+
+
+def _norm(values: NDArray[Any]) -> float:
+    wide = values.astype(np.float64)
+    return math.sqrt(float(wide.dot(wide)))
 
 
 def _norm_max(values: NDArray[Any], scales: F32) -> float:

@@ -62,15 +62,8 @@ class Plan:
     hits: int
     """Events an answer may hold."""
     name: str
-
-    @property
-    def periods(self) -> tuple[Period, ...]:
-        return tuple(read.period for read in self.reads)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the periods: of the scope at most."""
-        return sum(read.period.shards.rows for read in self.reads)
+    rows: int
+    """Of the periods: of the scope at most."""
 
     @property
     def texts_apart(self) -> bool:
@@ -136,6 +129,7 @@ def plan(
         pruned=len(manifest.days) + len(manifest.months) - len(periods),
         hits=hits,
         name=_name(manifest.tenant, entities, reads, vectors=vectors),
+        rows=sum(read.period.shards.rows for read in reads),
     )
 
 

@@ -162,11 +162,14 @@ class Searcher:
         until_s = clock.started_s + request.deadline_ms / 1000
         warm = request.snapshot is None and request.consistency == "eventual" and self._snapshots.known(tenant)
         if warm:
-            async with self._in_time(request, until_s):
+            if request.vector is not None or not scope.vectors:  # nothing to wait for
                 query, view = await self._query(request), await self._view(tenant, request, None)
-                self._check(query, view)
-                clock.lap("plan")
-                found = await self._held(view, scope)
+            else:
+                async with self._in_time(request, until_s):
+                    query, view = await self._query(request), await self._view(tenant, request, None)
+            self._check(query, view)
+            clock.lap("plan")
+            found = await self._held(view, scope)
             if found is not None:
                 clock.lap("fetch")
                 return query, view, found

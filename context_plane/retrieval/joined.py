@@ -7,14 +7,15 @@ order of the parts, so a place of the joined rows leads back to its part.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
 from context_plane.index.rows import Rows, concat
 from context_plane.retrieval.columns import Columns
-from context_plane.retrieval.order import Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,10 @@ class Joined:
     parts: tuple[Columns, ...]
     names: tuple[str, ...]
     """Of each part, as the joiner calls it."""
-    first_event: Index
-    """[P + 1] of each part, then E."""
-    first_row: Index
-    """[P + 1] of each part, then N."""
+    first_event: tuple[int, ...]
+    """Of each part, then E."""
+    first_row: tuple[int, ...]
+    """Of each part, then N."""
 
     @property
     def nbytes(self) -> int:
@@ -38,8 +39,8 @@ class Joined:
 
     def place(self, event: int, row: int) -> tuple[int, int, int]:
         """(part, its event, its row) of an event and a row of the joined columns."""
-        part = int(np.searchsorted(self.first_event, event, side="right")) - 1
-        return part, event - int(self.first_event[part]), row - int(self.first_row[part])
+        part = bisect_right(self.first_event, event) - 1
+        return part, event - self.first_event[part], row - self.first_row[part]
 
 
 def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:
@@ -73,5 +74,5 @@ def _padded(rows: Rows, dim: int) -> Rows:
     return replace(rows, dim=dim, vectors=np.zeros((count, dim), np.int16), scales=np.zeros(count, np.float32))
 
 
-def _firsts(counts: Sequence[int]) -> Index:
-    return np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+def _firsts(counts: Sequence[int]) -> tuple[int, ...]:
+    return (0, *accumulate(counts))

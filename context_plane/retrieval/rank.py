@@ -273,19 +273,21 @@ def _reach(scores: F32 | F64, depth: int, margin: float) -> Index:
         return np.zeros(0, np.int64)
     width = len(scores) // (RUNS_PER_HIT * depth)
     if width >= RUN_MIN:
-        runs = scores[: len(scores) // width * width].reshape(-1, width).max(axis=1)
+        runs = np.maximum.reduce(scores[: len(scores) // width * width].reshape(-1, width), axis=1)
         floor = _nth_best(runs, depth) - margin
     else:
         floor = -np.inf
-    near = np.flatnonzero(scores >= floor if floor > -np.inf else scores > -np.inf)
+    near: Index = (scores >= floor if floor > -np.inf else scores > -np.inf).nonzero()[0]
     if depth < len(near):
-        held = scores[near]
+        held = scores.take(near)
         near = near[held >= _nth_best(held, depth) - margin]
     return near
 
 
 def _nth_best(scores: F32 | F64, depth: int) -> float:
-    return float(np.partition(scores, len(scores) - depth)[len(scores) - depth])
+    ordered = scores.copy()
+    ordered.partition(len(scores) - depth)
+    return float(ordered[len(scores) - depth])
 
 
 def _exact(vector: VectorLeg, events: Index) -> tuple[F64, Index]:

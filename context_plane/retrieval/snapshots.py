@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from cachetools import LRUCache
 
+from context_plane.cache.recent import Held, Latest
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import load_head, load_version
 from context_plane.catalog.log import LogObject, list_log
@@ -89,12 +90,6 @@ class Snapshot:
         return self.manifest.tenant
 
 
-@dataclass(slots=True)
-class _Known:
-    outline: Outline
-    at_s: float
-
-
 def _header_bytes(batch: Batch) -> int:
     return 512 + len(batch.body or b"")
 
@@ -112,7 +107,7 @@ class Snapshots:
     snapshot_ttl_us: int = SNAPSHOT_TTL_US
     newer: Callable[[Manifest, Manifest], object] | None = None
     """Told the manifest known before and a newer one, when a read learns of it. Returns at once."""
-    _known: LRUCache[str, _Known] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
+    _known: Latest[Outline] = field(default_factory=lambda: Latest(TENANTS_KNOWN))
     _heads: LRUCache[str, Manifest] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     _flights: dict[tuple[str, ...], asyncio.Task[Any]] = field(default_factory=dict)
     _batches: LRUCache[tuple[str, int], Batch] = field(
@@ -161,7 +156,11 @@ class Snapshots:
             return None
         if age_s > CONFIRM_AFTER_S:
             self._flight((tenant,), lambda: self._refresh(tenant, None))
-        return known.outline
+        return known.value
+
+    def look(self, tenant: str) -> Held[Outline] | None:
+        """The newest cut known, however old. Waits for nothing, starts nothing."""
+        return self._known.get(tenant)
 
     async def pinned_outline(self, tenant: str, snapshot_id: str, started: Started | None = None) -> Outline:
         """Raises `Invalid(snapshot_invalid)`, `NotFound(snapshot_not_found | snapshot_expired | snapshot_erased)`."""
@@ -242,19 +241,20 @@ class Snapshots:
     async def _refresh(self, tenant: str, started: Started | None) -> Outline:
         at_s = self.engine.monotonic_s()
         known = self._known.get(tenant)
-        manifest, objects = await self._read_head(tenant, known.outline.manifest if known else None, started)
+        manifest, objects = await self._read_head(tenant, known.value.manifest if known else None, started)
         self._learned(manifest)
         if _newest(objects, manifest) < manifest.covered_max():
             # listed before that manifest was committed: it would show a batch on some of its days only
             objects = await list_log(self.engine.store, tenant, after=manifest.log_floor)
         newest = _newest(objects, manifest)
-        if known is not None and known.outline.id == f"{manifest.version}.{newest}":
-            known.at_s = max(known.at_s, at_s)
-            return known.outline
+        if known is not None and known.value.id == f"{manifest.version}.{newest}":
+            if not known.ended:  # replaced or forgotten meanwhile
+                known.at_s = max(known.at_s, at_s)
+            return known.value
         outline = await self._outlined(manifest, objects, newest, Erasures.of(manifest))
         held = self._known.get(tenant)
         if held is None or held.at_s <= at_s:
-            self._known[tenant] = _Known(outline, at_s)
+            self._known[tenant] = Held(outline, at_s, CONFIRM_AFTER_S)
         return outline
 
     def _learned(self, manifest: Manifest) -> None:
