@@ -10,7 +10,7 @@ from benchmarks.far import world
 from benchmarks.scenario import Row
 
 SUMMARY: Final = "entity-scoped hybrid search, 10,000 events, 30 days, 60 ms a request, every cache empty"
-SERVICES: Final = 1
+SERVICES: Final = 2
 
 
 def run(*, quick: bool, seed: int) -> Sequence[Row]:
