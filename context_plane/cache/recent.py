@@ -51,13 +51,13 @@ class Held(Generic[T]):
 class Latest(LRUCache[str, Held[T]]):
     """The newest value of each name. What leaves ends."""
 
-    def __setitem__(self, name: str, held: Held[T]) -> None:  # type: ignore[override]  # no third argument
+    def __setitem__(self, name: str, held: Held[T]) -> None:
         before = self.get(name)
         super().__setitem__(name, held)
         if before is not None and before is not held:
             before.at_s = -math.inf
 
-    def __delitem__(self, name: str) -> None:  # type: ignore[override]  # no second argument
+    def __delitem__(self, name: str) -> None:
         held = self[name]
         super().__delitem__(name)
         held.at_s = -math.inf

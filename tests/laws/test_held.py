@@ -48,7 +48,7 @@ async def test_a_held_bundle_is_the_read_one_and_is_gone_when_anything_of_it_is(
         seq=cut.erasures.newest + 1, hash=entity_hash(cut.erasures.key, "acct-01"), log_number=1, erasure="e", at_us=0
     )
     erasures = replace(cut.erasures, newest=stone.seq, by_hash={stone.hash: stone})
-    reader.snapshots._known[TENANT].outline = replace(cut, erasures=erasures)
+    reader.snapshots._known[TENANT].value = replace(cut, erasures=erasures)
     assert _held(reader) is None
 
 
