@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
@@ -33,6 +30,7 @@ from serving.direct import Direct
 from serving.limits import Ledger
 from serving.metrics import Metrics
 from serving.paths import canonical_path
+from serving.prepared import NOSNIFF, KeptAnswers, Prepared, request_id
 from serving.service import Service
 
 if TYPE_CHECKING:
@@ -45,14 +43,13 @@ DESCRIPTION: Final = """
 The context store and context cache for AI agents: context per entity, built ahead of time, cited, served in one read.
 Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, answered in UTC.
 """
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[[], None] | None = None) -> FastAPI:
     """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only.
 
     `on_warm` is called once, when everything that requests would wait for at first is loaded."""
-    ledger, metrics = Ledger(), Metrics()
+    ledger, metrics, kept = Ledger(), Metrics(), KeptAnswers()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,6 +61,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             warming = asyncio.create_task(_warm(opened, on_warm))
             yield
             app.state.service = None
+            kept.clear()
             await asyncio.gather(warming, return_exceptions=True)
 
     app = _App(
@@ -84,19 +82,22 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         app.include_router(router, dependencies=[Depends(bearer)])
     app.include_router(admin.process)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.enveloped = partial(Envelope, ledger=ledger, metrics=metrics)
+    app.ledger, app.metrics, app.kept = ledger, metrics, kept
     return app
 
 
 class _App(FastAPI):
     """The framework inside our envelope, without its own outermost layer, which answers what nobody caught."""
 
-    enveloped: Callable[[ASGIApp], ASGIApp]
+    ledger: Ledger
+    metrics: Metrics
+    kept: KeptAnswers
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         assert isinstance(stack, ServerErrorMiddleware), "the framework's outermost layer"
-        return self.enveloped(Direct(stack.app))
+        enveloped = Envelope(Direct(stack.app, self.kept), ledger=self.ledger, metrics=self.metrics)
+        return Prepared(enveloped, self.kept, ledger=self.ledger, metrics=self.metrics)
 
 
 async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
@@ -118,7 +119,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        scope["request_id"] = given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+        scope["request_id"] = request_id(given).decode()
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
         sent = _Sent(scope["request_id"], send)
@@ -160,9 +161,6 @@ class Envelope:
 _METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 
-_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
-
-
 class _Sent:
     """`send`, watched: status, cache temperature, and the headers every answer has (nothing else sets them)."""
 
@@ -183,5 +181,5 @@ class _Sent:
             for name, value in message["headers"]:
                 if name == b"x-cache":
                     self.cache = value.decode()
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), _NOSNIFF]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), NOSNIFF]
         await self._send(message)

@@ -28,10 +28,11 @@ bearer = HTTPBearer(auto_error=False, description="`cp_<id>_<secret>`, made by `
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A request that may go on: the tenant it names exists, and its key has the scope."""
+    """A request that may go on: the tenant it names exists, and its key has the scope. `key` None: open mode."""
 
     service: Service
     tenant: Tenant
+    key: AccessKey | None
 
     @property
     def name(self) -> str:
@@ -72,13 +73,13 @@ async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
     """The caller of a tenant's route, as every route admits it: key, scope, tenant, rate."""
     service = service_of(request)
     service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
-    await authorize(service, request, tenant, scope)
+    key = await authorize(service, request, tenant, scope)
     found = await service.tenants.get(tenant)
     if found is None:
         raise unknown_tenant()
     if found.settings.requests_per_s is not None:
         service.rates.take(tenant, found.settings.requests_per_s)
-    return Caller(service, found)
+    return Caller(service, found, key)
 
 
 async def authorize(service: Service, request: Request, tenant: str, scope: Scope) -> AccessKey | None:

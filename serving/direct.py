@@ -2,7 +2,8 @@
 
 Routing and solving dependencies cost four times what a bundle from memory does (benchmarks/profiles/http_warm.md).
 Nothing is implemented twice: what a route's function, its admission and its query model say is called here as the
-router would call it, and whatever is not plainly one of the two is the router's.
+router would call it, and whatever is not plainly one of the two is the router's. A bundle from memory is kept for the
+requests that follow (`serving.prepared`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from context_plane.errors import PlaneError
 from serving import problems, read
 from serving.auth import admit
 from serving.paths import entity_of
+from serving.prepared import KeptAnswers
 from serving.read import ContextQuery
 
 QUERY_BYTES_MAX: Final = 256
@@ -35,8 +37,9 @@ _SEARCH = re.compile(r"/v1/tenants/([^/]+)/search")
 class Direct:
     """ASGI middleware, inside the envelope: what it does not answer goes on to `app`."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, kept: KeptAnswers) -> None:
         self._app = app
+        self._kept = kept
         self._routes = {route.endpoint: route for route in read.router.routes if isinstance(route, APIRoute)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,12 +51,20 @@ class Direct:
                 await self._app(scope, receive, send)
                 return
             scope["route"] = self._routes[read.get_context]
-            await self._answer(_context(Request(scope, receive), found[1], found[2], query), scope, receive, send)
+            answer = self._context(Request(scope, receive), found[1], found[2], query)
+            await self._answer(answer, scope, receive, send)
         elif scope["method"] == "POST" and (found := _SEARCH.fullmatch(scope["path"])):
             scope["route"] = self._routes[read.search]
             await self._answer(_search(Request(scope, receive), found[1]), scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _context(self, request: Request, tenant: str, segment: str, query: ContextQuery) -> Response:
+        caller = await admit(request, tenant, "read")
+        bundle = await read.bundle_of(caller, entity_of(segment), query)
+        response = read.bundle_response(bundle, query.format, request.headers.get("if-none-match", ""))
+        self._kept.keep(request.scope, caller, query, bundle, response)
+        return response
 
     async def _answer(self, answer: Awaitable[Response], scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -61,11 +72,6 @@ class Direct:
         except PlaneError as error:
             response = problems.response_of(error, scope["request_id"])
         await response(scope, receive, send)
-
-
-async def _context(request: Request, tenant: str, segment: str, query: ContextQuery) -> Response:
-    caller = await admit(request, tenant, "read")
-    return await read.get_context(caller, entity_of(segment), query, request.headers.get("if-none-match", ""))
 
 
 async def _search(request: Request, tenant: str) -> Response:

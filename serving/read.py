@@ -76,12 +76,15 @@ async def get_context(
 ) -> Response:
     """Built ahead of time. Answers 304 when `If-None-Match` names the bundle, 404 `bundle_not_built` when only
     unbuilt events are known (`POST` the same path for a bundle on demand)."""
+    return bundle_response(await bundle_of(caller, entity, query), query.format, if_none_match)
+
+
+async def bundle_of(caller: Reads, entity: str, query: ContextQuery) -> BundleAnswer:
     if query.as_of is not None:
         day_start_us(query.as_of)
-    bundle = await caller.service.plane.bundle(
+    return await caller.service.plane.bundle(
         caller.name, entity, spec=query.spec, as_of=query.as_of, snapshot=query.snapshot
     )
-    return _bundle_response(bundle, query.format, if_none_match)
 
 
 @router.post(
@@ -95,7 +98,7 @@ async def post_context(request: Request, caller: Reads, entity: Entity) -> Respo
     wanted = await _body(request, caller, OnDemandBody)
     plane = caller.service.plane
     bundle = await plane.context_on_demand(caller.name, wanted.to_request(entity, dim=plane.engine.embedder.dim))
-    return _bundle_response(bundle, wanted.format, "")
+    return bundle_response(bundle, wanted.format, "")
 
 
 @router.post(
@@ -195,21 +198,22 @@ async def _body(request: Request, caller: Reads, model: type[wire.M]) -> wire.M:
         return await limits.off_loop(len(raw), lambda: wire.read(model, raw))
 
 
-def _bundle_response(bundle: BundleAnswer, form: Format, if_none_match: str) -> Response:
+def bundle_response(bundle: BundleAnswer, form: Format, if_none_match: str) -> Plain:
+    """The bundle in its form, or 304 where the header names it."""
     tag = f'"{bundle.digest}"' if form == "json" else f'"{bundle.digest}-text"'
     headers = {
         **answer_headers(snapshot=bundle.snapshot, cache=bundle.cache, freshness=bundle.freshness),
         "etag": tag,
         "cache-control": CACHING,
     }
-    if _names(if_none_match, tag):
+    if names(if_none_match, tag):
         return Plain(b"", headers, status_code=304, media_type=None)
     if form == "text":
         return Plain(render_text(bundle.json_bytes).encode(), headers, media_type=TEXT)
     return Plain(bundle.json_bytes, headers, media_type=Json.media_type)
 
 
-def _names(if_none_match: str, tag: str) -> bool:
+def names(if_none_match: str, tag: str) -> bool:
     """Whether the header names the tag (RFC 9110, 13.1.2: weak comparison)."""
     held = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
     return "*" in held or tag in held

@@ -22,6 +22,7 @@ from context_plane.settings import Settings
 from context_plane.store import Store
 from serving.app import create_app
 from serving.service import Service
+from tests.serving.doors import CONTEXT, ODD, Ask, Doors
 
 NDJSON = {"content-type": "application/x-ndjson"}
 JSON = {"content-type": "application/json"}
@@ -112,6 +113,19 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
     async with serve(settings) as running:
         await running.create()
         yield running
+
+
+@pytest.fixture
+async def doors(served: Served, monkeypatch: pytest.MonkeyPatch) -> Doors:
+    entities = ("acct-1", ODD, "..", "acct-2")
+    await served.write(*(event(name, f"{name} asks why the export fails", id="e1") for name in entities))
+    await served.service.plane.build("acme", [DAY])
+    await served.write(event("newcomer", "the export works", id="tail", ts="2026-03-05T08:00:00Z"))
+    own = await served.key("acme")
+    found = Doors(served, own["authorization"].encode(), monkeypatch)
+    _, headers, _, _ = await found.ask(Ask(CONTEXT), "direct")
+    found.etag = dict(headers)[b"etag"]
+    return found
 
 
 def problem(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

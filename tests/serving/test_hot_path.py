@@ -5,111 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import direct
 from serving.paths import _KEPT, canonical_path
-from tests.serving.conftest import DAY, Served, event
+from tests.serving.conftest import DAY
+from tests.serving.doors import CONTEXT, ODD, Ask, Doors, of
 
-CONTEXT = b"/v1/tenants/acme/entities/acct-1/context"
 SEARCH = b"/v1/tenants/acme/search"
-NEVER = re.compile(r"(?!)")
-ODD = "a/b ü%?#"
-
-Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request as a server hands it over. `key`: the header of the tenant's own key is added."""
-
-    path: bytes
-    query: bytes = b""
-    method: str = "GET"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes = b""
-    key: bool = True
-
-
-@dataclass(slots=True)
-class Doors:
-    """One service with its two ways in."""
-
-    served: Served
-    key: bytes
-    monkeypatch: pytest.MonkeyPatch
-    etag: bytes = b""
-
-    async def ask(self, ask: Ask, *, routed: bool) -> tuple[int, Headers, bytes, str]:
-        """Status, headers, body, and the route that metrics are told."""
-        given = [(b"host", b"127.0.0.1"), (b"x-request-id", b"same"), *ask.headers]
-        if ask.key:
-            given.append((b"authorization", self.key))
-        scope: dict[str, Any] = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
-            "method": ask.method, "path": ask.path.decode("latin-1"), "raw_path": ask.path,
-            "query_string": ask.query, "headers": given, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
-        }  # fmt: skip
-        sent: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": ask.body, "more_body": False}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        with self.monkeypatch.context() as patched:
-            if routed:
-                patched.setattr(direct, "_CONTEXT", NEVER)
-                patched.setattr(direct, "_SEARCH", NEVER)
-            await self.served.app(scope, receive, send)
-        body = b"".join(message.get("body", b"") for message in sent[1:])
-        route = getattr(scope.get("route"), "path", "none")
-        return sent[0]["status"], list(sent[0]["headers"]), body, route
-
-    async def same(self, ask: Ask) -> tuple[int, Headers, bytes, str]:
-        """The answer, which both ways give. Asked once before: what is cold is said by the first alone."""
-        await self.ask(ask, routed=True)
-        straight, routed = [await self.ask(ask, routed=which) for which in (False, True)]
-        assert _comparable(straight) == _comparable(routed), ask
-        return straight
-
-
-def _comparable(answer: tuple[int, Headers, bytes, str]) -> tuple[int, Headers, object, str]:
-    """All of it, without the times that a search took and the length they lend its body."""
-    status, headers, body, route = answer
-    if b'"ms":' in body:
-        shown = orjson.loads(body)
-        shown["stats"].pop("ms")
-        return status, [pair for pair in headers if pair[0] != b"content-length"], shown, route
-    return status, headers, body, route
-
-
-@pytest.fixture
-async def doors(served: Served, monkeypatch: pytest.MonkeyPatch) -> Doors:
-    entities = ("acct-1", ODD, "..", "acct-2")
-    await served.write(*(event(name, f"{name} asks why the export fails", id="e1") for name in entities))
-    await served.service.plane.build("acme", [DAY])
-    await served.write(event("newcomer", "the export works", id="tail", ts="2026-03-05T08:00:00Z"))
-    own = await served.key("acme")
-    found = Doors(served, own["authorization"].encode(), monkeypatch)
-    _, headers, _, _ = await found.ask(Ask(CONTEXT), routed=False)
-    found.etag = dict(headers)[b"etag"]
-    return found
-
-
-def of(entity: bytes) -> bytes:
-    return CONTEXT.replace(b"acct-1", entity)
-
-
-async def test_bundles_are_the_same_through_both_doors(doors: Doors) -> None:
+async def test_bundles_are_the_same_through_all_doors(doors: Doors) -> None:
     """Seen to fail with the query ignored, with `If-None-Match` not handed on, and with the entity left encoded."""
     tag = doors.etag
     odd = quote_from_bytes(ODD.encode(), safe="").encode()
@@ -151,11 +60,13 @@ async def test_bundles_are_the_same_through_both_doors(doors: Doors) -> None:
     ]  # fmt: skip
     for status, ask in cases:
         assert (await doors.same(ask))[0] == status, ask
+        assert doors.was_kept == (status in (200, 304)), ask
     snapshot = dict((await doors.same(Ask(CONTEXT)))[1])[b"x-snapshot"]
     assert (await doors.same(Ask(CONTEXT, b"snapshot=" + snapshot)))[0] == 200
+    assert not doors.was_kept
 
 
-async def test_who_may_not_read_is_told_the_same_through_both_doors(doors: Doors) -> None:
+async def test_who_may_not_read_is_told_the_same_through_all_doors(doors: Doors) -> None:
     """Seen to fail (200) with keys not asked for, and (403) with another scope asked for."""
     expired = await doors.served.key("acme", expires_us=time.time_ns() // 1000 + 100_000)
     await asyncio.sleep(0.11)
@@ -180,7 +91,7 @@ async def test_who_may_not_read_is_told_the_same_through_both_doors(doors: Doors
     assert (await doors.same(Ask(CONTEXT, key=False)))[0] == 401
 
 
-async def test_searches_are_the_same_through_both_doors(doors: Doors) -> None:
+async def test_searches_are_the_same_through_all_doors(doors: Doors) -> None:
     """Seen to fail (403) with another scope asked for, and (500) with errors not turned into problems."""
     json = (b"content-type", b"application/json")
     cases: list[tuple[int, tuple[tuple[bytes, bytes], ...], object]] = [
@@ -203,7 +114,7 @@ async def test_searches_are_the_same_through_both_doors(doors: Doors) -> None:
     assert (await doors.same(Ask(SEARCH)))[0] == 405
 
 
-async def test_a_rate_is_one_for_both_doors(doors: Doors) -> None:
+async def test_a_rate_is_one_for_all_doors(doors: Doors) -> None:
     """Seen to fail (all are answered) with the rate not taken by the direct way."""
     service = doors.served.service
     frozen = time.monotonic()
@@ -211,7 +122,7 @@ async def test_a_rate_is_one_for_both_doors(doors: Doors) -> None:
     operator = await doors.served.key(None, "admin")
     made = await doors.served.client.put("/v1/tenants/acme", json={"settings": {"requests_per_s": 4}}, headers=operator)
     assert made.status_code == 200
-    found = [await doors.ask(Ask(CONTEXT), routed=bool(n % 2)) for n in range(6)]
+    found = [await doors.ask(Ask(CONTEXT), way) for way in ("direct", "routed", "any") * 2]
     assert [answer[0] for answer in found] == [200] * 4 + [429] * 2
     assert found[4][1:] == found[5][1:]
 
@@ -226,10 +137,10 @@ async def test_a_plain_bundle_does_not_meet_the_router(doors: Doors) -> None:
     doors.monkeypatch.setattr(router, "app", met, raising=False)
     doors.monkeypatch.setattr(type(router), "__call__", met)
     for query in (b"", b"format=text"):
-        assert (await doors.ask(Ask(CONTEXT, query), routed=False))[0] == 200
+        assert (await doors.ask(Ask(CONTEXT, query)))[0] == 200
     body = orjson.dumps({"text": "export", "consistency": "eventual"})
     json = (b"content-type", b"application/json")
-    assert (await doors.ask(Ask(SEARCH, b"", "POST", (json,), body), routed=False))[0] == 200
+    assert (await doors.ask(Ask(SEARCH, b"", "POST", (json,), body)))[0] == 200
 
 
 @given(st.one_of(st.binary(max_size=40), st.text("aZ09/%~.-_:@!$&'()*+,;=2Ff", max_size=40).map(str.encode)))
