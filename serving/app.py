@@ -30,7 +30,7 @@ from serving.direct import Direct
 from serving.limits import Ledger
 from serving.metrics import Metrics
 from serving.paths import canonical_path
-from serving.prepared import NOSNIFF, KeptAnswers, Prepared, request_id
+from serving.prepared import NOSNIFF, KeptAnswers, Prepared, RequestIds
 from serving.service import Service
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         assert isinstance(stack, ServerErrorMiddleware), "the framework's outermost layer"
-        enveloped = Envelope(Direct(stack.app, self.kept), ledger=self.ledger, metrics=self.metrics)
-        return Prepared(enveloped, self.kept, ledger=self.ledger, metrics=self.metrics)
+        ids = RequestIds()
+        enveloped = Envelope(Direct(stack.app, self.kept), ids, ledger=self.ledger, metrics=self.metrics)
+        return Prepared(enveloped, self.kept, ids, ledger=self.ledger, metrics=self.metrics)
 
 
 async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
@@ -109,8 +110,9 @@ async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
 class Envelope:
     """ASGI middleware, outermost of ours. Pure ASGI: a wrapper per request would buffer the streams."""
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, ids: RequestIds, *, ledger: Ledger, metrics: Metrics) -> None:
         self._app = app
+        self._ids = ids
         self._ledger = ledger
         self._metrics = metrics
 
@@ -119,7 +121,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        scope["request_id"] = request_id(given).decode()
+        scope["request_id"] = self._ids.of(given).decode()
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
         sent = _Sent(scope["request_id"], send)

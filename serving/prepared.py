@@ -51,13 +51,18 @@ Asked: TypeAlias = tuple[bytes | None, bytes, bytes | None]
 """Raw path, query string, Authorization."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PROCESS: Final = os.urandom(6).hex().encode()
-_numbers = itertools.count(1)
 
 
-def request_id(given: bytes) -> bytes:
-    """The id that the caller gave, where it is one; else a new one: random per process, then counted."""
-    return given if _REQUEST_ID.fullmatch(given) else b"%b-%x" % (_PROCESS, next(_numbers))
+class RequestIds:
+    """The ids of one app's requests: 16 hex, of which half is random per app and half counted on from anywhere."""
+
+    def __init__(self) -> None:
+        self._app = os.urandom(4).hex().encode()
+        self._numbers = itertools.count(int.from_bytes(os.urandom(4)))
+
+    def of(self, given: bytes) -> bytes:
+        """The id that the caller gave, where it is one; else a new one."""
+        return given if _REQUEST_ID.fullmatch(given) else b"%b%08x" % (self._app, next(self._numbers) & 0xFFFFFFFF)
 
 
 @dataclass(slots=True, eq=False)
@@ -173,8 +178,9 @@ class KeptAnswers:
 class Prepared:
     """ASGI middleware, the outermost: what is not kept goes on to `app`. Its envelope is said here for what is."""
 
-    def __init__(self, app: ASGIApp, kept: KeptAnswers, *, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, kept: KeptAnswers, ids: RequestIds, *, ledger: Ledger, metrics: Metrics) -> None:
         self._app = app
+        self._ids = ids
         self._answers = kept
         self._ledger = ledger
         self._metrics = metrics
@@ -200,7 +206,7 @@ class Prepared:
         status, headers, body = 200, kept.headers, kept.body
         if condition is not None and read.names(condition.decode("latin-1"), kept.tag):
             status, headers, body = 304, kept.unchanged, b""
-        headers = [*headers, (b"x-request-id", request_id(given or b"")), NOSNIFF]
+        headers = [*headers, (b"x-request-id", self._ids.of(given or b"")), NOSNIFF]
         self._ledger.requests += 1
         self._metrics.in_flight.inc()
         try:
