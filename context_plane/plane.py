@@ -90,6 +90,8 @@ class Plane:
         self.warmer.forget()
         self.snapshots.clear()
         self.reader.clear()
+        self.searcher.clear()
+        self.listing.clear()
         await self.cache.clear()
         await asyncio.to_thread(self.folders.clear)
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from cachetools import LRUCache
 
+from context_plane.cache.admission import ENTRY_SHARE_MAX
 from context_plane.catalog.manifest import Manifest, Shards
 from context_plane.engine import Engine
 from context_plane.errors import Unavailable
@@ -23,8 +24,8 @@ from context_plane.recall.periods import Period, live_mask
 from context_plane.recall.plan import Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
 from context_plane.reindex import read_vectors
-from context_plane.retrieval.columns import Columns
-from context_plane.retrieval.joined import Joined, join
+from context_plane.retrieval.columns import Columns, Mask
+from context_plane.retrieval.joined import Joined, join, joined_bytes
 from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
 from context_plane.retrieval.where import Bounds
@@ -40,7 +41,9 @@ JOIN_ROWS_MAX: Final = 250_000
 JOIN_PARTS_MIN: Final = 2
 JOINS_ASKED: Final = 4_096
 VIEWS_KNOWN: Final = 64
-"""Joined parts of recent cuts, with their masks: a byte an event at most, some 16 MiB."""
+"""Masks of joined parts under recent cuts: a byte an event at most, some 16 MiB."""
+PLAN_ENTITIES_MAX: Final = 64
+"""Plans of longer lists are not remembered: the next list is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an event of an assembled part was read: an event and a row of `columns`; `period` None: the tail."""
+    """Where an event of an assembled part was read; `period` None: the tail. `first`: the first event of `columns`
+    that was read with it, so that its place in its entity's block can be told."""
 
     columns: Columns
     period: Period | None
     event: int
-    row: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,11 @@ class Assembled:
     joined: Joined | None = None
     joined_sources: tuple[Source, ...] = ()
 
-    def origin(self, part: int, event: int, row: int = 0) -> Origin:
+    def origin(self, part: int, event: int) -> Origin:
         if self.joined is None or part:
-            return Origin(self.parts[part].columns, self.sources[part].period, event, row)
-        own, event, row = self.joined.place(event, row)
-        return Origin(self.joined.parts[own], self.joined_sources[own].period, event, row)
+            return Origin(self.parts[part].columns, self.sources[part].period, event)
+        own = self.joined.part_of(event)
+        return Origin(self.joined.columns, self.joined_sources[own].period, event, self.joined.first_event[own])
 
     def without(self, gone: Collection[int]) -> Assembled:
         """Without the parts of these numbers, whose days are then missing."""
@@ -123,18 +127,20 @@ class Fetches:
         self._planned = planned
         self._scope = scope
         self._tasks: dict[str, asyncio.Task[list[Columns]]] = {}
+        self._closed = False
 
     def __enter__(self) -> Fetches:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
         for task in self._tasks.values():
             abandon(task)
 
     def start(self, manifest: Manifest) -> Plan:
-        """Start what is not under way; returns the manifest's plan."""
+        """Start what is not under way, unless closed; returns the manifest's plan."""
         found = self._planned(manifest, self._scope)
-        for read in found.reads:
+        for read in () if self._closed else found.reads:
             if read.period.shards.entity.key not in self._tasks:
                 task = asyncio.ensure_future(fetch(self._reader, manifest.tenant, read, found.entities))
                 self._tasks[read.period.shards.entity.key] = task
@@ -178,7 +184,7 @@ class Assembler:
         self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN)
         self._asked: LRUCache[str, bool] = LRUCache(JOINS_ASKED)
         self._joining: set[asyncio.Task[Joined]] = set()
-        self._views: LRUCache[tuple[str, str, int], Assembled] = LRUCache(VIEWS_KNOWN)
+        self._views: LRUCache[tuple[str, str, int], tuple[Mask | None, tuple[Source, ...]]] = LRUCache(VIEWS_KNOWN)
 
     def fetches(self, scope: Scope) -> Fetches:
         return Fetches(self._reader, self.plan, scope)
@@ -189,7 +195,7 @@ class Assembler:
         key = (manifest.tenant, manifest.version, manifest.commit_id, *window)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = plan(
+            found = plan(
                 manifest,
                 scope.entities,
                 scope.since_us,
@@ -198,7 +204,14 @@ class Assembler:
                 hits=scope.hits,
                 bounds=scope.bounds,
             )
+            if len(scope.entities or ()) <= PLAN_ENTITIES_MAX:
+                self._plans[key] = found
         return found
+
+    def clear(self) -> None:
+        """Forget what is known beside the cache."""
+        for known in (self._plans, self._asked, self._views):
+            known.clear()
 
     async def parts(self, view: TailView, scope: Scope, fetches: Fetches) -> Assembled:
         """Every part of the scope that arrives before its deadline. Raises what is worse than `Unavailable`."""
@@ -263,27 +276,28 @@ class Assembler:
         return replace(built, parts=parts, sources=(Source(None),) * len(parts), missing=tuple(sorted(late)))
 
     def _joined_parts(self, view: TailView, found: Plan, joined: Joined) -> Assembled:
-        """The joined part under what the cut hides of it; made once per cut."""
+        """The joined part under what the cut hides of it."""
         snapshot = view.snapshot
         key = (found.name, snapshot.id, snapshot.erasures.newest)
         held = self._views.get(key)
-        if held is not None and held.joined is joined:
-            return held
-        periods = {read.period.name: read.period for read in found.reads}
-        sources = tuple(Source(periods[name]) for name in joined.names)
-        masks = [
-            live_mask(part, periods[name], snapshot.erasures, view.rewritten)
-            for part, name in zip(joined.parts, joined.names, strict=True)
-        ]
-        live = None
-        if any(mask is not None for mask in masks):
-            counts = [part.rows.event_count for part in joined.parts]
-            live = np.concatenate(
-                [np.ones(n, np.bool_) if mask is None else mask for n, mask in zip(counts, masks, strict=True)]
-            )
-        made = Assembled((Part(joined.columns, live),), (Source(None),), (), found, joined, sources)
-        self._views[key] = made
-        return made
+        if held is None:
+            periods = {read.period.name: read.period for read in found.reads}
+            sources = tuple(Source(periods[name]) for name in joined.names)
+            held = self._views[key] = self._joined_live(view, joined, periods), sources
+        return Assembled((Part(joined.columns, held[0]),), (Source(None),), (), found, joined, held[1])
+
+    def _joined_live(self, view: TailView, joined: Joined, periods: Mapping[str, Period]) -> Mask | None:
+        """What `live_mask` gives of each part, as one."""
+        erasures, live = view.snapshot.erasures, None
+        for n, name in enumerate(joined.names):
+            period = periods[name]
+            if not view.rewritten and not period.masked and period.erasures >= erasures.newest:
+                continue
+            mask = live_mask(joined.events_of(n), period, erasures, view.rewritten)
+            if mask is not None:
+                live = np.ones(joined.first_event[-1], np.bool_) if live is None else live
+                live[joined.first_event[n] : joined.first_event[n + 1]] = mask
+        return live
 
     def offer(self, found: Assembled) -> None:
         """Join these parts in the background when they are asked for a second time."""
@@ -295,6 +309,8 @@ class Assembler:
         ]
         rows = sum(columns.rows.row_count for columns, _ in built)
         if found.missing or found.joined or len(built) < JOIN_PARTS_MIN or rows > JOIN_ROWS_MAX:
+            return
+        if joined_bytes([columns for columns, _ in built]) > self._reader.cache.memory_bytes * ENTRY_SHARE_MAX:
             return
         if name not in self._asked:
             self._asked[name] = True

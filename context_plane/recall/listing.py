@@ -40,6 +40,10 @@ class Listing:
         self._assembler = Assembler(engine, reader)
         self._presenter = Presenter(reader)
 
+    def clear(self) -> None:
+        """Forget what is known beside the cache."""
+        self._assembler.clear()
+
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
         """Events of one entity, newest first unless asked otherwise. Raises `NotFound(entity_not_found)`."""
         scope = self._scope(request.entity, request.since_us, request.until_us)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest, Shards
-from context_plane.model import day_of
+from context_plane.model import day_end_us, day_of
 from context_plane.retrieval import scope
 from context_plane.retrieval.columns import Columns, Mask
+
+LAST_US: Final = day_end_us("9999-12-31") - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -
 
     A month whose days of the window all left it is not read.
     """
-    first = "" if since_us is None else day_of(since_us)
-    last = "~" if until_us is None else day_of(until_us - 1)
+    first = "" if since_us is None else day_of(_stored(since_us))
+    last = "~" if until_us is None else day_of(_stored(until_us - 1))
     found = [
         Period(day, entry.shards, entry.erasures, (day,))
         for day, entry in manifest.days.items()
@@ -60,6 +63,11 @@ def live_mask(
     if not erased and not period.masked and not rewritten:
         return None
     return scope.live_mask(columns, identities=rewritten, entities=erased, days=period.masked)
+
+
+def _stored(ts_us: int) -> int:
+    """The nearest time an event can have: a window may begin or end before or after all of them."""
+    return min(max(ts_us, 0), LAST_US)
 
 
 def _overlaps(shards: Shards, since_us: int | None, until_us: int | None) -> bool:

@@ -62,18 +62,18 @@ class Presenter:
 
     def held(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent | None:
         """What `one` gives, where nothing is to be waited for."""
-        origin = found.origin(place.part, place.event, place.row or 0)
+        origin = found.origin(place.part, place.event)
         columns, event = origin.columns, origin.event
         if columns.rows.texts is None:
             assert origin.period is not None
             block = self._reader.held_block(origin.period.shards, _entity(columns.rows, event))
             if not isinstance(block, Columns):
                 return None
-            columns, event = block, _in_block(columns.rows, event)
+            columns, event = block, _in_block(origin)
         return _event(view, origin, columns, event, place, show)
 
     async def one(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent:
-        origin = found.origin(place.part, place.event, place.row or 0)
+        origin = found.origin(place.part, place.event)
         columns, event = origin.columns, origin.event
         if columns.rows.texts is None:
             period = origin.period
@@ -82,7 +82,7 @@ class Presenter:
             block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
             if block is None:
                 raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
-            columns, event = block, _in_block(columns.rows, event)
+            columns, event = block, _in_block(origin)
         return _event(view, origin, columns, event, place, show)
 
 
@@ -90,9 +90,11 @@ def _entity(rows: Rows, event: int) -> str:
     return rows.entities[int(rows.event_entity[event])]
 
 
-def _in_block(columns: Rows, event: int) -> int:
+def _in_block(origin: Origin) -> int:
     """The number within its entity's block of an event of a shard's columns, whose rows are its blocks in turn."""
-    return event - int(columns.event_entity.searchsorted(columns.event_entity[event]))
+    entity = origin.columns.rows.event_entity
+    read_before = entity[origin.first : origin.event + 1]
+    return origin.event - origin.first - int(read_before.searchsorted(entity[origin.event]))
 
 
 def _event(view: TailView, origin: Origin, columns: Columns, event: int, place: Place, show: Show) -> FoundEvent:
@@ -100,7 +102,7 @@ def _event(view: TailView, origin: Origin, columns: Columns, event: int, place: 
     rows, chars = columns.rows, None
     if place.row is not None:
         held = origin.columns.rows
-        chars = (int(held.row_start[origin.row]), int(held.row_stop[origin.row]))
+        chars = (int(held.row_start[place.row]), int(held.row_stop[place.row]))
     entity = rows.entities[rows.event_entity[event]]
     ts_us = int(rows.event_ts_us[event])
     if origin.period is None:

@@ -56,6 +56,8 @@ INLINE_ROWS_MAX: Final = 20_000
 INLINE_SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
 INLINE_PARTS_MAX: Final = 4
 """What is smaller ranks in about half a millisecond, on the event loop: a thread would cost a third of that."""
+INLINE_FILTERED_ROWS_MAX: Final = 200
+"""A filter may have hundreds of conditions, each a pass over the rows."""
 INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
 """... and so does the vector leg alone of so many bytes, for the first pass has threads of its own."""
 PLANE_BYTES_MAX: Final = 1 << 30
@@ -225,13 +227,12 @@ class Searcher:
 
     async def _query(self, request: SearchRequest) -> RankQuery:
         text_leg = request.mode in ("text", "hybrid")
-        vector_leg = request.mode in ("vector", "hybrid")
         if request.text is None and request.vector is None:
             raise Invalid("query_invalid", "a search has text, a vector, or both", field="text")
         if request.mode == "text" and request.text is None:
             raise Invalid("query_invalid", "mode text needs text", field="text")
         vector: F32 | None = None
-        if vector_leg:
+        if _wants_vector(request):
             vector = await self._query_vector(request)
         fusion = Fusion(
             mode=request.mode,
@@ -263,12 +264,16 @@ class Searcher:
         assert request.text is not None
         return await self._engine.embedder.embed_query(request.text)
 
+    def clear(self) -> None:
+        """Forget what is known beside the cache."""
+        self._assembler.clear()
+
     # --- ranking --------------------------------------------------------------------------------
 
     async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> tuple[Ranking, Assembled, bool]:
         """The ranking, what it was made over (less than `found` where indexes came late), whether it is exact."""
         rows = sum(part.rows.row_count for part in found.parts)
-        if rows <= self._exact_rows_max or query.entities is not None or found.joined is not None:
+        if rows <= self._exact_rows_max or found.plan.entities is not None or found.joined is not None:
             return await self._ranked(found.parts, query, None), found, True
         if not query.wants_text and not any(map(_has_graph, found.sources)):
             return await self._ranked(found.parts, query, None), found, True
@@ -282,7 +287,8 @@ class Searcher:
         rows = sum(part.rows.row_count for part in parts)
         scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
         vectors_alone = not query.wants_text and query.where is None and query.entities is None
-        small = rows <= INLINE_ROWS_MAX and scanned <= INLINE_SCAN_BYTES_MAX
+        small = scanned <= INLINE_SCAN_BYTES_MAX
+        small &= rows <= (INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX)
         if len(parts) <= INLINE_PARTS_MAX and (small or (vectors_alone and scanned <= INLINE_VECTORS_BYTES_MAX)):
             return rank_parts(parts, query, statistics)
         return await asyncio.to_thread(rank_parts, parts, query, statistics)

@@ -49,20 +49,16 @@ class Columns:
     """Rows with cached derived columns. `rows` must not change."""
 
     __slots__ = (
-        "_attrs",
-        "_entity_places",
-        "_every_vector",
-        "_first_row",
-        "_ids",
-        "_lengths",
-        "_plane",
-        "_segments",
-        "rows",
-    )
+        "_attr_names", "_attrs", "_entity_order", "_entity_places", "_every_vector", "_first_row", "_ids", "_lengths",
+        "_missing", "_plane", "_segments", "rows",
+    )  # fmt: skip
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
+        self._attr_names: frozenset[str] | None = None
         self._attrs: dict[str, AttrColumn] = {}
+        self._missing: AttrColumn | None = None
+        self._entity_order: NDArray[np.int32] | None = None
         self._entity_places: tuple[dict[str, int], dict[str, list[int]]] | None = None
         self._every_vector: bool | None = None
         self._first_row: NDArray[np.intp] | None = None
@@ -95,6 +91,14 @@ class Columns:
         last, before = self._entity_places
         places = [last[name] for name in names if name in last]
         return places + [n for name in names for n in before.get(name, ())] if before else places
+
+    @property
+    def entity_order(self) -> NDArray[np.int32]:
+        """Of each place in `rows.entities`, its name's place in ascending order; equal for equal names."""
+        if self._entity_order is None:
+            place = {name: n for n, name in enumerate(sorted(set(self.rows.entities)))}
+            self._entity_order = np.fromiter((place[name] for name in self.rows.entities), np.int32)
+        return self._entity_order
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -134,11 +138,19 @@ class Columns:
         return self._ids
 
     def attr(self, name: str) -> AttrColumn:
-        """The column of attribute `name`; all MISSING where no event has it."""
+        """The column of attribute `name`; all MISSING where no event has it (one for all such names: callers make
+        them up)."""
         column = self._attrs.get(name)
-        if column is None:
+        if column is not None:
+            return column
+        if self._attr_names is None:
+            self._attr_names = frozenset(key for attrs in self.rows.attrs if attrs for key in attrs)
+        if name in self._attr_names:
             column = self._attrs[name] = _attr_column(self.rows, name)
-        return column
+            return column
+        if self._missing is None:
+            self._missing = _attr_column(self.rows, name)
+        return self._missing
 
     def window(self, since_us: int | None, until_us: int | None) -> Mask:
         """[E] since <= ts < until."""

@@ -2,7 +2,7 @@
 
 Ranking thirty parts of ten rows costs thirty times the fixed price of one. Parts that are asked together again are
 joined once and kept; scores are the same bits, since no score depends on the part that holds a row. Rows lie in the
-order of the parts, so a place of the joined rows leads back to its part.
+order of the parts, so a place of the joined rows leads back to its part; the parts themselves are not held.
 """
 
 from __future__ import annotations
@@ -11,36 +11,51 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 
 from context_plane.index.rows import Rows, concat
 from context_plane.retrieval.columns import Columns
 
+EVENT_BYTES: Final = 200
+"""What an event of a joined part takes beside its vector and postings: references and numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """`columns`: the rows of `parts` in turn, without texts. Nothing of it depends on a query or a snapshot."""
+    """`columns`: the rows of the parts in turn, without texts. Nothing of it depends on a query or a snapshot."""
 
     columns: Columns
-    parts: tuple[Columns, ...]
     names: tuple[str, ...]
     """Of each part, as the joiner calls it."""
     first_event: tuple[int, ...]
     """Of each part, then E."""
-    first_row: tuple[int, ...]
-    """Of each part, then N."""
 
     @property
     def nbytes(self) -> int:
-        """About what the copy takes beside its parts."""
-        rows = self.columns.rows
-        return rows.vectors.nbytes * 3 // 2 + rows.post_rows.nbytes * 2 + rows.event_count * 100
+        return joined_bytes([self.columns])
 
-    def place(self, event: int, row: int) -> tuple[int, int, int]:
-        """(part, its event, its row) of an event and a row of the joined columns."""
-        part = bisect_right(self.first_event, event) - 1
-        return part, event - self.first_event[part], row - self.first_row[part]
+    def part_of(self, event: int) -> int:
+        return bisect_right(self.first_event, event) - 1
+
+    def events_of(self, part: int) -> Columns:
+        """The events of one part, as `live_mask` reads them: no rows, no texts."""
+        rows, chosen = self.columns.rows, slice(self.first_event[part], self.first_event[part + 1])
+        return Columns(
+            replace(
+                rows,
+                ids=rows.ids[chosen],
+                event_entity=rows.event_entity[chosen],
+                event_ts_us=rows.event_ts_us[chosen],
+            )
+        )
+
+
+def joined_bytes(parts: Sequence[Columns]) -> int:
+    """About what a join of the parts takes in memory, the plane of its first pass included."""
+    rows = [part.rows for part in parts]
+    return sum(r.vectors.nbytes * 3 // 2 + r.post_rows.nbytes * 2 + r.event_count * EVENT_BYTES for r in rows)
 
 
 def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:
@@ -48,11 +63,9 @@ def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:
     dim = max(part.rows.dim for part in parts)
     rows = _one_table(concat([_padded(part.rows, dim) for part in parts], day=None, vectors=dim > 0))
     return Joined(
-        columns=Columns(rows),
-        parts=tuple(parts),
+        columns=Columns(replace(rows, segments=())),
         names=tuple(names),
-        first_event=_firsts([part.rows.event_count for part in parts]),
-        first_row=_firsts([part.rows.row_count for part in parts]),
+        first_event=(0, *accumulate(part.rows.event_count for part in parts)),
     )
 
 
@@ -72,7 +85,3 @@ def _padded(rows: Rows, dim: int) -> Rows:
         return rows
     count = rows.row_count
     return replace(rows, dim=dim, vectors=np.zeros((count, dim), np.int16), scales=np.zeros(count, np.float32))
-
-
-def _firsts(counts: Sequence[int]) -> tuple[int, ...]:
-    return (0, *accumulate(counts))

@@ -6,7 +6,7 @@ Events are addressed by (part, event) arrays; strings are looked at only where s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from context_plane.retrieval.scope import Part
 
 Index: TypeAlias = NDArray[np.int64]
+
+CODED_MIN: Final = 64
+"""Shorter runs are sorted by their strings: coding the ids of a part costs a pass over all of them, once."""
 
 
 def best_first(
@@ -63,6 +66,16 @@ def _break_ties(
     edges = np.flatnonzero(np.diff(np.concatenate(([False], tied, [False])).astype(np.int8)))
     result = order.copy()
     for start, stop in zip(edges[::2].tolist(), (edges[1::2] + 1).tolist(), strict=True):
-        run = order[start:stop].tolist()
-        result[start:stop] = sorted(run, key=lambda n: name(parts, int(part[n]), int(event[n])))
+        result[start:stop] = _by_name(parts, part, event, order[start:stop])
     return result
+
+
+def _by_name(parts: Sequence[Part], part: Index, event: Index, run: Index) -> Index:
+    """A run of equal score and time, ascending by (entity, id). A long one of one part is not looked at by name."""
+    owner = int(part[run[0]])
+    if len(run) >= CODED_MIN and (part[run] == owner).all():
+        columns, own = parts[owner].columns, event[run]
+        order: Index = np.lexsort((columns.ids.code[own], columns.entity_order[columns.rows.event_entity[own]]))
+        return run[order]
+    names = sorted(run.tolist(), key=lambda n: name(parts, int(part[n]), int(event[n])))
+    return np.array(names, np.int64)

@@ -254,14 +254,15 @@ def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares,
         held = scores[text.event]
         own = (text.score * shares.text).astype(np.float32)
         scores[text.event] = np.where(held > -np.inf, held, np.float32(0.0)) + own
-    events = _reach(scores, depth, 2 * (vector.error * shares.vector + SLACK))
+    slack = SLACK * max(1.0, shares.weight_text + shares.weight_vector)
+    events = _reach(scores, depth, 2 * (vector.error * shares.vector + slack))
     if len(events) <= REFINE_MIN + depth:
         return events
     nearer = np.zeros(len(events), np.float64)
     has = vector.approximate[events] > -np.inf
     nearer[has] = vector.refined(events[has])
     texts = text.of(events)[0] if text else np.zeros(len(events))
-    return events[_reach(shares.of(texts, nearer), depth, 2 * (ROUNDING * shares.vector + SLACK))]
+    return events[_reach(shares.of(texts, nearer), depth, 2 * (ROUNDING * shares.vector + slack))]
 
 
 def _reach(scores: F32 | F64, depth: int, margin: float) -> Index:
@@ -318,7 +319,8 @@ def _vector_ranks(pool: Pool, vector: VectorLeg, events: Index, score: F64) -> l
         return [None] * len(events)
     near = near[held >= score[found].min() - vector.error]
     compared = vector.refined(near)
-    close = (np.abs(compared[:, None] - score[None, found]) <= ROUNDING).any(axis=1)
+    asked = np.sort(score[found])
+    close = asked.searchsorted(compared + ROUNDING, side="right") > asked.searchsorted(compared - ROUNDING)
     compared[close], _ = vector.exact(near[close])
     return _ranks(pool, near, compared, events, np.where(found, score, -np.inf))
 
@@ -331,15 +333,23 @@ def _ranks(pool: Pool, leg: Index, leg_scores: F64, events: Index, scores: F64) 
     above = len(ascending) - ascending.searchsorted(scores, side="right")
     equal = len(ascending) - ascending.searchsorted(scores, side="left") - above
     found: list[int | None] = []
+    ties: dict[float, dict[int, int]] = {}
     for event, score, better, tied in zip(
         events.tolist(), scores.tolist(), above.tolist(), equal.tolist(), strict=True
     ):
         rank = better + 1
         if tied > 1 and rank <= RANKS_MAX:
-            own = leg[leg_scores == score]
-            rank += int(np.flatnonzero(own[best_first(pool.parts, *pool.places(own), np.zeros(len(own)))] == event)[0])
+            if score not in ties:
+                ties[score] = _tied(pool, leg[leg_scores == score])
+            rank += ties[score].get(event, RANKS_MAX)
         found.append(rank if tied and rank <= RANKS_MAX else None)
     return found
+
+
+def _tied(pool: Pool, events: Index) -> dict[int, int]:
+    """Places of the first RANKS_MAX events of one score."""
+    order = best_first(pool.parts, *pool.places(events), np.zeros(len(events)), RANKS_MAX)
+    return {event: place for place, event in enumerate(events[order].tolist())}
 
 
 # --- reciprocal ranks ---------------------------------------------------------------------------
