@@ -312,12 +312,29 @@ class _Watch:
 
 
 async def _in_time(turn: Coroutine[Any, Any, None], until: deadline.Deadline) -> None:
-    """A place in a full lane, or `Unavailable(deadline_exceeded)`."""
+    """A place in a full lane, or `Unavailable(deadline_exceeded)`.
+
+    Who joins the wait may extend `until`, so it is read again when it comes; the read stays where it is in the queue.
+    """
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        if until.at_s <= loop.time():
+            timeout.reschedule(until.at_s)
+        elif until.at_s < math.inf:
+            timer = loop.call_at(until.at_s, look)
+
     try:
-        async with asyncio.timeout_at(until.at_s if until.at_s < math.inf else None):
+        async with asyncio.timeout(None) as timeout:
+            look()
             await turn
     except TimeoutError:
         raise _late() from None
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def _late() -> Unavailable:

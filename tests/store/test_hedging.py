@@ -451,6 +451,34 @@ def test_shared_work_lives_as_long_as_its_most_patient_waiter(
     run(scenario())
 
 
+@pytest.mark.parametrize(("second_s", "answered"), [(0.2, False), (20.0, True), (None, True)])
+def test_a_flight_waits_in_a_full_lane_as_long_as_its_most_patient_waiter_and_keeps_its_place(
+    second_s: float | None, answered: bool
+) -> None:
+    """Seen to fail when the wait ended with what the flight had when it began, and when it began anew, at the end of
+    the queue."""
+
+    async def scenario() -> None:
+        store = HedgingStore(Watched({f"tenants/a/{n}": b"x" for n in range(3)}), lane_reads_max=1)
+        ahead = asyncio.ensure_future(store.get("tenants/a/0"))
+        await asyncio.sleep(0)
+        with deadline.within(0.5):
+            flight = deadline.fly(store.get("tenants/a/1"))
+        await asyncio.sleep(0)
+        behind = asyncio.ensure_future(store.get("tenants/a/2"))
+        await asyncio.sleep(0.1)
+        with nullcontext() if second_s is None else deadline.within(second_s):
+            second = asyncio.ensure_future(deadline.joined(flight))
+        await asyncio.wait([second])
+        assert (second.exception() is None) == answered
+        assert now_s() == pytest.approx(2 * STALL_S if answered else 0.5)
+        assert not behind.done()
+        assert await asyncio.gather(*[ahead, behind]) == [b"x"] * 2
+        assert len(store._lanes) == 0
+
+    run(scenario())
+
+
 def test_a_tenants_reads_are_bounded_and_others_pass() -> None:
     """Seen to fail without lanes: 40 in flight."""
 
