@@ -213,16 +213,24 @@ class LocalStore:
             return
         if self._whole is None:
             self._whole = file_system(self._root) in WHOLE_FILE_SYSTEMS
-        if not self._whole or not syncfs(self._root):
+        if not self._whole:
             return
+        covered = self._identities(folders)  # before the call: a folder that is made again during it is not covered
+        if syncfs(self._root):
+            synced.update(covered)
+
+    def _identities(self, folders: set[Path]) -> dict[str, tuple[int, int]]:
+        """Of the folders and all above them up to the root, without those that are gone."""
+        found: dict[str, tuple[int, int]] = {}
         for folder in folders:
             with suppress(FileNotFoundError):
-                while str(folder) not in synced:
+                while str(folder) not in found:
                     status = folder.stat()
-                    synced[str(folder)] = (status.st_dev, status.st_ino)
+                    found[str(folder)] = (status.st_dev, status.st_ino)
                     if folder == self._root:
                         break
                     folder = folder.parent
+        return found
 
     def _settle(self, put: _Put, synced: dict[str, tuple[int, int]]) -> None:
         self._sync(put.path.parent, synced)

@@ -196,3 +196,33 @@ async def test_many_folders_are_synced_before_success_at_once_or_one_by_one(
     monkeypatch.setattr(module, "file_system", lambda folder: "ext4" if whole else "fuse")
     monkeypatch.setattr(module, "syncfs", recorded_syncfs)
     await asyncio.gather(*(put(number) for number in range(200)))
+
+
+async def test_a_folder_made_again_after_the_file_system_was_synced_is_not_taken_for_durable(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with folders identified after `syncfs`: the entry of the new one was never synced."""
+    folder = tmp_path / "a/b"
+    kept: list[int] = []
+    synced: list[str] = []
+
+    def synced_then_made_again(root: Path) -> bool:
+        kept.append(os.open(folder, os.O_RDONLY))  # so that its inode's number is not given to the new one
+        (folder / "x").unlink()
+        folder.rmdir()
+        folder.mkdir()
+        return True
+
+    def recorded_fsync(folder: Path) -> tuple[int, int]:
+        synced.append(folder.relative_to(tmp_path).as_posix())
+        return fsync_folder(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FOLDERS_ONE_BY_ONE_MAX", 0)
+        patch.setattr(module, "file_system", lambda folder: "ext4")
+        patch.setattr(module, "syncfs", synced_then_made_again)
+        await local.put_new("a/b/x", b"x")
+    monkeypatch.setattr(module, "fsync_folder", recorded_fsync)
+    await local.put_new("a/b/y", b"y")
+    assert synced == ["a/b", "a"]
+    os.close(kept.pop())
