@@ -159,30 +159,26 @@ class LocalStore:
     # --- below: blocking, in a thread -------------------------------------------------------------
 
     def _write_waiting(self) -> None:
-        """One writer: group after group, until nobody waits."""
+        """One writer: group after group, until nobody waits. Whatever happens to a group, all of it is told."""
         while True:
             with self._lock:
                 group = _take_group(self._waiting)
                 if not group:
                     self._writers -= 1
                     return
-            self._write_group([put for put in group if put.done.set_running_or_notify_cancel()])
+            group = [put for put in group if put.done.set_running_or_notify_cancel()]
+            try:
+                self._write_group(group)
+            except BaseException as error:
+                _each(group, partial(_refuse, error))
 
     def _write_group(self, group: Sequence[_Put]) -> None:
         """Each step for all before the next, so that one flush of the file system covers many. A write that
-        fails drops out; the others go on."""
+        fails drops out; the others go on. Raises what concerns all that are left."""
         synced: dict[str, tuple[int, int]] = {}
         for step in (_write, _flush, self._name):
             _each(group, step)
-        try:
-            self._sync_whole([put for put in group if not put.done.done()], synced)
-        except OSError as error:
-            failed = error
-
-            def refuse(put: _Put) -> None:
-                raise failed
-
-            _each(group, refuse)
+        self._sync_whole([put for put in group if not put.done.done()], synced)
         _each(group, partial(self._settle, synced=synced))
         for put in group:
             if not put.done.done():
@@ -339,6 +335,10 @@ def _each(group: Sequence[_Put], step: Callable[[_Put], None]) -> None:
                 put.done.set_exception(error)
 
 
+def _refuse(error: BaseException, put: _Put) -> None:
+    raise error
+
+
 def _write(put: _Put) -> None:
     put.descriptor = os.open(put.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     rest = memoryview(put.data)
@@ -348,15 +348,20 @@ def _write(put: _Put) -> None:
 
 def _flush(put: _Put) -> None:
     os.fsync(put.descriptor)
-    os.close(put.descriptor)
-    put.descriptor = -1
+    _close(put)
+
+
+def _close(put: _Put) -> None:
+    """Once: a descriptor is gone also when `close` fails, and its number may be another file's by then."""
+    descriptor, put.descriptor = put.descriptor, -1
+    os.close(descriptor)
 
 
 def _drop(put: _Put) -> None:
-    """What a write that failed leaves behind."""
+    """Removes what a write that failed leaves behind, as far as that is possible."""
     if put.descriptor >= 0:
-        os.close(put.descriptor)
-        put.descriptor = -1
+        with suppress(OSError):
+            _close(put)
     with suppress(OSError):
         put.temporary.unlink(missing_ok=True)
 

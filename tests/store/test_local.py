@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from context_plane.errors import Invalid
+from context_plane.errors import Invalid, Unavailable
 from context_plane.store import local as module
 from context_plane.store.durable import fsync_folder
-from context_plane.store.local import LocalStore
+from context_plane.store.local import WRITERS_MAX, LocalStore
 
+BOUND_S = 10.0
+"""Of a write that must not hang: not a measurement."""
 RACE = """
 import asyncio, sys
 from pathlib import Path
@@ -226,3 +229,68 @@ async def test_a_folder_made_again_after_the_file_system_was_synced_is_not_taken
     await local.put_new("a/b/y", b"y")
     assert synced == ["a/b", "a"]
     os.close(kept.pop())
+
+
+@pytest.mark.parametrize("flush_fails", [False, True])
+async def test_a_close_that_fails_is_told_and_costs_no_writer_and_no_file_of_others(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flush_fails: bool
+) -> None:
+    """Seen to fail with a descriptor closed twice, and with an error of the second close that nobody caught."""
+    close, fsync = os.close, os.fsync
+    other = os.open(tmp_path, os.O_RDONLY)
+    others: list[int] = []
+
+    def is_of_a_write(descriptor: int) -> bool:
+        return ".tmp" in Path(f"/proc/self/fd/{descriptor}").readlink().parts
+
+    def refused_close(descriptor: int) -> None:
+        if not is_of_a_write(descriptor):
+            return close(descriptor)
+        others.append(os.dup2(other, descriptor))  # closed, and its number given to another file
+        raise OSError(errno.EDQUOT, "no space left")
+
+    def refused_fsync(descriptor: int) -> None:
+        if flush_fails and is_of_a_write(descriptor):
+            raise OSError(errno.EIO, "input/output error")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", refused_close)
+        patch.setattr(os, "fsync", refused_fsync)
+        for number in range(WRITERS_MAX):
+            async with asyncio.timeout(BOUND_S):
+                with pytest.raises(Unavailable, match="store_unavailable"):
+                    await local.put_new(f"a/{number}", b"x")
+    async with asyncio.timeout(BOUND_S):
+        await local.put_new("a/b", b"x")
+    assert [info.key async for info in local.list("")] == ["a/b"]
+    assert list((tmp_path / ".tmp").iterdir()) == []
+    assert len(others) == WRITERS_MAX
+    for descriptor in others:
+        assert os.fstat(descriptor).st_ino == os.fstat(other).st_ino
+        close(descriptor)
+    close(other)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(OSError(errno.EIO, "input/output error"), Unavailable), (MemoryError(), MemoryError)]
+)
+async def test_an_error_of_a_whole_group_is_told_to_all_of_it_and_costs_no_writer(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
+) -> None:
+    """Seen to fail with errors of the operating system alone caught: the writes never returned, nor did later ones."""
+
+    def refused(root: Path) -> bool:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "FOLDERS_ONE_BY_ONE_MAX", 0)
+        patch.setattr(module, "file_system", lambda folder: "ext4")
+        patch.setattr(module, "syncfs", refused)
+        async with asyncio.timeout(BOUND_S):
+            writes = [local.put_new(f"a/{number}", b"x") for number in range(10 * WRITERS_MAX)]
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {told}
+    async with asyncio.timeout(BOUND_S):
+        await local.put_new("a/b", b"x")
+    assert list((tmp_path / ".tmp").iterdir()) == []
