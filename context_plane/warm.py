@@ -4,7 +4,8 @@ Two occasions. A *hint* names entities or days. A *publish* is learned by a read
 that was read in the last HOT_S, what the new manifest brings is fetched for the entities, bundles and tenant-wide
 reads seen in that time. One job runs at a time, in the background, in a context of its own: no request waits for it
 or counts its reads, and bytes are bounded per job. A job that the store fails is over; the reads fetch for
-themselves. *Pins* are the names in memory that a hint asked to keep; a publish moves them to the new shards.
+themselves. *Pins* are the names in memory that a hint asked to keep; a publish moves them to the new shards. Names
+of entities that an erasure hides are kept neither as pins nor as what is read.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from context_plane.cache.tiers import track_lookups
+from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound, PlaneError, Unavailable
@@ -55,6 +58,10 @@ HINTS_MAX: Final = 64
 """Hints that wait; more are refused, to come again."""
 HINT_ENTITIES_MAX: Final = 5_000
 HINT_DAYS_MAX: Final = 366
+PINS_MAX: Final = 10_000
+"""Entities and days pinned at a time, of all tenants: two full hints. A publish reads all of its tenant again."""
+CHUNK: Final = 64
+"""Subjects fetched, and then pinned, together: those of a hint that the store fails are pinned up to there."""
 PARALLEL: Final = 8
 """Reads in flight for all warming of a process: a fraction of what one answer may have."""
 
@@ -91,6 +98,15 @@ class _Unit:
         return columns + (sum(file.bytes for file in shards.vector.files) if self.vectors else 0)
 
 
+@dataclass(slots=True)
+class _Found:
+    """What reads of a subject came to: names in the cache, newest first. `rows`: some were found; `whole`: all read."""
+
+    names: dict[str, None] = field(default_factory=dict)
+    rows: bool = False
+    whole: bool = True
+
+
 class Warmer:
     """The warming of one process. Not for several threads."""
 
@@ -107,6 +123,7 @@ class Warmer:
         self._hints: list[Callable[[], Awaitable[None]]] = []
         self._published: OrderedDict[str, tuple[Manifest, Manifest]] = OrderedDict()
         self._pins: dict[tuple[str, Subject], frozenset[str]] = {}
+        self._holders: Counter[str] = Counter()
         self._worker: asyncio.Task[None] | None = None
 
     # --- what is read ---------------------------------------------------------------------------
@@ -152,7 +169,8 @@ class Warmer:
         """Fetch, in the background, the blocks of entities, or the columns and vectors of days' shards.
 
         `pin` True keeps them in memory, within the share of pins, through publishes and until False lets them go;
-        None changes no pin. Raises `Invalid(query_invalid | entity_invalid)`, `Unavailable(rate_limited)`.
+        None changes no pin. Kept are subjects that something is built of, PINS_MAX in a process: a hint past it
+        fetches and pins nothing more. Raises `Invalid(query_invalid | entity_invalid)`, `Unavailable(rate_limited)`.
         """
         if (entities is None) == (days is None):
             raise Invalid("query_invalid", "name entities or days, one of the two")
@@ -176,6 +194,10 @@ class Warmer:
         """A newer manifest is known: fetch what it brings, where the tenant is hot or has pins. Returns at once."""
         tenant = manifest.tenant
         hot = self._hot.get(tenant)
+        if hot is not None and manifest.erasures > previous.erasures:
+            # Which names were erased, retired tombstones no longer tell; the reads bring the others back.
+            hot.entities.clear()
+            hot.bundles.clear()
         recent = hot is not None and self._engine.monotonic_s() - hot.read_s <= HOT_S
         if recent or any(pinned == tenant for pinned, _ in self._pins):
             first, _ = self._published.get(tenant, (previous, manifest))
@@ -188,6 +210,7 @@ class Warmer:
         self._hints.clear()
         self._published.clear()
         self._pins.clear()
+        self._holders.clear()
 
     async def settled(self) -> None:
         """Return when nothing waits and nothing is under way."""
@@ -231,25 +254,26 @@ class Warmer:
     async def _follow(self, tenant: str, subjects: Sequence[Subject], pin: bool) -> None:
         cut = await self._snapshots.outline(tenant, "eventual")
         with self._counted() as spent:
-            names = await self._fetch(cut.manifest, _units(cut.manifest, subjects), spent, HINT_BYTES_MAX)
-        if pin:
-            self._hold(tenant, names)
+            await self._take(cut.manifest, subjects, spent, HINT_BYTES_MAX, lambda _: pin)
 
     async def _after_publish(self, previous: Manifest, manifest: Manifest) -> None:
         tenant, since_s = manifest.tenant, self._engine.monotonic_s() - HOT_S
+        if manifest.erasures > previous.erasures:
+            await self._drop_erased(previous, manifest)
         pinned = [subject for owner, subject in self._pins if owner == tenant]
         with self._counted() as spent:
-            self._hold(tenant, await self._fetch(manifest, _units(manifest, pinned), spent, PREFETCH_BYTES_MAX))
+            # What is let go meanwhile stays let go.
+            await self._take(manifest, pinned, spent, PREFETCH_BYTES_MAX, lambda each: (tenant, each) in self._pins)
             hot = self._hot.get(tenant)
             if hot is None:
                 return
             known = {period.shards.entity.key for period in periods_of(previous, None, None)}
             new = [p for p in reversed(periods_of(manifest, None, None)) if p.shards.entity.key not in known]
             names = [name for name, at_s in reversed(hot.entities.items()) if at_s >= since_s]
-            units = [_Unit(("entity", name), period) for name in names for period in new]
-            if hot.wide_s >= since_s:
-                units += [_Unit(("day", p.name), p, vectors=hot.vectors_s >= since_s) for p in new]
-            await self._fetch(manifest, units, spent, PREFETCH_BYTES_MAX)
+            units = (_Unit(("entity", name), period) for name in names for period in new)
+            vectors = hot.vectors_s >= since_s
+            wide = (_Unit(("day", p.name), p, vectors) for p in new if hot.wide_s >= since_s)
+            await self._fetch(manifest, chain(units, wide), spent, PREFETCH_BYTES_MAX)
             built = [
                 (entity, spec)
                 for (entity, spec), at_s in reversed(hot.bundles.items())
@@ -257,24 +281,45 @@ class Warmer:
             ]
             await _each(lambda each: self._bundle(tenant, *each), built)
 
+    async def _take(
+        self,
+        manifest: Manifest,
+        subjects: Sequence[Subject],
+        spent: Trace,
+        bytes_max: int,
+        keep: Callable[[Subject], bool],
+    ) -> None:
+        """Read what the manifest holds of the subjects, and pin it for those to keep."""
+        for start in range(0, len(subjects), CHUNK):
+            chunk = subjects[start : start + CHUNK]
+            found = await self._fetch(manifest, _units(manifest, chunk), spent, bytes_max)
+            for subject in chunk:
+                if keep(subject):
+                    self._hold(manifest.tenant, subject, found.get(subject, _Found()))
+                    await asyncio.sleep(0)
+
     async def _fetch(
         self, manifest: Manifest, units: Iterable[_Unit], spent: Trace, bytes_max: int
-    ) -> dict[Subject, set[str]]:
-        """Read the units while the bytes last; the names in the cache of what was read, by subject."""
-        names: dict[Subject, set[str]] = {}
+    ) -> dict[Subject, _Found]:
+        """Read the units while the bytes last; what they came to, by subject."""
+        results: dict[Subject, _Found] = {}
 
         async def one(unit: _Unit) -> None:
+            found = results.setdefault(unit.subject, _Found())
             if spent.bytes_read + unit.bytes_expected > bytes_max:
+                found.whole = False
                 return
             lookups = track_lookups(names=True)
             if unit.vectors is None:
-                await self._reader.block(manifest.tenant, unit.period.name, unit.period.shards, unit.subject[1])
+                block = await self._reader.block(manifest.tenant, unit.period.name, unit.period.shards, unit.subject[1])
+                found.rows |= block is not None
             else:
                 await self._wide(manifest.tenant, unit.period, unit.vectors)
-            names.setdefault(unit.subject, set()).update(lookups.names or ())
+                found.rows = True
+            found.names.update(dict.fromkeys(lookups.names or ()))
 
         await _each(one, units)
-        return names
+        return results
 
     async def _wide(self, tenant: str, period: Period, vectors: bool) -> None:
         """What tenant-wide reads take of a period, fetched by being one: whatever they open is then open."""
@@ -308,37 +353,52 @@ class Warmer:
 
     # --- pins -----------------------------------------------------------------------------------
 
-    def _hold(self, tenant: str, names: Mapping[Subject, set[str]]) -> None:
-        """Pin what was read of the subjects, and let go what they held before and is no longer read."""
-        before: set[str] = set()
-        for subject, wanted in names.items():
-            before |= self._pins.get((tenant, subject), frozenset())
-            self._pins[tenant, subject] = frozenset(wanted)
-            self._cache.pin(wanted)
-        self._release(before)
+    def _hold(self, tenant: str, subject: Subject, found: _Found) -> None:
+        """Pin what was read of a subject instead of what it held before; the latter stays if not all was read.
+
+        A subject is kept only while something is pinned for it.
+        """
+        before = self._pins.get((tenant, subject), frozenset())
+        if (before and not found.whole) or (not before and len(self._pins) >= PINS_MAX):
+            return
+        self._let_go(tenant, [subject])  # first, for the room in the share
+        if found.rows:
+            wanted = sorted(found.names, key=before.__contains__, reverse=True)  # what it held has its room
+            kept = frozenset(name for name in wanted if self._cache.pin((name,)))
+            if kept:
+                self._pins[tenant, subject] = kept
+                self._holders.update(kept)
 
     def _let_go(self, tenant: str, subjects: Iterable[Subject]) -> None:
-        for subject in subjects:
-            self._release(self._pins.pop((tenant, subject), frozenset()))
-
-    def _release(self, names: Collection[str]) -> None:
         """Unpin what no other subject holds: entities share pages."""
-        if names:
-            held = frozenset[str]().union(*self._pins.values())
-            self._cache.unpin(name for name in names if name not in held)
+        for subject in subjects:
+            for name in self._pins.pop((tenant, subject), frozenset()):
+                self._holders[name] -= 1
+                if not self._holders[name]:
+                    del self._holders[name]
+                    self._cache.unpin((name,))
+
+    async def _drop_erased(self, previous: Manifest, manifest: Manifest) -> None:
+        """Let go the entities that tombstones since `previous` hide. Those of retired ones are in no shard."""
+        erasures = Erasures.of(manifest)
+        names = [name for owner, (kind, name) in self._pins if owner == manifest.tenant and kind == "entity"]
+
+        def hidden() -> list[Subject]:
+            return [("entity", name) for name in names if erasures.hides_built(name, previous.erasures)]
+
+        self._let_go(manifest.tenant, await asyncio.to_thread(hidden))
 
 
-def _units(manifest: Manifest, subjects: Iterable[Subject]) -> list[_Unit]:
+def _units(manifest: Manifest, subjects: Iterable[Subject]) -> Iterator[_Unit]:
     """What the subjects have in the manifest, the newest first: a budget that ends short ends with the oldest."""
     everything = periods_of(manifest, None, None)[::-1]
-    units: list[_Unit] = []
     for kind, name in subjects:
         if kind == "entity":
-            units += [_Unit((kind, name), period) for period in everything]
+            for period in everything:
+                yield _Unit((kind, name), period)
         else:
-            of_day = periods_of(manifest, day_start_us(name), day_end_us(name))
-            units += [_Unit((kind, name), period, vectors=True) for period in of_day]
-    return units
+            for period in periods_of(manifest, day_start_us(name), day_end_us(name)):
+                yield _Unit((kind, name), period, vectors=True)
 
 
 def _push(seen: OrderedDict[K, float], key: K, now_s: float) -> None:
@@ -349,12 +409,16 @@ def _push(seen: OrderedDict[K, float], key: K, now_s: float) -> None:
 
 
 async def _each(make: Callable[[T], Awaitable[object]], items: Iterable[T]) -> None:
-    """`make` of every item, PARALLEL of them at a time. Raises the first error, when all under way have ended."""
+    """`make` of every item, PARALLEL of them at a time; what it waits for or not, others run between them.
+
+    Raises the first error, when all under way have ended.
+    """
     waiting = iter(items)
 
     async def lane() -> None:
         for item in waiting:
             await make(item)
+            await asyncio.sleep(0)
 
     for outcome in await asyncio.gather(*(lane() for _ in range(PARALLEL)), return_exceptions=True):
         if isinstance(outcome, BaseException):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from context_plane import warm
+from context_plane.cache import admission
+from context_plane.erase import begin_erasure, erase_entity
 from context_plane.errors import Invalid, Unavailable
 from context_plane.plane import Plane
 from context_plane.recall.values import SearchRequest
+from context_plane.reindex import build_day
 from context_plane.store.counting import trace
 from context_plane.store.faults import Mishap
 from tests.laws.plane_world import BEACON, DAY, TENANT, World, event, month_of, puts, timeline
@@ -184,6 +189,7 @@ async def test_pins_stay_follow_publishes_and_are_let_go(timed: World) -> None:
     await plane.warmer.settled()
     assert plane.cache.stats.pinned_bytes > held
     pinned = set().union(*plane.warmer._pins.values())
+    assert set(plane.warmer._holders) == pinned
     assert all(plane.cache.has(name) for name in pinned)
     await sweep()
     assert await gets(plane, ENTITY) == 0
@@ -192,6 +198,122 @@ async def test_pins_stay_follow_publishes_and_are_let_go(timed: World) -> None:
     plane.warmer.warm(TENANT, entities=["acct-01"], pin=False)
     assert plane.cache.stats.pinned_bytes == 0
     await plane.warmer.settled()
+
+
+async def test_pins_have_a_limit(timed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past it, hints fetch. Seen to fail without the bound."""
+    monkeypatch.setattr(warm, "PINS_MAX", 1)
+    builder = await built(timed)
+    plane = timed.plane()
+    plane.warmer.warm(TENANT, entities=["acct-01", "acct-00"], pin=True)
+    plane.warmer.warm(TENANT, days=[DAY], pin=True)
+    await plane.warmer.settled()
+    assert list(plane.warmer._pins) == [(TENANT, ("entity", "acct-01"))]
+    assert await gets(plane, ENTITY) == 0
+    await publish(timed, builder, 100)
+    await plane.snapshots.outline(TENANT, "strong")
+    await plane.warmer.settled()
+    assert list(plane.warmer._pins) == [(TENANT, ("entity", "acct-01"))], "a publish moves what is at the limit"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_only_what_is_pinned_is_remembered(timed: World, monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
+    """Entities of which nothing is built leave no name, nor those that the share of pins refuses. Seen to fail with
+    every subject of a hint kept."""
+    if refused:
+        monkeypatch.setattr(admission, "PIN_SHARE", 0.0)
+    await built(timed)
+    plane = timed.plane()
+    names = EVERYONE.entities if refused else [f"nobody-{n}" for n in range(100)]
+    plane.warmer.warm(TENANT, entities=names, pin=True)
+    await plane.warmer.settled()
+    assert plane.cache.stats.prefetched > 0
+    assert plane.cache.stats.pinned_bytes == 0
+    assert not plane.warmer._pins
+
+
+async def test_a_hint_of_what_is_in_memory_lets_others_run(timed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it waits for the store. Seen to fail with units made all at once, and with lanes that never rest."""
+    await built(timed)
+    plane = timed.plane()
+    names = [f"nobody-{n}" for n in range(200)]
+    plane.warmer.warm(TENANT, entities=names)
+    await plane.warmer.settled()
+    made, unit = 0, warm._Unit
+
+    def make(*values: Any, **more: Any) -> warm._Unit:
+        nonlocal made
+        made += 1
+        return unit(*values, **more)
+
+    monkeypatch.setattr(warm, "_Unit", make)
+    plane.warmer.warm(TENANT, entities=names)
+    turns = [made]
+    while plane.warmer._worker is not None:
+        await asyncio.sleep(0)
+        turns.append(made)
+    assert made == 3 * len(names)
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * warm.PARALLEL
+
+
+async def test_a_subject_that_was_not_read_whole_keeps_its_pins(timed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a prefetch end after the newest day. Seen to fail with what was read put in the place of all."""
+    builder = await built(timed)
+    plane = timed.plane()
+    plane.warmer.warm(TENANT, entities=["acct-00"], pin=True)
+    await plane.warmer.settled()
+    before, held = dict(plane.warmer._pins), plane.cache.stats.pinned_bytes
+    with monkeypatch.context() as patched:
+        of_newest = property(lambda unit: 0 if unit.period.name == "2026-03-09" else warm.PREFETCH_BYTES_MAX + 1)
+        patched.setattr(warm._Unit, "bytes_expected", of_newest)
+        await publish(timed, builder, 100)
+        await plane.snapshots.outline(TENANT, "strong")
+        await plane.warmer.settled()
+    assert plane.warmer._pins == before
+    assert plane.cache.stats.pinned_bytes == held
+    await publish(timed, builder, 200)
+    await plane.snapshots.outline(TENANT, "strong")
+    await plane.warmer.settled()
+    assert plane.warmer._pins != before
+
+
+async def test_what_is_let_go_while_a_publish_is_followed_stays_let_go(timed: World) -> None:
+    """Seen to fail with everything pinned that was pinned when the job began."""
+    builder = await built(timed)
+    plane = timed.plane()
+    plane.warmer.warm(TENANT, entities=["acct-00"], pin=True)
+    await plane.warmer.settled()
+    await publish(timed, builder, 100)
+    await plane.snapshots.outline(TENANT, "strong")
+    await asyncio.sleep(0)
+    assert not plane.warmer._published, "it is followed now"
+    plane.warmer.warm(TENANT, entities=["acct-00"], pin=False)
+    await plane.warmer.settled()
+    assert not plane.warmer._pins
+    assert plane.cache.stats.pinned_bytes == 0
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["begun", "done"])
+async def test_the_name_of_an_erased_entity_is_not_kept(timed: World, whole: bool) -> None:
+    """Neither as a pin nor as what is read, from its tombstone on and after that is retired; pins of others stay.
+    Seen to fail without either of the two."""
+    builder = await built(timed)
+    plane = timed.plane()
+    plane.warmer.warm(TENANT, entities=["acct-00", "acct-01"], pin=True)
+    await plane.search(TENANT, ENTITY)
+    await plane.bundle(TENANT, "acct-00", spec="law_v0")
+    await plane.warmer.settled()
+    if whole:
+        await erase_entity(builder.engine, TENANT, "acct-00", build_day=build_day)
+    else:
+        await begin_erasure(builder.engine, TENANT, "acct-00", erasure="e" * 32)
+    await plane.snapshots.outline(TENANT, "strong")
+    await plane.warmer.settled()
+    assert list(plane.warmer._pins) == [(TENANT, ("entity", "acct-01"))]
+    assert set(plane.warmer._holders) == set().union(*plane.warmer._pins.values())
+    hot = plane.warmer._hot[TENANT]
+    assert "acct-00" not in hot.entities
+    assert not [entity for entity, _ in hot.bundles if entity == "acct-00"]
 
 
 async def test_hints_have_limits(timed: World) -> None:
