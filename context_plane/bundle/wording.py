@@ -9,6 +9,7 @@ defused (`[3]` -> `(3)`), so that no event can pass for the bundle's own structu
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Final
 
 from context_plane.bundle import tokens
@@ -61,7 +62,10 @@ def show_number(value: Number) -> str:
 
 
 def show_percent(value: Number, *, signed: bool = False) -> str:
-    """A fraction as a whole percentage: 0.354 -> `35%`; a change carries its sign: `+35%`."""
+    """A fraction as a whole percentage: 0.354 -> `35%`; a change carries its sign: `+35%`. One too large to be read
+    digit by digit is rounded: `1.798e+308%`."""
+    if abs(value) >= INT_ABS_MAX:  # a hundred times it may be no float
+        return f"{Decimal(value) * 100:{'+' if signed else ''}.3e}%"
     whole = round(value * 100)
     return f"{whole:+d}%" if signed and whole else f"{whole}%"
 

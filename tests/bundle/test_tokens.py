@@ -62,4 +62,5 @@ def test_numbers_read_the_same_everywhere() -> None:
     shown = [wording.show_number(n) for n in (3, 3.14159, 2.0, -0.001, 1234567.891, 1e300)]
     assert shown == ["3", "3.14", "2", "0", "1234567.89", "1.000e+300"]
     assert [wording.show_percent(0.354), wording.show_percent(0.354, signed=True)] == ["35%", "+35%"]
+    assert wording.show_percent(1.797693134862315e308, signed=True) == "+1.798e+310%"
     assert [wording.number(n) for n in (2.0, 0.1 + 0.2, 2**60, float("inf"))] == [2, 0.3, float(2**60), None]
