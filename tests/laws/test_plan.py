@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from context_plane.model import add_days, day_end_us, day_start_us
+from context_plane.model import add_days, day_end_us, day_start_us, format_time
 from context_plane.recall import plan as planning
 from context_plane.recall.plan import plan
 from context_plane.recall.values import SearchRequest
@@ -78,7 +78,7 @@ async def test_the_window_prunes_before_a_byte_is_read(world: World) -> None:
 )
 async def test_what_a_filter_demands_prunes_and_changes_no_answer(world: World, where: dict[str, Any]) -> None:
     """Of a search without statistics; with them the whole scope counts. Seen to fail with the bounds of one side of
-    an `or` taken for both, and with an exclusive end read as an inclusive one."""
+    an `or` taken for both."""
     await built(world)
     parsed = parse(where)
     asked = replace(VECTOR, where=parsed)
@@ -91,6 +91,15 @@ async def test_what_a_filter_demands_prunes_and_changes_no_answer(world: World, 
     assert {hit.id for hit in found.hits} == {hit.id for hit in wanted.hits if hit.vector_score is not None}
     scores = {hit.id: hit.score for hit in everything}
     assert all(hit.score == scores[hit.id] for hit in found.hits)
+
+
+async def test_a_bound_holds_the_event_that_lies_on_it(world: World) -> None:
+    """The first of a day, and no other of that day. Seen to fail with an inclusive end read as an exclusive one."""
+    await built(world)
+    first = min(each.ts_us for each in world.events() if each.day == add_days(DAY, 2))
+    until = parse({"lte": ["ts", format_time(first)]})
+    found = await world.plane().search(TENANT, replace(VECTOR, where=until))
+    assert max(hit.ts_us for hit in found.hits) == first
 
 
 async def test_a_long_list_of_entities_takes_the_shard(world: World) -> None:
