@@ -126,18 +126,3 @@ def bm25_rows(
 
 _SPARSE: Final = 16
 """Where fewer than one row in so many is touched, sorting them is faster than looking through all."""
-
-
-def bm25_scores(
-    query_terms: Sequence[tuple[str, int]],
-    postings: Postings,
-    lengths: F32,
-    k1: F64 | F32 | float,
-    b: F64 | F32 | float,
-    stats: ScopeStatistics,
-) -> F32:
-    """`bm25_rows` as float32 [len(lengths)], zero where no query term occurs."""
-    dense = np.zeros(len(lengths), np.float32)
-    rows, scores = bm25_rows(query_terms, postings, lengths, k1, b, stats)
-    dense[rows] = scores
-    return dense

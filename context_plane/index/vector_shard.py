@@ -249,13 +249,6 @@ def _nearest(searcher: VectorSearcher, query: F32, depth: int) -> NDArray[np.int
     return np.asarray(np.searchsorted(searcher.row_ids, found), np.int64)
 
 
-def ann_candidates(
-    folder: Path, name: str, query: F32, limit: int, mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """`candidates` of a shard that is opened for this one query."""
-    return candidates(open_ann(folder, name), query, limit, mask)
-
-
 def _open(folder: Path, name: str, session: Any = None) -> Any:
     import lancedb
 

@@ -164,11 +164,8 @@ class Searcher:
         until_s = clock.started_s + request.deadline_ms / 1000
         warm = request.snapshot is None and request.consistency == "eventual" and self._snapshots.known(tenant)
         if warm:
-            if request.vector is not None or not scope.vectors:  # nothing to wait for
+            async with self._in_time(request, until_s):
                 query, view = await self._query(request), await self._view(tenant, request, None)
-            else:
-                async with self._in_time(request, until_s):
-                    query, view = await self._query(request), await self._view(tenant, request, None)
             self._check(query, view)
             clock.lap("plan")
             found = await self._held(view, scope)

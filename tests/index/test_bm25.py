@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import bm25s  # type: ignore[import-untyped]  # has neither stubs nor py.typed
 import numpy as np
@@ -12,11 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from context_plane.index.bm25 import Bm25Params, Bm25Settings, Postings, ScopeStatistics, bm25_scores
+from context_plane.index.bm25 import Bm25Params, Bm25Settings, Postings, ScopeStatistics, bm25_rows
 
 Document = list[str]
 DOCUMENTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=30), min_size=1, max_size=25)
 QUERIES = st.lists(st.sampled_from("abcdefghz"), min_size=1, max_size=6).map(lambda terms: list(Counter(terms).items()))
+
+
+def bm25_scores(query: Any, postings: Postings, lengths: Any, k1: Any, b: Any, stats: ScopeStatistics) -> Any:
+    """Scores of every row, zero where no query term occurs."""
+    dense = np.zeros(len(lengths), np.float32)
+    rows, scores = bm25_rows(query, postings, lengths, k1, b, stats)
+    dense[rows] = scores
+    return dense
 
 
 def index_of(documents: Sequence[Document]) -> tuple[Postings, NDArray[np.float32], ScopeStatistics]:

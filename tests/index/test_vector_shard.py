@@ -15,7 +15,6 @@ from context_plane.index.blocks import place_columns, row_text_digests, row_vect
 from context_plane.index.rows import F32, U8, Rows, concat
 from context_plane.index.vector_shard import (
     VectorSearcher,
-    ann_candidates,
     candidates,
     content_digest,
     has_ann_index,
@@ -140,13 +139,13 @@ def test_large_shards_get_an_index_and_masks_hold(tmp_path: Path) -> None:
     assert has_ann_index(tmp_path, NAME)
     query = unit(np.ones(DIM))
     exact = np.argsort(-(vectors @ query), kind="stable")[:10]
-    assert len(set(ann_candidates(tmp_path, NAME, query, 20)) & set(exact)) >= 9
+    assert len(set(candidates(open_ann(tmp_path, NAME), query, 20)) & set(exact)) >= 9
     mask = np.zeros(len(vectors), np.bool_)
     mask[::9] = True
-    found = ann_candidates(tmp_path, NAME, query, 10, mask)
+    found = candidates(open_ann(tmp_path, NAME), query, 10, mask)
     assert len(found) == 10
     assert mask[found].all()
-    assert set(ann_candidates(tmp_path, NAME, query, 100, mask)) == set(np.flatnonzero(mask))
+    assert set(candidates(open_ann(tmp_path, NAME), query, 100, mask)) == set(np.flatnonzero(mask))
 
 
 def test_what_is_not_there_is_corrupt(tmp_path: Path) -> None:
