@@ -31,7 +31,6 @@ from context_plane.index.bm25 import Bm25Settings
 from context_plane.index.rows import F32
 from context_plane.model import Event, Vector, add_days, day_start_us, unit
 from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR
-from context_plane.retrieval.rank import LEG_DEPTH
 
 Leg: TypeAlias = Literal["text", "vector", "hybrid"]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -280,12 +279,12 @@ def _nothing(scope: Mask) -> Scores:
 
 
 def _fused(text: Scores, vector: Scores) -> Scores:
-    fused = np.full(len(text), -np.inf)
+    """Weighted shares of each leg's best, added over every event that a leg has found."""
+    fused = np.where(np.isfinite(text) | np.isfinite(vector), 0.0, -np.inf)
     for scores, weight in ((text, WEIGHT_TEXT), (vector, WEIGHT_VECTOR)):
-        found = _top(scores, LEG_DEPTH)
-        if found and scores[found[0]] > 0:
-            share = weight * np.maximum(scores[found], 0) / scores[found[0]]
-            fused[found] = np.where(np.isinf(fused[found]), 0, fused[found]) + share
+        best = scores.max(initial=0.0)
+        if best > 0:
+            fused += weight * np.maximum(scores, 0) / best
     return fused
 
 

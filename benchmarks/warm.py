@@ -56,6 +56,8 @@ CONSISTENCIES: Final[tuple[Consistency, ...]] = ("eventual", "strong")
 PRIMING: Final = "what happened"
 PRIMING_QPS: Final = 200.0
 PRIMING_MS: Final = 30_000
+TUNING: Final = 100
+"""Questions beyond those of the phases, by which the peers' approximate searches are widened before they are asked."""
 ASKED_S_MAX: Final = 20.0
 """Whoever is asked in process is asked no longer than this: who is slow answers fewer of the questions, and `runs`
 says how many."""
@@ -95,6 +97,7 @@ QUICK: Final = Sizes(open=50, warm_up=10, in_process=50, peer=30, recall=30, sat
 class _World:
     corpus: Corpus
     questions: Sequence[Question]
+    tuning: Sequence[Question]
     store: str
     folder: Path
     sizes: Sizes
@@ -112,10 +115,10 @@ def measure(shape: str, cases: Sequence[Case], *, quick: bool, seed: int) -> lis
     """Rows of every case: ours over HTTP and in process, the bare app beside them, each leg's recall, the peers."""
     os.environ.setdefault("LANCEDB_LOG", "error")  # or it prints a warning in every timed call
     sizes = QUICK if quick else FULL
-    made, questions = corpus(shape, seed=seed, quick=quick, questions=sizes.all)
+    made, questions = corpus(shape, seed=seed, quick=quick, questions=sizes.all + TUNING)
     with bench_folder() as folder:
         store = prepared(folder, made, seed=seed)
-        world = _World(made, questions, store.as_uri(), folder, sizes)
+        world = _World(made, questions[: sizes.all], questions[sizes.all :], store.as_uri(), folder, sizes)
         gc.collect()
         gc.freeze()  # a corpus is a million objects, which no collection between two searches shall walk through
         found: list[Row] = [{"case": "corpus", "system": "corpus", **made.described}]
@@ -262,7 +265,7 @@ def _peers(world: _World, cases: Sequence[Case]) -> list[Row]:
             continue
         with tempfile.TemporaryDirectory(prefix="context-plane-") as name:
             try:
-                peer.load(Path(name), world.corpus)
+                peer.load(Path(name), world.corpus, world.tuning)
                 found += [_peer_row(world, peer, case) for case in cases]
             finally:
                 peer.close()

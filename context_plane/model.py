@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -242,5 +243,5 @@ def _check_name(name: str, code: str, what: str) -> None:
 def unit(vector: Sequence[float] | NDArray[np.floating[Any]]) -> Vector:
     """L2-normalized float32 copy; the zero vector stays zero."""
     array = np.asarray(vector, dtype=np.float32)
-    norm = float(np.linalg.norm(array))
+    norm = math.sqrt(array.dot(array))
     return array / np.float32(norm) if norm > 0 else array.copy()

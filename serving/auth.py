@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
 from context_plane.access import AccessKey, Scope
+from context_plane.cache.recent import Held
 from context_plane.errors import Denied, NotFound
 from context_plane.model import check_tenant
 from context_plane.tenants import Tenant
 from serving.service import Service, service_of
 
+ADMISSIONS_MAX: Final = 1_024
+"""Remembered by the Authorization as it was sent, which is looked up by a hash that is seeded at random per process.
+Then all are forgotten at once: admitting anew waits for nothing."""
+Asked: TypeAlias = tuple[bytes, str, Scope]
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 bearer = HTTPBearer(auto_error=False, description="`cp_<id>_<secret>`, made by `context-plane keys create`")
@@ -37,6 +42,22 @@ class Caller:
     @property
     def name(self) -> str:
         return self.tenant.tenant
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admission:
+    """A caller, and the records of key and tenant that it was admitted under, as this process holds them."""
+
+    caller: Caller
+    key: Held[AccessKey | None]
+    tenant: Held[Tenant | None]
+
+    def stands(self) -> bool:
+        """Whether the same request would be admitted again without asking anybody (but for its rate)."""
+        engine, key = self.caller.service.plane.engine, self.caller.key
+        now_s = engine.monotonic_s()
+        fresh = self.key.fresh(now_s) and self.tenant.fresh(now_s)
+        return fresh and key is not None and (key.expires_us is None or engine.now_us() < key.expires_us)
 
 
 async def authenticate(service: Service, request: Request) -> AccessKey | None:
@@ -72,14 +93,45 @@ def allow(scope: Scope) -> Callable[[Request, str], Awaitable[Caller]]:
 async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
     """The caller of a tenant's route, as every route admits it: key, scope, tenant, rate."""
     service = service_of(request)
+    authorization = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
+    asked = (authorization, tenant, scope)
+    admission = service.admissions.get(asked)
+    if admission is not None and admission.stands():
+        _take_token(admission.caller)
+        return admission.caller
+    caller = await _admitted(service, request, tenant, scope)
+    _remember(asked, caller)
+    return caller
+
+
+async def _admitted(service: Service, request: Request, tenant: str, scope: Scope) -> Caller:
     service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
     key = await authorize(service, request, tenant, scope)
     found = await service.tenants.get(tenant)
     if found is None:
         raise unknown_tenant()
-    if found.settings.requests_per_s is not None:
-        service.rates.take(tenant, found.settings.requests_per_s)
-    return Caller(service, found, key)
+    caller = Caller(service, found, key)
+    _take_token(caller)
+    return caller
+
+
+def _take_token(caller: Caller) -> None:
+    """Raises `Unavailable(rate_limited)`."""
+    if caller.tenant.settings.requests_per_s is not None:
+        caller.service.rates.take(caller.name, caller.tenant.settings.requests_per_s)
+
+
+def _remember(asked: Asked, caller: Caller) -> None:
+    """What the caller was admitted under, if this process still holds it. No await since it was admitted."""
+    service = caller.service
+    if caller.key is None:
+        return
+    key, tenant = service.keyring.look(caller.key.id), service.tenants.look(caller.name)
+    if key is None or tenant is None or key.value is not caller.key or tenant.value is not caller.tenant:
+        return
+    if len(service.admissions) >= ADMISSIONS_MAX:
+        service.admissions.clear()
+    service.admissions[asked] = Admission(caller, key, tenant)
 
 
 async def authorize(service: Service, request: Request, tenant: str, scope: Scope) -> AccessKey | None:

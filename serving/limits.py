@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import zstandard
 from cachetools import LRUCache
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from context_plane.errors import Invalid, Unavailable
 
@@ -91,34 +91,59 @@ class Rates:
         self._buckets[tenant] = (level - 1.0, now_s)
 
 
-@asynccontextmanager
-async def body(request: Request, ledger: Ledger, *, bytes_max: int) -> AsyncIterator[bytes]:
-    """The decoded body, charged to the ledger until the block ends.
+class body:
+    """`async with body(request, ledger, bytes_max=n) as raw`: the decoded body, charged until the block ends.
 
-    Raises `Invalid(body_too_large | encoding_invalid)`, `Unavailable(rate_limited)`."""
-    charged = 0
-    try:
+    Raises `Invalid(body_too_large | encoding_invalid)`, `Unavailable(rate_limited)`, `ClientDisconnect`."""
+
+    __slots__ = ("_bytes_max", "_charged", "_ledger", "_request")
+
+    def __init__(self, request: Request, ledger: Ledger, *, bytes_max: int) -> None:
+        self._request = request
+        self._ledger = ledger
+        self._bytes_max = bytes_max
+        self._charged = 0
+
+    async def __aenter__(self) -> bytes:
+        try:
+            sent = await self._sent()
+            encoding = self._request.headers.get("content-encoding", "identity").strip().lower()
+            return sent if encoding in ("", "identity") else await self._decoded(sent, encoding)
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release()
+
+    async def _sent(self) -> bytes:
         parts: list[bytes] = []
-        async for part in request.stream():
-            if charged + len(part) > bytes_max:
-                raise _too_large(bytes_max)
-            ledger.charge(len(part))
-            charged += len(part)
+        while True:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part: bytes = message.get("body", b"")
+            if self._charged + len(part) > self._bytes_max:
+                raise _too_large(self._bytes_max)
+            self._charge(len(part))
             parts.append(part)
-        sent = b"".join(parts)
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding in ("", "identity"):
-            yield sent
-            return
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _decoded(self, sent: bytes, encoding: str) -> bytes:
         # The decoded size is unknown until it is decoded: the limit is charged, then what was not used given back.
-        ledger.charge(bytes_max)
-        charged += bytes_max
-        decoded = await asyncio.to_thread(decode, sent, encoding, bytes_max=bytes_max)
-        ledger.release(bytes_max - len(decoded))
-        charged -= bytes_max - len(decoded)
-        yield decoded
-    finally:
-        ledger.release(charged)
+        self._charge(self._bytes_max)
+        decoded = await asyncio.to_thread(decode, sent, encoding, bytes_max=self._bytes_max)
+        self._charge(len(decoded) - self._bytes_max)
+        return decoded
+
+    def _charge(self, count: int) -> None:
+        self._ledger.charge(count)
+        self._charged += count
+
+    def _release(self) -> None:
+        self._ledger.release(self._charged)
+        self._charged = 0
 
 
 def decode(data: bytes, encoding: str, *, bytes_max: int) -> bytes:

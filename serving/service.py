@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from context_plane.plane import Plane
+    from serving.auth import Admission, Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Service:
     rates: Rates
     metrics: Metrics
     loopback: bool
+    admissions: dict[Asked, Admission] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plane: Plane, *, ledger: Ledger, metrics: Metrics, loopback: bool) -> Service:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -31,6 +30,7 @@ from serving.problems import of_validation
 
 DEFAULT_SPEC: Final = "customer_context_v0"
 PER_GROUP_MAX: Final = 100
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 FUSION_K_MAX: Final = 10_000.0
 BUDGET_TOKENS_MIN: Final = 50
 BUDGET_TOKENS_MAX: Final = 8_000
@@ -231,6 +231,7 @@ def _query_vector(values: Sequence[float] | None, dim: int) -> Vector | None:
         return None
     if len(values) != dim:
         raise Invalid("vector_invalid", "a vector has the tenant's dimension", got=len(values), dimension=dim)
-    if not all(math.isfinite(value) and abs(value) <= float(np.finfo(np.float32).max) for value in values):
+    wide = np.array(values, np.float64)
+    if not np.maximum.reduce(np.abs(wide)) <= FLOAT32_MAX:
         raise Invalid("number_not_finite", "vector components are finite float32", field="vector")
-    return np.asarray(values, dtype=np.float32)
+    return wide.astype(np.float32)

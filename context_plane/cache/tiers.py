@@ -135,7 +135,7 @@ class Cache:
 
     def held_value(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> Any | None:
         """What `value` gives for these arguments when it is in memory, as `held` counts it; else None."""
-        return self.held(f"{_name(key, byte_range)}|{form}")
+        return self.held(entry_name(key, byte_range, form))
 
     async def _fill(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
         async def fly() -> T:
@@ -166,11 +166,11 @@ class Cache:
         return await self._once(f"{name}|bytes|{sha256}", fly)
 
     def holds(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> bool:
-        return f"{_name(key, byte_range)}|{form}" in self._memory
+        return entry_name(key, byte_range, form) in self._memory
 
     def keep(self, key: str, byte_range: ByteRange, form: str, value: object) -> None:
         """Remember in memory what a longer read held of the object: a later `value` of that range finds it."""
-        name = f"{_name(key, byte_range)}|{form}"
+        name = entry_name(key, byte_range, form)
         if name not in self._memory:
             self._keep(name, value, byte_range.length * DECODED_FACTOR, ())
 
@@ -295,6 +295,11 @@ def _verified(key: str, data: bytes, sha256: str | None) -> bytes:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise Corrupt("corrupt_object", "an object does not match the digest its manifest records", key=key)
     return data
+
+
+def entry_name(key: str, byte_range: ByteRange | None, form: str) -> str:
+    """Under which `Cache.value` keeps the decoded object or range."""
+    return f"{_name(key, byte_range)}|{form}"
 
 
 def _name(key: str, byte_range: ByteRange | None) -> str:

@@ -97,7 +97,9 @@ def _pool(table: _Table, token_ids: Sequence[int]) -> Vector:
     known = [token for token in token_ids if token != table.unknown]
     if not known:
         return np.zeros(DIM, dtype=np.float32)
-    return unit(table.vectors[known].mean(axis=0, dtype=np.float32))
+    mean: Vector = np.add.reduce(table.vectors.take(known, axis=0), axis=0)
+    mean /= len(known)
+    return unit(mean)
 
 
 def _load(folder: Path) -> _Table:

@@ -96,12 +96,13 @@ def bm25_rows(
     b: F64 | F32 | float,
     stats: ScopeStatistics,
     allowed: NDArray[np.bool_] | None = None,
+    saturation: F64 | None = None,
 ) -> tuple[NDArray[np.intp], F32]:
     """(rows, scores float32) of the rows in which a query term occurs, ascending by row.
 
     `query_terms`: distinct terms with their counts in the query. `lengths`: terms of each row. `k1`, `b`:
     one for all rows, or one per row. `stats` counts at least these rows. `allowed`: bool per row, others are
-    not scored; None allows all.
+    not scored; None allows all. `saturation`: what `saturation_of` gives for all rows, where it is known.
     """
     found = [(count * stats.idf(term), held) for term, count in query_terms if (held := postings(term)) is not None]
     if not found:
@@ -112,16 +113,28 @@ def bm25_rows(
     if allowed is not None:
         chosen = allowed[rows]
         rows, tf, weight = rows[chosen], tf[chosen], weight[chosen]
-    own_k1 = k1 if isinstance(k1, float) else k1[rows].astype(np.float64)
-    own_b = b if isinstance(b, float) else b[rows].astype(np.float64)
-    saturation = own_k1 * (1.0 - own_b + own_b * (lengths[rows].astype(np.float64) / stats.length_mean))
-    parts = weight * (tf / (tf + saturation))
+    if saturation is not None:
+        own = saturation[rows]
+    else:
+        own_k1 = k1 if isinstance(k1, float) else k1[rows].astype(np.float64)
+        own_b = b if isinstance(b, float) else b[rows].astype(np.float64)
+        own = saturation_of(lengths[rows], own_k1, own_b, stats.length_mean)
+    own += tf
+    tf /= own
+    tf *= weight
+    parts = tf
     if len(rows) * _SPARSE < len(lengths):
         found_rows, place = np.unique(rows, return_inverse=True)
         return found_rows.astype(np.intp), np.bincount(place, parts).astype(np.float32)
     scores = np.bincount(rows, parts, minlength=len(lengths))  # sums in the order of the query's terms
     found_rows = np.flatnonzero(scores)
     return found_rows, scores[found_rows].astype(np.float32)
+
+
+def saturation_of(lengths: NDArray[np.integer[Any]] | F32, k1: F64 | float, b: F64 | float, mean: float) -> F64:
+    """`k1 * (1 - b + b * length / mean)`: the count at which a term has half its weight. float64, elementwise."""
+    own: F64 = k1 * (1.0 - b + b * (lengths.astype(np.float64) / mean))
+    return own
 
 
 _SPARSE: Final = 16

@@ -74,18 +74,20 @@ class Int8Plane:
 
     def scores(self, query: PlaneQuery, rows: NDArray[np.intp] | None = None) -> tuple[F32, float]:
         """(approximate products float32, greatest error) of all rows, or of the rows given."""
-        asked = np.zeros(self._matrix.shape[1], np.int16)
-        asked[: len(query.fixed)] = query.fixed
-        high, low = _split(asked[None, :])
-        query_high, query_low = _norm(high[0]) * query.scale * _STEP, _norm(low[0]) * query.scale
+        asked = np.zeros((2, self._matrix.shape[1]), np.int8)
+        asked[0, : len(query.fixed)], asked[1, : len(query.fixed)] = _split(query.fixed)
+        wide = asked.astype(np.float32)
+        own = np.vecdot(wide, wide).tolist()
+        query_high, query_low = math.sqrt(own[0]) * query.scale * _STEP, math.sqrt(own[1]) * query.scale
         if rows is None and self._packed is not None:
-            both = np.asarray(numkong.dots_packed(np.concatenate([high, low.astype(np.int8)]), self._packed))
-            dots = both[0] * np.float32(_STEP) + both[1]
+            both = np.asarray(numkong.dots_packed(asked, self._packed))
+            dots: F32 = np.multiply(both[0], np.float32(_STEP), dtype=np.float32, casting="same_kind")
+            dots += both[1]
             dots *= self._scales
             dots *= np.float32(query.scale * _STEP)
             return dots, self._low_norm * (query_high + query_low) + ROUNDING
         error = self._high_norm * query_low + self._low_norm * query_high + self._low_norm * query_low
-        return self._first_pass(high, np.float32(query.scale * _STEP * _STEP), rows), error + ROUNDING
+        return self._first_pass(asked[:1], np.float32(query.scale * _STEP * _STEP), rows), error + ROUNDING
 
     def _first_pass(self, high: NDArray[np.int8], scale: np.float32, rows: NDArray[np.intp] | None) -> F32:
         """Products of high bytes, the rows shared among threads."""
@@ -133,11 +135,6 @@ def _pool() -> ThreadPoolExecutor:
 def _split(vectors: I16) -> tuple[NDArray[np.int8], I16]:
     high = (vectors + np.int16(_STEP // 2)) >> 8
     return high.astype(np.int8), vectors - (high << 8)
-
-
-def _norm(values: NDArray[Any]) -> float:
-    wide = values.astype(np.float64)
-    return math.sqrt(float(wide.dot(wide)))
 
 
 def _norm_max(values: NDArray[Any], scales: F32) -> float:

@@ -109,11 +109,13 @@ class Rows:
 
 def quantize(vectors: NDArray[np.float32]) -> tuple[I16, F32]:
     """float32 [N, D] -> int16 [N, D] and float32 scales [N]; a zero row has scale 0. Pure, elementwise."""
-    peak = np.abs(vectors).max(axis=1, initial=0.0).astype(np.float32)
-    scales = (peak / np.float32(FIXED_POINT_MAX)).astype(np.float32)
+    scales = np.maximum.reduce(np.abs(vectors), axis=1, initial=0.0) / np.float32(FIXED_POINT_MAX)
     divisor = np.where(scales > 0, scales, np.float32(1)).astype(np.float64)
-    fixed = np.rint(vectors.astype(np.float64) / divisor[:, None])
-    return np.clip(fixed, -FIXED_POINT_MAX, FIXED_POINT_MAX).astype(np.int16), scales
+    fixed = vectors / divisor[:, None]
+    np.rint(fixed, out=fixed)
+    np.minimum(fixed, FIXED_POINT_MAX, out=fixed)
+    np.maximum(fixed, -FIXED_POINT_MAX, out=fixed)
+    return fixed.astype(np.int16), scales
 
 
 # --- bytes --------------------------------------------------------------------------------------

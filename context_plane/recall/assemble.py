@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from cachetools import LRUCache
@@ -67,8 +67,7 @@ class Source:
     period: Period | None
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an event of an assembled part was read; `period` None: the tail. `first`: the first event of `columns`
     that was read with it, so that its place in its entity's block can be told."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snippet import snippet
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """An event of an assembled part, and the row that represents it (None: the event as a whole)."""
 
     part: int

@@ -9,7 +9,7 @@ statistics of the whole scope. What is in memory is answered without a task, a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from context_plane.cache.folders import Folders
-from context_plane.cache.tiers import track_lookups
+from context_plane.cache.tiers import Lookups, track_lookups
 from context_plane.catalog.manifest import Shards
 from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
 from context_plane.errors import Corrupt, Invalid, Unavailable
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.index.analyzer import term_counts
-from context_plane.index.bm25 import ScopeStatistics
 from context_plane.index.rows import F32
 from context_plane.model import day_of, unit
 from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, Source, within
@@ -55,7 +54,7 @@ RANK_SHARE: Final = 0.85
 INLINE_ROWS_MAX: Final = 20_000
 INLINE_SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
 INLINE_PARTS_MAX: Final = 4
-"""What is smaller ranks in about half a millisecond, on the event loop: a thread would cost a third of that."""
+"""What ranks in about half a millisecond."""
 INLINE_FILTERED_ROWS_MAX: Final = 200
 """A filter may have hundreds of conditions, each a pass over the rows."""
 INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -92,6 +91,24 @@ class _Clock:
         return {**self.ms, "total": round((self.last_s - self.started_s) * 1000, 3)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A query, and the parts of the cut that it is asked of."""
+
+    query: RankQuery
+    view: TailView
+    found: Assembled
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A ranking and what it was made over: less than was found where indexes came late."""
+
+    ranking: Ranking
+    found: Assembled
+    exact: bool
+
+
 class Searcher:
     """The search journey of one process."""
 
@@ -117,33 +134,29 @@ class Searcher:
         """Raises `Invalid` for a request that cannot be run, `NotFound` for a snapshot that is gone."""
         clock = _Clock.start(self._engine)
         lookups = track_lookups()
-        with self._store.trace() as trace, deadline.within(request.deadline_ms / 1000):
-            scope = self._scope(request, clock)
-            query, view, found = await self._gathered(tenant, request, scope, clock)
-            ranking, found, exact = await self._rank(found, query, clock.until_s(request, RANK_SHARE))
+        scope = self._scope(request, clock)
+        ready, ranked = await self._in_memory(tenant, request, scope, clock), None
+        if (
+            ready is not None
+            and _is_quick(ready.found.parts, ready.query)
+            and self._every_row(ready.found, ready.query)
+        ):
+            ranked = _Ranked(rank_parts(ready.found.parts, ready.query), ready.found, exact=True)
             clock.lap("score")
-            hits, late = await self._hits(view, found, ranking, request, query, clock)
+            hits = self._held_hits(ready.view, ranked, _show(request, ready.query))
             clock.lap("present")
-        missing = tuple(sorted({*found.missing, *late}))
-        stats = ReadStats(
-            cache=lookups.temperature,
-            round_trips=trace.round_trips,
-            gets=trace.gets,
-            bytes_read=trace.bytes_read,
-            shards=len(found.plan.reads),
-            rows_scored=ranking.rows_scored,
-            exact=exact,
-            tail_events=view.count(request.entities),
-            ms=clock.total(),
-        )
-        return SearchAnswer(
-            hits=tuple(hits),
-            snapshot=view.snapshot.id,
-            partial=bool(missing),
-            missing_days=missing,
-            stats=stats,
-            explain=_explain(found, ranking, exact, trace) if request.explain else None,
-        )
+            if None not in hits:
+                return _answer(request, ready, ranked, hits, (), lookups, Trace(), clock)
+        with self._store.trace() as trace, deadline.within(request.deadline_ms / 1000):
+            if ready is None:
+                ready = await self._gathered(tenant, request, scope, clock)
+            if ranked is None:
+                ranked = await self._rank(ready.found, ready.query, clock.until_s(request, RANK_SHARE))
+                clock.lap("score")
+            until_s = clock.started_s + request.deadline_ms / 1000
+            hits, late = await self._hits(ready.view, ranked, _show(request, ready.query), until_s)
+            clock.lap("present")
+        return _answer(request, ready, ranked, hits, late, lookups, trace, clock)
 
     def _scope(self, request: SearchRequest, clock: _Clock) -> Scope:
         statistics = request.mode != "vector"
@@ -157,34 +170,41 @@ class Searcher:
             bounds=None if statistics or request.where is None else bounds(request.where),
         )
 
-    async def _gathered(
-        self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock
-    ) -> tuple[RankQuery, TailView, Assembled]:
-        """The query, the cut and the parts to rank. In memory all of it is found without a task."""
+    async def _in_memory(self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock) -> _Ready | None:
+        """Query, cut and parts where all of it is known: found without a task, and mostly without a wait."""
+        if request.snapshot is not None or request.consistency != "eventual":
+            return None
+        view = self._snapshots.known_derived(tenant, TailView.of)
+        if view is None:
+            return None
+        if _embeds(request):
+            async with self._in_time(request, clock.started_s + request.deadline_ms / 1000):
+                query = await self._query(request)
+        else:
+            query = self._rank_query(request, self._given_vector(request))
+        self._check(query, view)
+        clock.lap("plan")
+        found = await self._held(view, scope)
+        if found is None:
+            return None
+        clock.lap("fetch")
+        return _Ready(query, view, found)
+
+    async def _gathered(self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock) -> _Ready:
+        """The same, where something is to be fetched or waited for."""
         until_s = clock.started_s + request.deadline_ms / 1000
-        warm = request.snapshot is None and request.consistency == "eventual" and self._snapshots.known(tenant)
-        if warm:
+        with self._assembler.fetches(scope) as fetches:
             async with self._in_time(request, until_s):
-                query, view = await self._query(request), await self._view(tenant, request, None)
+                query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
             self._check(query, view)
             clock.lap("plan")
             found = await self._held(view, scope)
-            if found is not None:
-                clock.lap("fetch")
-                return query, view, found
-        with self._assembler.fetches(scope) as fetches:
-            if not warm:
-                async with self._in_time(request, until_s):
-                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
-                self._check(query, view)
-                clock.lap("plan")
-                found = await self._held(view, scope)
             if found is None:
                 found = await self._assembler.parts(view, scope, fetches)
                 if self._scans(found.plan, scope):
                     self._assembler.offer(found)
         clock.lap("fetch")
-        return query, view, found
+        return _Ready(query, view, found)
 
     async def _held(self, view: TailView, scope: Scope) -> Assembled | None:
         planned = self._assembler.plan(view.snapshot.manifest, scope)
@@ -223,21 +243,22 @@ class Searcher:
         return await self._snapshots.derived(snapshot, TailView.of)
 
     async def _query(self, request: SearchRequest) -> RankQuery:
-        text_leg = request.mode in ("text", "hybrid")
-        if request.text is None and request.vector is None:
-            raise Invalid("query_invalid", "a search has text, a vector, or both", field="text")
-        if request.mode == "text" and request.text is None:
-            raise Invalid("query_invalid", "mode text needs text", field="text")
-        vector: F32 | None = None
-        if _wants_vector(request):
-            vector = await self._query_vector(request)
-        fusion = Fusion(
-            mode=request.mode,
-            method=request.fusion_method,
-            k=request.fusion_k,
-            weight_text=WEIGHT_TEXT if request.weight_text is None else request.weight_text,
-            weight_vector=WEIGHT_VECTOR if request.weight_vector is None else request.weight_vector,
-        )
+        if not _embeds(request):
+            return self._rank_query(request, self._given_vector(request))
+        assert request.text is not None, "what neither has text nor a vector is refused"
+        return self._rank_query(request, await self._engine.embedder.embed_query(request.text))
+
+    def _given_vector(self, request: SearchRequest) -> F32 | None:
+        if request.vector is None or not _wants_vector(request):
+            return None
+        dim = self._engine.embedder.dim
+        if len(request.vector) != dim:
+            detail = "a query vector has the dimension of the tenant's model"
+            raise Invalid("vector_invalid", detail, got=len(request.vector), dimension=dim)
+        return unit(request.vector)
+
+    def _rank_query(self, request: SearchRequest, vector: F32 | None) -> RankQuery:
+        text_leg = request.mode != "vector"
         return RankQuery(
             terms=tuple(term_counts(request.text).items()) if text_leg and request.text else (),
             vector=vector,
@@ -246,20 +267,16 @@ class Searcher:
             until_us=request.until_us,
             where=request.where,
             limit=request.limit,
-            fusion=fusion,
+            fusion=Fusion(
+                mode=request.mode,
+                method=request.fusion_method,
+                k=request.fusion_k,
+                weight_text=WEIGHT_TEXT if request.weight_text is None else request.weight_text,
+                weight_vector=WEIGHT_VECTOR if request.weight_vector is None else request.weight_vector,
+            ),
             group_by_entity=request.group_by_entity,
             per_group=request.per_group,
         )
-
-    async def _query_vector(self, request: SearchRequest) -> F32 | None:
-        dim = self._engine.embedder.dim
-        if request.vector is not None:
-            if len(request.vector) != dim:
-                detail = "a query vector has the dimension of the tenant's model"
-                raise Invalid("vector_invalid", detail, got=len(request.vector), dimension=dim)
-            return unit(request.vector)
-        assert request.text is not None
-        return await self._engine.embedder.embed_query(request.text)
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
@@ -267,28 +284,26 @@ class Searcher:
 
     # --- ranking --------------------------------------------------------------------------------
 
-    async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> tuple[Ranking, Assembled, bool]:
-        """The ranking, what it was made over (less than `found` where indexes came late), whether it is exact."""
-        rows = sum(part.rows.row_count for part in found.parts)
-        if rows <= self._exact_rows_max or found.plan.entities is not None or found.joined is not None:
-            return await self._ranked(found.parts, query, None), found, True
-        if not query.wants_text and not any(map(_has_graph, found.sources)):
-            return await self._ranked(found.parts, query, None), found, True
+    async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> _Ranked:
+        if self._every_row(found, query):
+            inline = _is_quick(found.parts, query)
+            ranking = (
+                rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
+            )
+            return _Ranked(ranking, found, exact=True)
         tasks = [asyncio.ensure_future(self._indexes(source, query)) for source in found.sources]
         indexes = await within(tasks, until_s - self._engine.monotonic_s())
         found = found.without([n for n, each in enumerate(indexes) if each is None])
         kept = [each for each in indexes if each is not None]
-        return await asyncio.to_thread(_rank_candidates, found.parts, kept, query), found, False
+        return _Ranked(await asyncio.to_thread(_rank_candidates, found.parts, kept, query), found, exact=False)
 
-    async def _ranked(self, parts: Sequence[Part], query: RankQuery, statistics: ScopeStatistics | None) -> Ranking:
-        rows = sum(part.rows.row_count for part in parts)
-        scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
-        vectors_alone = not query.wants_text and query.where is None and query.entities is None
-        small = scanned <= INLINE_SCAN_BYTES_MAX
-        small &= rows <= (INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX)
-        if len(parts) <= INLINE_PARTS_MAX and (small or (vectors_alone and scanned <= INLINE_VECTORS_BYTES_MAX)):
-            return rank_parts(parts, query, statistics)
-        return await asyncio.to_thread(rank_parts, parts, query, statistics)
+    def _every_row(self, found: Assembled, query: RankQuery) -> bool:
+        """Whether every row is scored, rather than what indexes propose."""
+        if found.plan.entities is not None or found.joined is not None:
+            return True
+        if sum(part.rows.row_count for part in found.parts) <= self._exact_rows_max:
+            return True
+        return not query.wants_text and not any(map(_has_graph, found.sources))
 
     async def _indexes(self, source: Source, query: RankQuery) -> _Indexes:
         """What proposes rows of a part; the tail and shards without a graph need none for their leg."""
@@ -340,32 +355,65 @@ class Searcher:
 
     # --- presenting -----------------------------------------------------------------------------
 
+    def _held_hits(self, view: TailView, ranked: _Ranked, show: Show) -> list[FoundEvent | None]:
+        """The hits; None for each whose text is not in memory."""
+        held, found = self._presenter.held, ranked.found
+        return [held(view, found, Place(hit.part, hit.event, hit.row, hit), show) for hit in ranked.ranking.hits]
+
     async def _hits(
-        self,
-        view: TailView,
-        found: Assembled,
-        ranking: Ranking,
-        request: SearchRequest,
-        query: RankQuery,
-        clock: _Clock,
-    ) -> tuple[list[FoundEvent], set[str]]:
-        """The hits, and the days of those whose texts came too late: they are left out, and named."""
-        show = Show(request.include, [term for term, _ in query.terms] if "snippet" in request.include else ())
-        places = [Place(hit.part, hit.event, hit.row, hit) for hit in ranking.hits]
-        events = [self._presenter.held(view, found, place, show) for place in places]
+        self, view: TailView, ranked: _Ranked, show: Show, until_s: float
+    ) -> tuple[list[FoundEvent | None], set[str]]:
+        """The hits, and the days of those whose texts came too late: they are None, and named."""
+        found, hits = ranked.found, ranked.ranking.hits
+        events = self._held_hits(view, ranked, show)
         apart = [n for n, event in enumerate(events) if event is None]
-        if apart:
-            until_s = clock.started_s + request.deadline_ms / 1000
-            one = (self._presenter.one(view, found, places[n], show) for n in apart)
-            fetched = await within([asyncio.ensure_future(each) for each in one], until_s - self._engine.monotonic_s())
-            for n, event in zip(apart, fetched, strict=True):
-                events[n] = event
+        places = [Place(hits[n].part, hits[n].event, hits[n].row, hits[n]) for n in apart]
+        tasks = [asyncio.ensure_future(self._presenter.one(view, found, place, show)) for place in places]
+        for n, event in zip(apart, await within(tasks, until_s - self._engine.monotonic_s()), strict=True):
+            events[n] = event
         late = {
             day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event]))
-            for hit, event in zip(ranking.hits, events, strict=True)
+            for hit, event in zip(hits, events, strict=True)
             if event is None
         }
-        return [event for event in events if event is not None], late
+        return events, late
+
+
+def _show(request: SearchRequest, query: RankQuery) -> Show:
+    return Show(request.include, [term for term, _ in query.terms] if "snippet" in request.include else ())
+
+
+def _answer(
+    request: SearchRequest,
+    ready: _Ready,
+    ranked: _Ranked,
+    hits: Sequence[FoundEvent | None],
+    late: Collection[str],
+    lookups: Lookups,
+    trace: Trace,
+    clock: _Clock,
+) -> SearchAnswer:
+    found, view = ranked.found, ready.view
+    missing = tuple(sorted({*found.missing, *late})) if found.missing or late else ()
+    stats = ReadStats(
+        cache=lookups.temperature,
+        round_trips=trace.round_trips,
+        gets=trace.gets,
+        bytes_read=trace.bytes_read,
+        shards=len(found.plan.reads),
+        rows_scored=ranked.ranking.rows_scored,
+        exact=ranked.exact,
+        tail_events=view.count(request.entities),
+        ms=clock.total(),
+    )
+    return SearchAnswer(
+        hits=tuple(hit for hit in hits if hit is not None),
+        snapshot=view.snapshot.id,
+        partial=bool(missing),
+        missing_days=missing,
+        stats=stats,
+        explain=_explain(ranked, trace) if request.explain else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +452,29 @@ def _limited(part: Part, indexes: _Indexes, query: RankQuery, weights: Sequence[
     return part.limited(text=_mask(text, part), vector=_mask(vector, part))
 
 
+def _is_quick(parts: Sequence[Part], query: RankQuery) -> bool:
+    """Whether ranking takes about half a millisecond: on the event loop then, a thread would cost a third of that."""
+    if len(parts) > INLINE_PARTS_MAX:
+        return False
+    rows = sum(part.rows.row_count for part in parts)
+    scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
+    if scanned <= INLINE_SCAN_BYTES_MAX and rows <= (
+        INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX
+    ):
+        return True
+    alone = not query.wants_text and query.where is None and query.entities is None
+    return alone and scanned <= INLINE_VECTORS_BYTES_MAX
+
+
+def _embeds(request: SearchRequest) -> bool:
+    """Whether the query's vector is to be made of its text. Raises `Invalid(query_invalid)` for a query of nothing."""
+    if request.text is None and request.vector is None:
+        raise Invalid("query_invalid", "a search has text, a vector, or both", field="text")
+    if request.mode == "text" and request.text is None:
+        raise Invalid("query_invalid", "mode text needs text", field="text")
+    return request.vector is None and _wants_vector(request)
+
+
 def _wants_vector(request: SearchRequest) -> bool:
     """Whether the vector leg will run, as far as the request alone tells."""
     return request.mode == "vector" or (request.mode == "hybrid" and request.weight_vector != 0)
@@ -417,11 +488,12 @@ def _mask(rows: NDArray[np.int64] | None, part: Part) -> NDArray[np.bool_] | Non
     return mask
 
 
-def _explain(found: Assembled, ranking: Ranking, exact: bool, trace: Trace) -> dict[str, Any]:
+def _explain(ranked: _Ranked, trace: Trace) -> dict[str, Any]:
     """The plan, and what running it came to, for a person to read."""
+    found, ranking = ranked.found, ranked.ranking
     return {
         **found.plan.describe(),
-        "path": "exact" if exact else "candidates",
+        "path": "exact" if ranked.exact else "candidates",
         "joined": found.joined is not None,
         "statistics": {
             "rows": ranking.statistics.rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from context_plane.model import AttrValue, Event, Vector
 from context_plane.retrieval.fuse import FUSION_K, FusionMethod, Mode
@@ -48,8 +48,7 @@ class SearchRequest:
     explain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Citation:
+class Citation(NamedTuple):
     """Where an event lies: the stored object, its 1-based line, and the characters of the chunk in its text."""
 
     segment: str
@@ -59,8 +58,7 @@ class Citation:
     """First 32 hex digits of the event's SHA-256."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEvent:
+class FoundEvent(NamedTuple):
     """One event of an answer. Leg ranks and scores are None where the leg did not find it."""
 
     entity: str

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from context_plane.index.bm25 import F64, saturation_of
 from context_plane.index.planes import Int8Plane
 from context_plane.index.rows import I64, Rows
 
@@ -50,7 +51,7 @@ class Columns:
 
     __slots__ = (
         "_attr_names", "_attrs", "_entity_order", "_entity_places", "_every_vector", "_first_row", "_ids", "_lengths",
-        "_missing", "_plane", "_segments", "rows",
+        "_missing", "_plane", "_saturation", "_segments", "rows",
     )  # fmt: skip
 
     def __init__(self, rows: Rows) -> None:
@@ -65,6 +66,7 @@ class Columns:
         self._ids: StringColumn | None = None
         self._lengths: tuple[int, int] | None = None
         self._plane: Int8Plane | None = None
+        self._saturation: tuple[tuple[float, float, float], F64] | None = None
         self._segments: dict[str, str] | None = None
 
     @property
@@ -121,6 +123,14 @@ class Columns:
         if self._plane is None:
             self._plane = Int8Plane(self.rows.vectors, self.rows.scales)
         return self._plane
+
+    def saturation(self, k1: float, b: float, length_mean: float) -> F64:
+        """[N] of BM25 under these parameters; those asked for last are kept, as a tenant's questions share them."""
+        asked = (k1, b, length_mean)
+        held = self._saturation
+        if held is None or held[0] != asked:
+            held = self._saturation = asked, saturation_of(self.rows.row_terms, k1, b, length_mean)
+        return held[1]
 
     def segment_of(self, day: str) -> str | None:
         """The key of the segment of an event of that day, in an entity's block: a month's names one for each day."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,7 @@ class Leg:
         return cls(none, none, none, np.zeros(0, np.float64))
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """One event found. `part` indexes the parts given, `event` and `row` that part's rows.
 
     A leg that did not find the event has neither rank nor score; beyond its depth it has no rank.

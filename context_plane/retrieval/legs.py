@@ -47,6 +47,8 @@ class Pool:
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Pool:
         counts = [part.rows.event_count for part in parts]
+        if len(counts) == 1:
+            return cls(parts, np.array([0, counts[0]]))
         return cls(parts, np.concatenate(([0], np.cumsum(counts, dtype=np.int64))))
 
     @property
@@ -85,14 +87,32 @@ class VectorLeg:
     each within `error` of the exact score. Dearer and narrower: `refined`, then `exact`."""
 
     def __init__(
-        self, pool: Pool, query: PlaneQuery, approximate: F32, error: float, allowed: Sequence[Mask | None]
+        self,
+        pool: Pool,
+        query: PlaneQuery,
+        approximate: F32,
+        error: float,
+        allowed: Sequence[Mask | None],
+        *,
+        whole: bool,
     ) -> None:
         self.approximate = approximate
+        self.whole = whole
+        """Whether no event is -inf."""
         self.error = error
         self._pool = pool
         self._query = query
         self._fixed, self._scale = query.fixed.astype(np.float64), query.scale
         self._allowed = allowed
+
+    def of(self, events: Index) -> tuple[F64, Index]:
+        """(exact scores, rows) of these events; score 0 and row -1 where the leg has not got one."""
+        if self.whole:
+            return self.exact(events)
+        score, row = np.zeros(len(events), np.float64), np.full(len(events), -1, np.int64)
+        has = self.approximate[events] > -np.inf
+        score[has], row[has] = self.exact(events[has])
+        return score, row
 
     def exact(self, events: Index) -> tuple[F64, Index]:
         """(scores, rows) of these events, every one of them scored by the first pass."""
@@ -164,8 +184,18 @@ def text_leg(
     for number, (part, mask) in enumerate(zip(pool.parts, allowed, strict=True)):
         held = part.rows
         k1, b = _bm25_params(held, settings)
+        saturation = None
+        if mask is None and isinstance(k1, float) and isinstance(b, float):
+            saturation = part.columns.saturation(k1, b, statistics.length_mean)
         row, score = bm25_rows(
-            terms, partial(postings, held), held.row_terms, k1, b, statistics, both(mask, part.text_candidates)
+            terms,
+            partial(postings, held),
+            held.row_terms,
+            k1,
+            b,
+            statistics,
+            both(mask, part.text_candidates),
+            saturation,
         )
         if len(row):
             event, row, best = _best_rows(part.columns, row, score.astype(np.float64))
@@ -181,11 +211,12 @@ def vector_leg(pool: Pool, allowed: Sequence[Mask | None], query: F32) -> Vector
     asked = PlaneQuery(fixed[0], float(scale[0]))
     found: list[F32] = []
     chosen: list[Mask | None] = []
-    error = 0.0
+    error, whole = 0.0, True
     for part, mask in zip(pool.parts, allowed, strict=True):
         held = part.rows
         mask = both(mask, part.vector_candidates)
         if not held.dim:
+            whole = False
             chosen.append(mask)
             found.append(np.full(held.event_count, -np.inf, np.float32))
             continue
@@ -195,11 +226,11 @@ def vector_leg(pool: Pool, allowed: Sequence[Mask | None], query: F32) -> Vector
         scores, own = _first_pass(part.columns, mask, asked)
         if not part.columns.one_row_each:
             scores = np.maximum.reduceat(scores, part.columns.first_row[:-1])
-        error = max(error, own)
+        error, whole = max(error, own), whole and mask is None
         chosen.append(mask)
         found.append(scores)
     approximate = found[0] if len(found) == 1 else np.concatenate([np.zeros(0, np.float32), *found])
-    return VectorLeg(pool, asked, approximate, error, chosen)
+    return VectorLeg(pool, asked, approximate, error, chosen, whole=whole)
 
 
 def _first_pass(columns: Columns, mask: Mask | None, query: PlaneQuery) -> tuple[F32, float]:

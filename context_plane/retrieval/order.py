@@ -6,6 +6,7 @@ Events are addressed by (part, event) arrays; strings are looked at only where s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +16,8 @@ from context_plane.retrieval.scope import Part
 
 Index: TypeAlias = NDArray[np.int64]
 
+FEW_MAX: Final = 64
+"""So few are sorted sooner as numbers of Python: each call of numpy costs as much as sorting ten."""
 CODED_MIN: Final = 64
 """Shorter runs are sorted by their strings: coding the ids of a part costs a pass over all of them, once."""
 
@@ -27,6 +30,8 @@ def best_first(
     Independent of the order of its input: no two events share (ts, entity, id).
     """
     ts = timestamps(parts, part, event)
+    if len(event) <= FEW_MAX:
+        return _few_best_first(parts, part, event, score, ts)[:depth]
     order = np.lexsort((-ts, -score))
     if depth is not None and len(order) > depth:
         if depth == 0:
@@ -36,8 +41,20 @@ def best_first(
     return order if depth is None else order[:depth]
 
 
+def _few_best_first(
+    parts: Sequence[Part], part: Index, event: Index, score: NDArray[np.float64], ts: NDArray[np.int64]
+) -> Index:
+    keys = list(zip((-score).tolist(), (-ts).tolist(), strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    if any(keys[n] == keys[after] for n, after in pairwise(order)):
+        order.sort(key=lambda n: (keys[n], name(parts, int(part[n]), int(event[n]))))
+    return np.array(order, np.int64)
+
+
 def timestamps(parts: Sequence[Part], part: Index, event: Index) -> NDArray[np.int64]:
     """ts_us of each event."""
+    if len(parts) == 1:
+        return parts[0].rows.event_ts_us[event]
     result = np.zeros(len(part), np.int64)
     for number in np.unique(part):
         chosen = part == number

@@ -10,6 +10,7 @@ scored exactly, so the answer is that of a full exact scan.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -103,10 +104,12 @@ def rank_parts(parts: Sequence[Part], query: RankQuery, statistics: ScopeStatist
     pool = Pool.of(parts)
     text = text_leg(pool, rows, query.terms, query.bm25, statistics) if query.wants_text else None
     vector = vector_leg(pool, rows, query.vector) if query.wants_vector and query.vector is not None else None
-    if query.fusion.mode == "hybrid" and query.fusion.method == "reciprocal_rank":
+    if query.fusion.mode != "hybrid":
+        hits = _by_one(pool, text, vector, query)
+    elif query.fusion.method == "reciprocal_rank":
         hits = _by_rank(pool, text, vector, query)
     else:
-        hits = _by_score(pool, text, vector, query)
+        hits = _by_share(pool, text, vector, query)
     if query.group_by_entity:
         hits = group_by_entity(parts, hits, groups=query.limit, per_group=query.per_group)
     return Ranking(tuple(hits), _rows_scored(parts, rows, query), statistics)
@@ -167,47 +170,72 @@ def _rows_scored(parts: Sequence[Part], rows: Sequence[Mask | None], query: Rank
 # --- fusing -------------------------------------------------------------------------------------
 
 
-def _by_score(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
-    """The best events by their leg's score, or by the weighted sum of relative scores."""
+def _by_one(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+    """The best events of the one leg that is asked, by its own score."""
+    if text is not None:
+        near = _reach(text.score, query.depth, 0.0)
+        events, score, row = text.event[near], text.score[near], text.row[near]
+    elif vector is not None:
+        events = _reach(vector.approximate, query.depth, 2 * vector.error)
+        score, row = vector.exact(events)
+    else:
+        return []
+    part, event = pool.places(events)
+    order = best_first(pool.parts, part, event, score, query.depth)
+    columns = (of[order].tolist() for of in (part, event, row, score))
+    hits = []
+    for place, (own_part, own_event, own_row, own_score) in enumerate(zip(*columns, strict=True), 1):
+        rank = place if place <= RANKS_MAX else None
+        legs = (rank, None, own_score, None) if text else (None, rank, None, own_score)
+        hits.append(Hit(own_part, own_event, own_row, own_score, *legs))
+    return hits
+
+
+def _by_share(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+    """The best events by the weighted sum of their scores relative to each leg's best."""
     shares = _shares(text, vector, query.fusion)
     events = _candidates(text, vector, shares, query.depth)
-    none = np.full(len(events), -1, np.int64)
-    text_score, text_row = text.of(events) if text else (np.zeros(len(events)), none)
-    vector_score, vector_row = _exact(vector, events) if vector else (np.zeros(len(events)), none)
+    text_score, text_row = text.of(events) if text else _nothing(events)
+    vector_score, vector_row = vector.of(events) if vector else _nothing(events)
     score = shares.of(text_score, vector_score)
     part, event = pool.places(events)
     order = best_first(pool.parts, part, event, score, query.depth)
     found = events[order]
-    text_rank = _text_ranks(pool, text, found) if text else [None] * len(found)
-    vector_rank = _vector_ranks(pool, vector, found, vector_score[order]) if vector else [None] * len(found)
+    text_rank = _text_ranks(pool, text, found) if text else itertools.repeat(None)
+    vector_rank = _vector_ranks(pool, vector, found, vector_score[order]) if vector else itertools.repeat(None)
+    columns = (part, event, score, text_row, vector_row, text_score, vector_score)
     return [
         Hit(
-            int(part[n]),
-            int(event[n]),
-            int(text_row[n] if text_row[n] >= 0 else vector_row[n]),
-            float(score[n]),
-            text_rank[place],
-            vector_rank[place],
-            float(text_score[n]) if text_row[n] >= 0 else None,
-            float(vector_score[n]) if vector_row[n] >= 0 else None,
+            own_part,
+            own_event,
+            in_vector if in_text < 0 else in_text,
+            own_score,
+            of_text,
+            of_vector,
+            None if in_text < 0 else own_text,
+            None if in_vector < 0 else own_vector,
         )
-        for place, n in enumerate(order.tolist())
+        for (own_part, own_event, own_score, in_text, in_vector, own_text, own_vector), of_text, of_vector in zip(
+            zip(*(of[order].tolist() for of in columns), strict=True), text_rank, vector_rank, strict=False
+        )
     ]
+
+
+def _nothing(events: Index) -> tuple[F64, Index]:
+    """(scores, rows) of a leg that has none of the events."""
+    return np.zeros(len(events), np.float64), np.full(len(events), -1, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """What a leg's score adds to an event's: itself, or its weighted share of the leg's best. 0: nothing."""
+    """What a leg's score adds to an event's: its weighted share of the leg's best. 0: nothing."""
 
     weight_text: float
     best_text: float
     weight_vector: float
     best_vector: float
-    relative: bool
 
     def of(self, text: F64, vector: F64) -> F64:
-        if not self.relative:
-            return text * self.weight_text + vector * self.weight_vector
         score = np.zeros(len(text), np.float64)
         if self.best_text > 0:
             score += self.weight_text * (np.maximum(text, 0.0) / self.best_text)
@@ -225,35 +253,29 @@ class _Shares:
 
 
 def _shares(text: TextLeg | None, vector: VectorLeg | None, fusion: Fusion) -> _Shares:
-    if fusion.mode != "hybrid":
-        return _Shares(float(fusion.mode == "text"), 1.0, float(fusion.mode == "vector"), 1.0, relative=False)
-    best_text = float(text.score.max(initial=0.0)) if text else 0.0
-    best_vector = _best(vector) if vector else 0.0
-    return _Shares(fusion.weight_text, best_text, fusion.weight_vector, best_vector, relative=True)
+    best_text = float(np.maximum.reduce(text.score, initial=0.0)) if text else 0.0
+    return _Shares(fusion.weight_text, best_text, fusion.weight_vector, _best(vector) if vector else 0.0)
 
 
 def _best(vector: VectorLeg) -> float:
     """The leg's best exact score; 0 when nothing scores more."""
-    near = _reach(vector.approximate, 1, 2 * vector.error)
-    return float(vector.exact(near)[0].max(initial=0.0))
+    return float(np.maximum.reduce(vector.exact(_reach(vector.approximate, 1, 2 * vector.error))[0], initial=0.0))
 
 
 def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares, depth: int) -> Index:
     """Events among which the best `depth` surely are, ascending."""
     if vector is None:
         return np.zeros(0, np.int64) if text is None else text.event[_reach(text.score, depth, 0.0)]
-    if shares.vector == 1 and not shares.relative:
-        scores = vector.approximate
-    elif shares.vector > 0:
-        scores = vector.approximate * np.float32(shares.vector)
-    else:
-        scores = np.where(vector.approximate > -np.inf, np.float32(0), np.float32(-np.inf))
-    if shares.relative:
-        np.maximum(scores, 0.0, out=scores, where=scores > -np.inf)
+    scores = np.maximum(vector.approximate, np.float32(0.0))
+    scores *= np.float32(shares.vector)
+    if not vector.whole:
+        scores[vector.approximate == -np.inf] = -np.inf
     if text is not None and len(text.event):
-        held = scores[text.event]
         own = (text.score * shares.text).astype(np.float32)
-        scores[text.event] = np.where(held > -np.inf, held, np.float32(0.0)) + own
+        if vector.whole:
+            scores[text.event] += own
+        else:
+            scores[text.event] = np.maximum(scores[text.event], np.float32(0.0)) + own
     slack = SLACK * max(1.0, shares.weight_text + shares.weight_vector)
     events = _reach(scores, depth, 2 * (vector.error * shares.vector + slack))
     if len(events) <= REFINE_MIN + depth:
@@ -289,14 +311,6 @@ def _nth_best(scores: F32 | F64, depth: int) -> float:
     ordered = scores.copy()
     ordered.partition(len(scores) - depth)
     return float(ordered[len(scores) - depth])
-
-
-def _exact(vector: VectorLeg, events: Index) -> tuple[F64, Index]:
-    """(scores, rows) of these events; row -1 where the leg has not got one."""
-    score, row = np.zeros(len(events), np.float64), np.full(len(events), -1, np.int64)
-    has = vector.approximate[events] > -np.inf
-    score[has], row[has] = vector.exact(events[has])
-    return score, row
 
 
 # --- ranks of hits within their legs ------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
-from context_plane.cache.tiers import Cache
+from context_plane.cache.tiers import Cache, entry_name
 from context_plane.catalog.manifest import FileRef, PackRef, Shards
 from context_plane.index.blocks import with_vectors_of
 from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block, decode_note
@@ -53,10 +53,16 @@ class Reader:
         self.cache = cache
         self._gate = asyncio.Semaphore(PARALLEL_BLOCKS)
         self._places: dict[tuple[str, str], BlockEntry | None] = {}
+        self._names: dict[tuple[str, str], str | None] = {}
+        """Of blocks in the cache, by shard and entity; None where the shard has none."""
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
+        self._forget_places()
+
+    def _forget_places(self) -> None:
         self._places.clear()
+        self._names.clear()
 
     async def entries(self, ref: PackRef, page: pack.Page) -> pack.PageEntries:
         span = ByteRange(page.offset, page.length)
@@ -81,8 +87,9 @@ class Reader:
             return known  # type: ignore[return-value]  # not the marker
         found = await self.entry(ref, entity)
         if len(self._places) >= PLACES_KNOWN:
-            self._places.clear()
+            self._forget_places()
         place = self._places[ref.key, entity] = None if found is None else BlockEntry.of(found)
+        self._names[ref.key, entity] = None if place is None else entry_name(ref.key, place.whole, BLOCK)
         return place
 
     async def block(self, tenant: str, period: str, shards: Shards, entity: str) -> Columns | None:
@@ -101,13 +108,11 @@ class Reader:
 
     def held_block(self, shards: Shards, entity: str) -> Held:
         """What `block` gives, where that is known without waiting; ABSENT where the shard has no block of it."""
-        place = self._places.get((shards.entity.key, entity), _UNKNOWN)
-        if place is None:
+        name = self._names.get((shards.entity.key, entity), "")
+        if name is None:
             return ABSENT
-        if isinstance(place, BlockEntry):
-            found: Columns | None = self.cache.held_value(shards.entity.key, place.whole, BLOCK)
-            return found
-        return None
+        found: Columns | None = self.cache.held(name)
+        return found
 
     async def whole(self, shards: Shards) -> Columns:
         """The shard's rows of all entities with their vectors, without texts: by one GET of the whole pack."""

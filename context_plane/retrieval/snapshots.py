@@ -90,6 +90,11 @@ class Snapshot:
         return self.manifest.tenant
 
 
+def _without_tail(outline: Outline) -> Snapshot:
+    """Of an outline whose pending batches hold nothing visible."""
+    return Snapshot(outline.manifest, Tail(outline.log_number, outline.pending, ()), outline.erasures)
+
+
 def _header_bytes(batch: Batch) -> int:
     return 512 + len(batch.body or b"")
 
@@ -198,8 +203,7 @@ class Snapshots:
             return held
 
         if not any(batch.header.visible == "now" for batch in outline.pending):
-            tail = Tail(outline.log_number, outline.pending, ())
-            return Snapshot(outline.manifest, tail, outline.erasures)
+            return _without_tail(outline)
 
         async def read() -> Snapshot:
             tail = await load_tail(
@@ -222,6 +226,17 @@ class Snapshots:
         if held is None:
             inline = len(snapshot.tail.writes) <= INLINE_WRITES_MAX
             held = self._derived[key] = make(snapshot) if inline else await asyncio.to_thread(make, snapshot)
+        return held
+
+    def known_derived(self, tenant: str, make: Callable[[Snapshot], T]) -> T | None:
+        """The same of the cut that an eventual read answers from, where both are known. Waits for nothing."""
+        known = self.known(tenant)
+        if known is None:
+            return None
+        key = (tenant, known.id, known.erasures.newest)
+        held: T | None = self._derived.get(key)
+        if held is None and not known.pending:
+            held = self._derived[key] = make(_without_tail(known))
         return held
 
     def forget(self, tenant: str) -> None:

@@ -38,5 +38,5 @@ def test_a_joined_part_answers_as_its_parts(seed: int, mode: Mode, method: Fusio
         event = hit.event - joined.first_event[part]
         assert joined.columns.rows.ids[hit.event] == rows.ids[event]
         row = hit.row - sum(each.rows.row_count for each in parts[:part])
-        led_back.append(replace(hit, part=part, event=event, row=row))
+        led_back.append(hit._replace(part=part, event=event, row=row))
     assert led_back == list(apart.hits)

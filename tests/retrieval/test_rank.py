@@ -15,9 +15,10 @@ from context_plane.index.analyzer import term_counts
 from context_plane.index.blocks import join_blocks
 from context_plane.index.bm25 import Bm25Params, Bm25Settings
 from context_plane.model import Event
+from context_plane.retrieval import order
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.fuse import Fusion, FusionMethod, Hit, Mode
-from context_plane.retrieval.order import name
+from context_plane.retrieval.order import best_first, name
 from context_plane.retrieval.rank import RankQuery, rank, rank_parts, scope_statistics
 from context_plane.retrieval.scope import Part, live_mask
 from context_plane.retrieval.timeline import select_events
@@ -143,7 +144,7 @@ def test_splitting_events_over_parts_changes_no_bit(mode: Mode) -> None:
             hits = rank(parts, query)
             answers.append(
                 [
-                    (event_id, replace(h, part=0, event=0, row=0))
+                    (event_id, h._replace(part=0, event=0, row=0))
                     for event_id, h in zip(ids(parts, hits), hits, strict=True)
                 ]
             )
@@ -273,3 +274,23 @@ def test_pages_of_a_timeline_are_the_sorted_events(newest_first: bool) -> None:
         if len(page) < 7:
             break
     assert found == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_events_are_ordered_as_many_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the short way forgets the later time, or cuts a tie before names have settled it."""
+    parts = split(made_events(seed, 40, days=2), 1 + seed % 2)
+    rng = np.random.default_rng(seed)
+    counts = [part.rows.event_count for part in parts]
+    part = np.repeat(np.arange(len(parts)), counts)
+    event = np.concatenate([np.arange(count) for count in counts])
+    score = rng.integers(0, 3, len(part)).astype(np.float64)
+    for rows in (each.rows for each in parts):
+        rows.event_ts_us[:] = rows.event_ts_us // (DAY_US // 2)  # many share a time
+    shuffled = rng.permutation(len(part))
+    for depth in (None, 0, 3, 10):
+        few = best_first(parts, part[shuffled], event[shuffled], score[shuffled], depth)
+        monkeypatch.setattr(order, "FEW_MAX", 0)
+        many = best_first(parts, part[shuffled], event[shuffled], score[shuffled], depth)
+        monkeypatch.undo()
+        assert few.tolist() == many.tolist()

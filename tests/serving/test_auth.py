@@ -12,12 +12,13 @@ import orjson
 import pytest
 
 from context_plane.access import AccessKey, Keyring, create_key, list_keys, load_key, revoke_key
-from context_plane.cache.recent import Recent
+from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
 from context_plane.errors import Denied, Invalid, NotFound
 from context_plane.settings import Settings
 from context_plane.store import Store
 from context_plane.tenants import TenantSettings, load_tenant, put_tenant
+from serving.auth import Admission
 from serving.main import check_exposure, is_loopback
 from tests.serving.conftest import NDJSON, Served, event, ndjson, problem, serve
 
@@ -156,6 +157,49 @@ async def test_a_tenant_over_its_rate_waits(served: Served) -> None:
     assert [a.status_code for a in answers[:2]] == [200, 200]
     problem(answers[-1], 429, "rate_limited")
     assert answers[-1].headers["retry-after"] == "1"
+
+
+async def test_who_was_admitted_is_admitted_again_only_while_key_and_tenant_stand(served: Served) -> None:
+    """Seen to fail (200) with the expiry not asked again, without the scope or the tenant in what an admission is kept
+    under, with the key's record no witness, and (200 for ever) with no rate asked of who is known."""
+    engine, service = engine_of(served), served.service
+    await served.create()
+    made = await create_key(engine, tenant="acme", scopes=["read"], expires_us=engine.now_us() + 3_600_000_000)
+    key = {"authorization": f"Bearer {made.token}"}
+
+    async def status(path: str = served.base, method: str = "GET") -> int:
+        return (await served.client.request(method, path, headers=key, json={})).status_code
+
+    def kept() -> list[Admission]:
+        return [each for (sent, *_), each in service.admissions.items() if sent == key["authorization"].encode()]
+
+    for held in (await status(), service.keyring.look(made.key.id), service.tenants.look("acme")):
+        if isinstance(held, Held):
+            held.at_s = engine.monotonic_s()
+    assert await status() == 200
+    assert [each.stands() for each in kept()] == [True]
+    assert (await status(f"{served.base}/search", "POST")) == 422
+    assert (await status(served.base + "/events", "POST"), await status("/v1/tenants/globex")) == (403, 404)
+    admission = kept()[0]
+    now_us = engine.now_us
+    object.__setattr__(engine, "now_us", lambda: made.key.expires_us)
+    assert not admission.stands()
+    object.__setattr__(engine, "now_us", now_us)
+    await revoke_key(engine, made.key.id)
+    assert await status() == 200, "known for less than 2.5 s"
+    admission.key.at_s -= 5.1
+    assert not admission.stands()
+    assert await status() == 401
+    assert not admission.stands(), "for good"
+
+
+async def test_who_is_known_takes_a_token_each_time(served: Served) -> None:
+    await served.create(requests_per_s=1)
+    served.service.tenants.forget("acme")
+    key = await served.key("acme", "read")
+    answers = [await served.client.get(served.base, headers=key) for _ in range(4)]
+    assert served.service.admissions
+    problem(answers[-1], 429, "rate_limited")
 
 
 def test_no_key_means_loopback_only() -> None:
