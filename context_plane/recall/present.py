@@ -44,6 +44,8 @@ class Show:
     terms: Sequence[str] = ()
 
 
+OF_BLOCKS: Final[frozenset[Include]] = frozenset({"text", "snippet", "vector"})
+"""What is shown of an event that only its entity's block holds."""
 WHOLE_EVENT: Final = Show(frozenset({"text", "attrs"}))
 
 
@@ -62,27 +64,36 @@ class Presenter:
     def held(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent | None:
         """What `one` gives, where nothing is to be waited for."""
         origin = found.origin(place.part, place.event)
-        columns, event = origin.columns, origin.event
-        if columns.rows.texts is None:
-            assert origin.period is not None
-            block = self._reader.held_block(origin.period.shards, _entity(columns.rows, event))
-            if not isinstance(block, Columns):
-                return None
-            columns, event = block, _in_block(origin)
-        return _event(view, origin, columns, event, place, show)
+        columns, period, segment = origin.columns, origin.period, None
+        if columns.rows.texts is not None:
+            return _event(view, origin, columns, origin.event, place, show)
+        assert period is not None
+        entity = _entity(columns.rows, origin.event)
+        if _is_bare(period, show):
+            segment = self._reader.held_segment(view.snapshot.tenant, period.name, period.shards, entity)
+            return None if segment is None else _event(view, origin, columns, origin.event, place, show, segment)
+        block = self._reader.held_block(period.shards, entity)
+        return _event(view, origin, block, _in_block(origin), place, show) if isinstance(block, Columns) else None
 
     async def one(self, view: TailView, found: Assembled, place: Place, show: Show) -> FoundEvent:
         origin = found.origin(place.part, place.event)
-        columns, event = origin.columns, origin.event
-        if columns.rows.texts is None:
-            period = origin.period
-            assert period is not None
-            entity = _entity(columns.rows, event)
-            block = await self._reader.block(view.snapshot.tenant, period.name, period.shards, entity)
-            if block is None:
-                raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
-            columns, event = block, _in_block(origin)
-        return _event(view, origin, columns, event, place, show)
+        columns, period = origin.columns, origin.period
+        if columns.rows.texts is not None:
+            return _event(view, origin, columns, origin.event, place, show)
+        assert period is not None
+        entity, tenant = _entity(columns.rows, origin.event), view.snapshot.tenant
+        if _is_bare(period, show):
+            segment = await self._reader.segment(tenant, period.name, period.shards, entity)
+            return _event(view, origin, columns, origin.event, place, show, segment)
+        block = await self._reader.block(tenant, period.name, period.shards, entity)
+        if block is None:
+            raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=period.name)
+        return _event(view, origin, block, _in_block(origin), place, show)
+
+
+def _is_bare(period: Period, show: Show) -> bool:
+    """Whether a shard's columns and directory hold all that is shown: a month's segments are named in its blocks."""
+    return not period.is_month and not show.include & OF_BLOCKS
 
 
 def _entity(rows: Rows, event: int) -> str:
@@ -96,8 +107,17 @@ def _in_block(origin: Origin) -> int:
     return origin.event - origin.first - int(read_before.searchsorted(entity[origin.event]))
 
 
-def _event(view: TailView, origin: Origin, columns: Columns, event: int, place: Place, show: Show) -> FoundEvent:
-    """`event` of `columns`, which hold texts; `origin`: where it was ranked."""
+def _event(
+    view: TailView,
+    origin: Origin,
+    columns: Columns,
+    event: int,
+    place: Place,
+    show: Show,
+    segment: str | None = None,
+) -> FoundEvent:
+    """`event` of `columns`, which hold what is shown; `origin`: where it was ranked. `segment`: its key, where the
+    columns do not name it."""
     rows, chars = columns.rows, None
     if place.row is not None:
         held = origin.columns.rows
@@ -107,9 +127,8 @@ def _event(view: TailView, origin: Origin, columns: Columns, event: int, place: 
     if origin.period is None:
         segment, line = view.place(entity, ts_us, rows.ids[event])
     else:
-        segment, line = _segment(origin.period, columns, ts_us), int(rows.event_line[event])
-    assert rows.texts is not None
-    hit, include, text = place.hit, show.include, rows.texts[event]
+        segment, line = segment or _segment(origin.period, columns, ts_us), int(rows.event_line[event])
+    hit, include, text = place.hit, show.include, None if rows.texts is None else rows.texts[event]
     marked = None
     if "snippet" in include and text:
         start, stop = chars or (0, len(text))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics, bm25_rows
 from context_plane.index.planes import ROUNDING, PlaneQuery
-from context_plane.index.rows import F32, I32, U16, Rows, quantize
+from context_plane.index.rows import F32, I32, U16, Rows
 from context_plane.retrieval.columns import Columns, Mask
 from context_plane.retrieval.order import Index
 from context_plane.retrieval.scope import Part, both
@@ -207,8 +207,7 @@ def text_leg(
 
 def vector_leg(pool: Pool, allowed: Sequence[Mask | None], query: F32) -> VectorLeg:
     """`query`: float32 [D], unit length. `allowed`: rows of each part that may be scored, None for all."""
-    fixed, scale = quantize(query[None, :])
-    asked = PlaneQuery(fixed[0], float(scale[0]))
+    asked = PlaneQuery.of(query)
     found: list[F32] = []
     chosen: list[Mask | None] = []
     error, whole = 0.0, True

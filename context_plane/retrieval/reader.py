@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from context_plane.cache.tiers import Cache, entry_name
 from context_plane.catalog.manifest import FileRef, PackRef, Shards
+from context_plane.errors import Corrupt
 from context_plane.index.blocks import with_vectors_of
 from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block, decode_note
 from context_plane.index.rows import decode_rows
@@ -55,6 +56,7 @@ class Reader:
         self._places: dict[tuple[str, str], BlockEntry | None] = {}
         self._names: dict[tuple[str, str], str | None] = {}
         """Of blocks in the cache, by shard and entity; None where the shard has none."""
+        self._segments: dict[tuple[str, str], str] = {}
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
@@ -63,6 +65,7 @@ class Reader:
     def _forget_places(self) -> None:
         self._places.clear()
         self._names.clear()
+        self._segments.clear()
 
     async def entries(self, ref: PackRef, page: pack.Page) -> pack.PageEntries:
         span = ByteRange(page.offset, page.length)
@@ -112,6 +115,22 @@ class Reader:
         if name is None:
             return ABSENT
         found: Columns | None = self.cache.held(name)
+        return found
+
+    async def segment(self, tenant: str, day: str, shards: Shards, entity: str) -> str:
+        """The key of the entity's segment of a day shard: by its directory alone. Raises `Corrupt`."""
+        if await self.place(shards.entity, entity) is None:
+            raise Corrupt("corrupt_object", "a shard's columns name an entity its directory lacks", day=day)
+        found = self.held_segment(tenant, day, shards, entity)
+        assert found is not None, "its place is known"
+        return found
+
+    def held_segment(self, tenant: str, day: str, shards: Shards, entity: str) -> str | None:
+        """What `segment` gives, where that is known without waiting."""
+        known = shards.entity.key, entity
+        found = self._segments.get(known)
+        if found is None and (place := self._places.get(known)) is not None:
+            found = self._segments[known] = str(SegmentKey(tenant, entity_part(entity), day, place.segment_id))
         return found
 
     async def whole(self, shards: Shards) -> Columns:

@@ -63,3 +63,15 @@ def test_ordinary_vectors_have_a_small_error() -> None:
     fixed, scales = quantize(vectors)
     asked = PlaneQuery(fixed[0], float(scales[0]))
     assert Int8Plane(fixed, scales).scores(asked)[1] < 0.03
+
+
+def test_a_query_is_quantized_as_rows_are() -> None:
+    """To the bit. Seen to fail with the division in float32."""
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(200, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[0], vectors[1] = 0.0, np.eye(64, dtype=np.float32)[3]
+    fixed, scales = quantize(vectors)
+    for vector, row, scale in zip(vectors, fixed, scales, strict=True):
+        made = PlaneQuery.of(vector)
+        assert (made.fixed.tolist(), made.scale) == (row.tolist(), float(scale))

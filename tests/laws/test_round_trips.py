@@ -104,6 +104,21 @@ async def test_a_full_tail_adds_no_round_trip(world: World, body_chars: int) -> 
         assert found.gets <= before[name].gets + TAIL_OBJECTS_MAX + late * 4, (name, found)
 
 
+async def test_hits_without_their_texts_need_no_blocks(world: World) -> None:
+    """They cite the same lines, by the directory that came with the columns. Seen to fail with a block read for each
+    hit, and with the segment of another entity."""
+    await month(world, days=3)
+    bare = replace(HYBRID, include=frozenset())
+    plane = world.plane()
+    wanted = [hit._replace(text=None, attrs=None) for hit in (await plane.search(TENANT, HYBRID)).hits]
+    assert len({hit.citation.segment for hit in wanted}) > 1
+    cold, whole = await cost(world, search(bare), at_most=2), await cost(world, search(HYBRID))
+    assert (cold.round_trips, cold.gets) == (whole.round_trips - 1, whole.gets - len(wanted))
+    plane = world.plane()
+    for _ in range(4):  # from the store, then from memory, then of joined parts
+        assert list((await plane.search(TENANT, replace(bare, consistency="eventual"))).hits) == wanted
+
+
 async def test_warm_reads(world: World) -> None:
     """Eventual: nothing is asked of the store. Strong: one round of two LISTs. Seen to fail without caches."""
     await month(world, days=3)
