@@ -28,10 +28,10 @@ from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound, PlaneError, Unavailable
-from context_plane.index.entity_shard import columns_range
 from context_plane.model import check_entity, day_end_us, day_start_us
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.periods import Period, periods_of
+from context_plane.recall.plan import read_of
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import DEADLINE_MS_MAX, SearchRequest
 from context_plane.retrieval.reader import Reader
@@ -94,8 +94,7 @@ class _Unit:
         shards = self.period.shards
         if self.vectors is None:
             return shards.entity.bytes // max(1, shards.entities)
-        columns = shards.entity.bytes - columns_range([section.range for section in shards.entity.sections]).offset
-        return columns + (sum(file.bytes for file in shards.vector.files) if self.vectors else 0)
+        return read_of(self.period, None, vectors=self.vectors).bytes
 
 
 @dataclass(slots=True)

@@ -97,9 +97,16 @@ class Cache:
         self.stats = CacheStats(self._memory, self.disk)
 
     async def value(
-        self, key: str, decode: Callable[[bytes], T], *, byte_range: ByteRange | None = None, form: str = ""
+        self,
+        key: str,
+        decode: Callable[[bytes], T],
+        *,
+        byte_range: ByteRange | None = None,
+        form: str = "",
+        size_of: Callable[[T], int] | None = None,
     ) -> T:
-        """The decoded object or range. `form` tells apart different decodings of the same bytes.
+        """The decoded object or range. `form` tells apart different decodings of the same bytes; `size_of`: bytes of
+        what was decoded, where that is known better than by what was stored.
 
         `decode` raises `Corrupt` for damaged bytes: those from disk are then fetched again, once.
         """
@@ -111,7 +118,7 @@ class Cache:
 
         async def load() -> tuple[T, int]:
             decoded, size = await self._checked(stored, key, byte_range, decode)
-            return decoded, size * DECODED_FACTOR
+            return decoded, size * DECODED_FACTOR if size_of is None else size_of(decoded)
 
         return await self._fill(name, load)
 

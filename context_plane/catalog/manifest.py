@@ -55,6 +55,11 @@ class PackRef(ObjectRef):
     pages: tuple[PageRef, ...]
     sections: tuple[Span, ...] = ()
 
+    @property
+    def ranges(self) -> list[ByteRange]:
+        """Of the sections."""
+        return [section.range for section in self.sections]
+
     def layout_pages(self) -> list[Page]:
         return [Page(page.first, page.offset, page.length) for page in self.pages]
 

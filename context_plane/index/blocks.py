@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from context_plane.errors import Invalid
+from context_plane.errors import Corrupt, Invalid
 from context_plane.index.analyzer import analyze
 from context_plane.index.chunker import Chunk, chunk
-from context_plane.index.rows import DIGEST_BYTES, F32, I32, U8, U16, Rows, concat, quantize
+from context_plane.index.rows import DIGEST_BYTES, F32, I16, I32, U8, U16, Rows, concat, quantize
 from context_plane.index.threads import bm25_texts
 from context_plane.layout.segment import FIRST_EVENT_LINE, event_line
 from context_plane.model import Event, day_of, text_digest, unit
@@ -214,9 +214,16 @@ def join_days(entity: str, blocks: Sequence[Rows]) -> Rows:
 
 def with_vectors(columns: Rows, vectors: F32) -> Rows:
     """A shard's columns with the float32 [N, D] vectors of its vector shard, in the same fixed point as blocks."""
-    assert len(vectors) == columns.row_count, "one vector a row"
     fixed, scales = quantize(vectors)
-    return replace(columns, dim=vectors.shape[1], vectors=fixed, scales=scales)
+    return rows_with(columns, scales, fixed)
+
+
+def rows_with(columns: Rows, scales: F32, vectors: I16) -> Rows:
+    """A shard's columns with the vectors of the same rows in the same order. Raises `Corrupt`."""
+    if len(vectors) != columns.row_count:
+        detail = "a shard has another number of vectors than of rows; rebuild its days"
+        raise Corrupt("corrupt_object", detail, rows=columns.row_count, vectors=len(vectors))
+    return replace(columns, dim=vectors.shape[1], vectors=vectors, scales=scales)
 
 
 def with_vectors_of(columns: Rows, parts: Sequence[Rows]) -> Rows:
@@ -226,8 +233,7 @@ def with_vectors_of(columns: Rows, parts: Sequence[Rows]) -> Rows:
         return columns
     vectors = [part.vectors if part.dim else np.zeros((part.row_count, dim), np.int16) for part in parts]
     scales = [part.scales if part.dim else np.zeros(part.row_count, np.float32) for part in parts]
-    assert sum(map(len, scales)) == columns.row_count, "one vector a row"
-    return replace(columns, dim=dim, vectors=np.concatenate(vectors), scales=np.concatenate(scales))
+    return rows_with(columns, np.concatenate(scales), np.concatenate(vectors))
 
 
 # --- leaves -------------------------------------------------------------------------------------

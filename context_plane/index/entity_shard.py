@@ -2,8 +2,10 @@
 
     block            encode_rows(rows of one entity, with texts and vectors), keyed by the entity
     directory entry  [events, rows, first_ts_us, last_ts_us, segment_id, segment_digest]
-    sections[0]      encode_rows(all blocks in one, without payload): what tenant-wide reads filter and score
+    first section    the vectors of all rows, where there are any, up to VECTORS_BYTES_MAX
+    last section     encode_rows(all blocks in one, without payload): what tenant-wide reads filter and score
 
+So what a tenant-wide read takes is the end of the pack, with the vectors or without: one range, no block.
 A month's block joins those of its days. Its entry is `[events, rows, first_ts_us, last_ts_us, note_bytes]`, and
 behind the block lies its note, `[[day, segment_id], ...]` of the days it joins: citations need no other read,
 and directories stay as small as a day's.
@@ -18,14 +20,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import orjson
 
 from context_plane.errors import Corrupt
-from context_plane.index.rows import Rows, concat, decode_rows, encode_rows
+from context_plane.index.rows import F32, I16, Rows, concat, decode_rows, encode_rows
 from context_plane.layout.pack import Block, EncodedPack, Entry, decode_block, encode
 from context_plane.store.base import ByteRange
 
-COLUMNS_SECTION: Final = 0
+VECTORS_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Of the vectors section, which is encoded in memory and read as one. Larger shards are read from the vector shard."""
+_VECTORS_HEAD: Final = 8
+"""Rows and dimension, 4 bytes each, little endian: then scales float32 [N], vectors int16 [N, D]."""
 META_FIELDS: Final = 6
 MONTH_META_FIELDS: Final = 5
 
@@ -74,17 +80,50 @@ def encode_shard(day: str | None, blocks: Iterable[ShardBlock]) -> EncodedPack:
     """A day's shard (or a month's rollup, `day` None). Blocks ascend by entity; each has one entity."""
     packed: list[Block] = []
     held: list[Rows] = []
+    payload = _Payload()
     for block in blocks:
         assert len(block.rows.entities) == 1, "a block holds one entity"
         note = orjson.dumps(block.segments) if block.segments else b""
         packed.append(Block(block.rows.entities[0], encode_rows(block.rows), _meta(block), note))
         held.append(block.rows.without_payload())
-    return encode(packed, sections=[encode_rows(concat(held, day=day))])
+        payload.add(block.rows)
+    vectors = payload.encoded()
+    columns = encode_rows(concat(held, day=day))
+    return encode(packed, sections=[columns] if vectors is None else [vectors, columns])
 
 
 def columns_range(sections: Sequence[ByteRange]) -> ByteRange:
     """Address of the columns among a pack's sections."""
-    return sections[COLUMNS_SECTION]
+    return sections[-1]
+
+
+def wide_range(sections: Sequence[ByteRange], size: int, *, vectors: bool) -> ByteRange | None:
+    """What a tenant-wide read takes of a pack of `size` bytes: its columns and directory, behind its vectors if wanted.
+
+    None where the pack has no section of vectors.
+    """
+    if vectors and len(sections) < 2:
+        return None
+    start = sections[0 if vectors else -1].offset
+    return ByteRange(start, size - start)
+
+
+def encode_vectors(scales: Sequence[F32], vectors: Sequence[I16]) -> bytes:
+    """The vectors section of rows whose scales and vectors come in parts, all of one dimension."""
+    count, dim = sum(map(len, scales)), vectors[0].shape[1]
+    head = count.to_bytes(4, "little") + dim.to_bytes(4, "little")
+    parts = [each.astype("<f4", copy=False).tobytes() for each in scales]
+    return b"".join([head, *parts, *(each.astype("<i2", copy=False).tobytes() for each in vectors)])
+
+
+def decode_vectors(frame: bytes) -> tuple[F32, I16]:
+    """(scales [N], vectors [N, D]), read-only views of the decoded frame. Raises `Corrupt`."""
+    raw = decode_block(frame)
+    count, dim = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:_VECTORS_HEAD], "little")
+    if len(raw) != _VECTORS_HEAD + count * (4 + 2 * dim):
+        raise Corrupt("corrupt_object", "a section of vectors has another length than it says", rows=count, dim=dim)
+    scales = np.frombuffer(raw, "<f4", count, _VECTORS_HEAD)
+    return scales, np.frombuffer(raw, "<i2", count * dim, _VECTORS_HEAD + 4 * count).reshape(count, dim)
 
 
 def decode_entry_block(frame: bytes, *, segments: Sequence[str] = ()) -> Rows:
@@ -103,6 +142,31 @@ def decode_columns(frame: bytes, *, segments: Sequence[str] = ()) -> Rows:
     if segments and len(segments) != len(rows.entities):
         raise Corrupt("corrupt_object", "a shard's columns and its directory name different numbers of entities")
     return replace(rows, segments=tuple(segments))
+
+
+class _Payload:
+    """Vectors of blocks, while they are few enough to be kept together."""
+
+    def __init__(self) -> None:
+        self._scales: list[F32] = []
+        self._vectors: list[I16] = []
+        self._dim = 0
+        self._bytes = 0
+
+    def add(self, rows: Rows) -> None:
+        self._dim = max(self._dim, rows.dim)
+        self._bytes += rows.row_count * (2 * self._dim + 4)
+        if self._bytes > VECTORS_BYTES_MAX:
+            self._scales, self._vectors = [], []
+            return
+        self._scales.append(rows.scales if rows.dim else np.zeros(rows.row_count, np.float32))
+        self._vectors.append(rows.vectors if rows.dim else np.zeros((rows.row_count, 0), np.int16))
+
+    def encoded(self) -> bytes | None:
+        if not self._dim or self._bytes > VECTORS_BYTES_MAX:
+            return None
+        whole = [v if v.shape[1] else np.zeros((len(v), self._dim), np.int16) for v in self._vectors]
+        return encode_vectors(self._scales, whole)
 
 
 def _meta(block: ShardBlock) -> tuple[int | str, ...]:

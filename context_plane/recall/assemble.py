@@ -159,6 +159,8 @@ async def fetch(reader: Reader, tenant: str, read: Read, entities: Collection[st
     held = reader.held_columns(shards, vectors=read.vectors)
     if held is not None:
         return [held]
+    if read.form == "vectors":
+        return [await reader.columns(shards, vectors=True)]
     if read.form == "pack":
         return [await reader.whole(shards)]
     return [await (_with_vectors(reader, shards) if read.vectors else reader.columns(shards))]

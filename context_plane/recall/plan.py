@@ -1,11 +1,12 @@
 """Plan: what a read will fetch and what that costs at most, decided from the manifest alone. Pure.
 
 Filter first: periods outside of the time window are pruned by the manifest's zones before any byte is read. What is
-read of a period has three forms:
+read of a period has four forms:
 
     blocks    the blocks of the entities named, found through directory pages
     columns   the shard's rows without texts and vectors, and the vector shard's files when vectors are wanted
-    pack      the whole entity shard, whose blocks hold the vectors at half the bytes of the vector shard
+    vectors   the same with the vectors in fixed point: the end of the entity shard, half the bytes of the vector shard
+    pack      the whole entity shard, where it was built before it had a section of vectors
 
 Expected costs are upper bounds for a process that knows nothing and a tail that is empty: an entity of the scope
 may be missing from a period.
@@ -18,22 +19,22 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from context_plane.catalog.manifest import Manifest, PackRef, Shards
-from context_plane.index.entity_shard import columns_range
+from context_plane.index.entity_shard import wide_range
 from context_plane.layout.pack import page_of
 from context_plane.model import sha256_hex
 from context_plane.recall.periods import Period, periods_of
 from context_plane.reindex import UNREAD
 from context_plane.retrieval.where import Bounds
 
-Form: TypeAlias = Literal["blocks", "columns", "pack"]
+Form: TypeAlias = Literal["blocks", "columns", "vectors", "pack"]
 
 BLOCKS_MIN: Final = 32
 """So few entities always take their blocks: a few requests side by side, and the bytes of nobody else."""
 BLOCKS_SHARE: Final = 16
 """A longer list that names more than one in so many of a shard's entities takes the shard: its requests would cost
 more than its bytes save."""
-PACK_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Longer packs are not read whole: half a vector shard's bytes no longer make up for holding all texts."""
+ONE_READ_BYTES_MAX: Final = 256 * 1024 * 1024
+"""More is not read in one piece, for it is held twice while it is decoded: the vector shard has files."""
 CUT_ROUNDS: Final = 1
 CUT_GETS: Final = 1
 """The newest manifest, with the listings beside it."""
@@ -149,10 +150,11 @@ def read_of(period: Period, entities: tuple[str, ...] | None, *, vectors: bool) 
             return Read(period, form, vectors, *_blocks_cost(shards, entities))
         case "pack":
             return Read(period, form, vectors, 1, shards.entity.bytes)
+        case "vectors":
+            return Read(period, form, vectors, 1, _wide_bytes(shards, vectors=True))
         case "columns":
             files = [file for file in shards.vector.files if not file.path.startswith(UNREAD)] if vectors else []
-            own = columns_range([section.range for section in shards.entity.sections])
-            size = shards.entity.bytes - own.offset + sum(file.bytes for file in files)
+            size = _wide_bytes(shards, vectors=False) + sum(file.bytes for file in files)
             return Read(period, form, vectors, 1 + len(files), size)
         case _:
             assert_never(form)
@@ -162,7 +164,17 @@ def _form(shards: Shards, entities: tuple[str, ...] | None, *, vectors: bool) ->
     few = entities is not None and (len(entities) <= BLOCKS_MIN or len(entities) * BLOCKS_SHARE <= shards.entities)
     if few:
         return "blocks"
-    return "pack" if vectors and shards.entity.bytes <= PACK_BYTES_MAX else "columns"
+    if not vectors:
+        return "columns"
+    if len(shards.entity.sections) > 1:
+        return "vectors" if _wide_bytes(shards, vectors=True) <= ONE_READ_BYTES_MAX else "columns"
+    return "pack" if shards.entity.bytes <= ONE_READ_BYTES_MAX else "columns"
+
+
+def _wide_bytes(shards: Shards, *, vectors: bool) -> int:
+    span = wide_range(shards.entity.ranges, shards.entity.bytes, vectors=vectors)
+    assert span is not None, "asked of shards with the section"
+    return span.length
 
 
 def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:
@@ -176,5 +188,4 @@ def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _block_bytes(ref: PackRef, entities: int) -> int:
-    own = columns_range([section.range for section in ref.sections])
-    return own.offset // max(1, entities)
+    return ref.sections[0].offset // max(1, entities)

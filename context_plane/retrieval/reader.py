@@ -14,8 +14,16 @@ from typing import Final, TypeAlias
 from context_plane.cache.tiers import Cache, entry_name
 from context_plane.catalog.manifest import FileRef, PackRef, Shards
 from context_plane.errors import Corrupt
-from context_plane.index.blocks import with_vectors_of
-from context_plane.index.entity_shard import BlockEntry, columns_range, decode_columns, decode_entry_block, decode_note
+from context_plane.index.blocks import rows_with, with_vectors_of
+from context_plane.index.entity_shard import (
+    BlockEntry,
+    columns_range,
+    decode_columns,
+    decode_entry_block,
+    decode_note,
+    decode_vectors,
+    wide_range,
+)
 from context_plane.index.rows import decode_rows
 from context_plane.layout import pack
 from context_plane.layout.keys import SegmentKey, entity_part
@@ -134,9 +142,9 @@ class Reader:
         return found
 
     async def whole(self, shards: Shards) -> Columns:
-        """The shard's rows of all entities with their vectors, without texts: by one GET of the whole pack."""
+        """As `columns` with vectors, of a pack without a section of them: by one GET of all of it."""
         ref = shards.entity
-        own = columns_range([section.range for section in ref.sections])
+        own = columns_range(ref.ranges)
 
         def decode(stored: bytes) -> Columns:
             rows = decode_columns(stored[own.offset : own.stop])
@@ -156,30 +164,38 @@ class Reader:
     def held_columns(self, shards: Shards, *, vectors: bool) -> Columns | None:
         """The shard's rows of all entities where they are in memory, with vectors if wanted."""
         ref = shards.entity
+        for with_vectors in (True,) if vectors else (True, False):
+            span = wide_range(ref.ranges, ref.bytes, vectors=with_vectors)
+            held = None if span is None else self.cache.held_value(ref.key, span, COLUMNS)
+            if held is not None:
+                self._keep_pages(ref, held[1])
+                return held[0]  # type: ignore[no-any-return]  # what `columns` decoded
         found: Columns | None = self.cache.held(f"{ref.key}|{WHOLE}")
-        if found is None and vectors:
-            found = self.cache.held(f"{shards.vector.key}|{WHOLE}")
-        if found is not None or vectors:
-            return found
-        held = self.cache.held_value(ref.key, _columns_tail(ref), COLUMNS)
-        if held is None:
-            return None
-        self._keep_pages(ref, held[1])
-        return held[0]  # type: ignore[no-any-return]  # what `columns` decoded
+        return self.cache.held(f"{shards.vector.key}|{WHOLE}") if found is None and vectors else found
 
-    async def columns(self, shards: Shards) -> Columns:
-        """The shard's rows of all entities without texts and vectors: one range GET.
+    async def columns(self, shards: Shards, *, vectors: bool = False) -> Columns:
+        """The shard's rows of all entities without texts, with their vectors if wanted: one range GET.
 
         A pack ends with its sections and pages, so the same GET brings the directory: hits find their blocks.
+        `vectors` only of a pack that has a section of them.
         """
         ref = shards.entity
-        own, tail = columns_range([section.range for section in ref.sections]), _columns_tail(ref)
+        span = wide_range(ref.ranges, ref.bytes, vectors=vectors)
+        assert span is not None, "the plan reads no section that is not there"
 
         def decode(stored: bytes) -> tuple[Columns, list[pack.PageEntries]]:
-            pages = [_cut(stored, tail, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
-            return Columns(decode_columns(_cut(stored, tail, own))), [pack.decode_page(page) for page in pages]
+            pages = [_cut(stored, span, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
+            rows = decode_columns(_cut(stored, span, columns_range(ref.ranges)))
+            if vectors:
+                rows = rows_with(rows, *decode_vectors(_cut(stored, span, ref.ranges[0])))
+            return Columns(rows), [pack.decode_page(page) for page in pages]
 
-        columns, pages = await self.cache.value(ref.key, decode, byte_range=tail, form=COLUMNS)
+        def size_of(found: tuple[Columns, list[pack.PageEntries]]) -> int:
+            return _columns_bytes(found[0])
+
+        columns, pages = await self.cache.value(
+            ref.key, decode, byte_range=span, form=COLUMNS, size_of=size_of if vectors else None
+        )
         self._keep_pages(ref, pages)
         return columns
 
@@ -194,12 +210,6 @@ class Reader:
     async def fulltext(self, shards: Shards) -> bytes:
         """The packed full-text shard, digest checked; kept on disk."""
         return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
-
-
-def _columns_tail(ref: PackRef) -> ByteRange:
-    """Columns and directory pages: what follows the blocks of a pack."""
-    own = columns_range([section.range for section in ref.sections])
-    return ByteRange(own.offset, ref.bytes - own.offset)
 
 
 def _columns_bytes(columns: Columns) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from context_plane.errors import Corrupt
+from context_plane.index import entity_shard
 from context_plane.index.entity_shard import (
     BlockEntry,
     ShardBlock,
@@ -14,10 +17,14 @@ from context_plane.index.entity_shard import (
     decode_columns,
     decode_entry_block,
     decode_note,
+    decode_vectors,
     encode_shard,
+    encode_vectors,
+    wide_range,
 )
 from context_plane.index.rows import concat, encode_rows
 from context_plane.layout import pack
+from context_plane.layout.compression import compress
 from tests.index.test_blocks import same
 from tests.retrieval.world import block_of, grouped, made_events
 
@@ -53,6 +60,40 @@ def test_every_block_and_the_columns_are_found_by_address() -> None:
     columns = decode_columns(shard.stored[span.offset : span.stop], segments=[b.segment_id for b in made])
     assert same(columns, concat([block.rows.without_payload() for block in made], day=DAY))
     assert columns.segments == tuple(block.segment_id for block in made)
+    wide = wide_range(shard.sections, len(shard.stored), vectors=True)
+    assert wide is not None
+    assert (wide.offset, wide.stop) == (shard.entries[-1].range.stop, len(shard.stored))
+    scales, vectors = decode_vectors(shard.stored[wide.offset : span.offset])
+    assert vectors.tolist() == np.concatenate([block.rows.vectors for block in made]).tolist()
+    assert scales.tolist() == np.concatenate([block.rows.scales for block in made]).tolist()
+
+
+def test_vectors_are_kept_together_while_they_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are read from the blocks, or from the vector shard. Seen to fail with a limit that forgets scales."""
+    made = blocks()
+    size = sum(block.rows.vectors.nbytes + block.rows.scales.nbytes for block in made)
+    for limit, sections in ((size, 2), (size - 1, 1)):
+        monkeypatch.setattr(entity_shard, "VECTORS_BYTES_MAX", limit)
+        shard = encode_shard(DAY, made)
+        assert len(shard.sections) == sections
+        assert (wide_range(shard.sections, len(shard.stored), vectors=True) is None) == (sections == 1)
+    bare = [
+        ShardBlock(replace(b.rows, dim=0, vectors=np.zeros((0, 0), np.int16), scales=np.zeros(0, np.float32)), "s")
+        for b in made
+    ]
+    assert len(encode_shard(DAY, bare).sections) == 1
+    monkeypatch.undo()
+    mixed = encode_shard(DAY, [bare[0], *made[1:]])
+    scales, vectors = decode_vectors(mixed.stored[mixed.sections[0].offset : mixed.sections[0].stop])
+    count = bare[0].rows.row_count
+    assert not scales[:count].any()
+    assert not vectors[:count].any()
+    assert vectors[count:].tolist() == np.concatenate([block.rows.vectors for block in made[1:]]).tolist()
+
+
+def test_a_cut_section_of_vectors_is_refused() -> None:
+    with pytest.raises(Corrupt, match="another length"):
+        decode_vectors(compress(encode_vectors([np.ones(3, np.float32)], [np.ones((3, 4), np.int16)])[:-2]))
 
 
 def test_the_digest_sees_content_and_no_nonce() -> None:
