@@ -37,6 +37,7 @@ async def test_a_restarted_process_reads_its_disk(world: World) -> None:
         with world.faults.on("/indexes/", mishap), world.faults.on("/bundles/", mishap):
             answers = [await plane.search(TENANT, replace(QUERY, entities=scope)) for scope in (None, ("acct-01",))]
             bundle = await plane.bundle(TENANT, "acct-01", spec="law_v0")
+        await plane.cache.settled()  # the disk is written behind the reads
         assert not any(answer.partial for answer in answers)
     assert first.cache.stats.misses > 0
     assert second.cache.stats.misses == 0
