@@ -9,11 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.scenario import Row, Scenario, Skipped, result_of
+from benchmarks.scenario import Row, Scenario, Skipped, encoded, keep, result_of
 
 SCENARIOS: Final = {
     "quality": "benchmarks.quality",
@@ -59,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.scenario}: {reason}", file=sys.stderr)
         return 2
     result = result_of(options.scenario, options.seed, rows) | ({"quick": True} if options.quick else {})
-    encoded = orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     if options.json == "-":
-        sys.stdout.write(encoded.decode())
+        sys.stdout.write(encoded(result).decode())
         return 0
     if options.json:
-        Path(options.json).write_bytes(encoded)
+        Path(options.json).write_bytes(encoded(result))
+    elif not options.quick:
+        print(keep(result))
     _show(options.scenario, rows)
     return 0
 
@@ -75,7 +75,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the scenarios")
     parser.add_argument("--quick", action="store_true", help="a small run, to see that it works")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--json", metavar="FILE", help="write the result there; - for standard output alone")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the result there, - for standard output alone; default: benchmarks/results, or nowhere if quick",
+    )
     options = parser.parse_args(arguments)
     if not options.list and options.scenario is None:
         parser.error("name a scenario, or --list")

@@ -23,6 +23,7 @@ from context_plane.store import StoreOptions
 
 SUMMARY: Final = "one entity's bundle, 60 ms a request, every cache empty"
 COUNTED: Final = 50
+SERVICES: Final = 2
 Asked = tuple[str, str]
 """(entity, as of)."""
 
@@ -43,7 +44,7 @@ def run(*, quick: bool, seed: int) -> Sequence[Row]:
             )
             for name, stall in (("bundle", 0.0), ("bundle, 0.05 % stalls", STALL))
         ]
-        return measure(found, cases, seed=seed, services=1)
+        return measure(found, cases, seed=seed, services=SERVICES)
 
 
 def _asked(found: World, seed: int) -> list[Asked]:

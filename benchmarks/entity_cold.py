@@ -10,7 +10,7 @@ from benchmarks.far import world
 from benchmarks.scenario import Row
 
 SUMMARY: Final = "entity-scoped hybrid search over 1, 30 and 365 days, 60 ms a request, every cache empty"
-SERVICES: Final = 1
+SERVICES: Final = 2
 SHAPES: Final = {"entity_cold_1": "1 day", "entity_cold_30": "30 days", "entity_cold_365": "365 days"}
 YEAR: Final = {"layout": "closed months, rolled up; the newest in day shards"}
 

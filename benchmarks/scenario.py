@@ -14,8 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
+import orjson
+
 Row: TypeAlias = Mapping[str, Any]
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
+RESULTS: Final = REPOSITORY / "benchmarks" / "results"
 
 
 class Skipped(Exception):
@@ -33,11 +36,29 @@ def result_of(scenario: str, seed: int, rows: Sequence[Row]) -> dict[str, Any]:
     return {"scenario": scenario, "commit": commit(), "machine": machine(), "seed": seed, "rows": list(rows)}
 
 
+def keep(result: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Write a result as the newest of its scenario; the one before stays, under its commit, in `history`."""
+    path = folder / f"{result['scenario']}.json"
+    if path.exists():
+        before = orjson.loads(path.read_bytes())["commit"].removesuffix("+")
+        past = folder / "history" / f"{result['scenario']}-{before}.json"
+        past.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(past)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(result))
+    return path
+
+
+def encoded(result: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(result, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
 def commit() -> str:
-    """Short hash of the checked-out commit, `+` where files differ from it; `unknown` outside of git."""
+    """Short hash of the checked-out commit, `+` where files but results differ from it; `unknown` outside of git."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+        return head + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

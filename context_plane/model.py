@@ -244,4 +244,8 @@ def unit(vector: Sequence[float] | NDArray[np.floating[Any]]) -> Vector:
     """L2-normalized float32 copy; the zero vector stays zero."""
     array = np.asarray(vector, dtype=np.float32)
     norm = math.sqrt(array.dot(array))
-    return array / np.float32(norm) if norm > 0 else array.copy()
+    if 0 < norm < math.inf:
+        return array / np.float32(norm)
+    wide = array.astype(np.float64)  # components whose squares float32 does not hold
+    norm = math.sqrt(wide.dot(wide))
+    return (wide / (norm or 1.0)).astype(np.float32)

@@ -24,6 +24,8 @@ from serving.service import Service, service_of
 ADMISSIONS_MAX: Final = 1_024
 """Remembered by the Authorization as it was sent, which is looked up by a hash that is seeded at random per process.
 Then all are forgotten at once: admitting anew waits for nothing."""
+AUTHORIZATION_BYTES_MAX: Final = 256
+"""Of what is remembered; a token has 63."""
 Asked: TypeAlias = tuple[bytes, str, Scope]
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
@@ -124,12 +126,12 @@ def _take_token(caller: Caller) -> None:
 def _remember(asked: Asked, caller: Caller) -> None:
     """What the caller was admitted under, if this process still holds it. No await since it was admitted."""
     service = caller.service
-    if caller.key is None:
+    if caller.key is None or len(asked[0]) > AUTHORIZATION_BYTES_MAX:
         return
     key, tenant = service.keyring.look(caller.key.id), service.tenants.look(caller.name)
     if key is None or tenant is None or key.value is not caller.key or tenant.value is not caller.tenant:
         return
-    if len(service.admissions) >= ADMISSIONS_MAX:
+    if asked not in service.admissions and len(service.admissions) >= ADMISSIONS_MAX:
         service.admissions.clear()
     service.admissions[asked] = Admission(caller, key, tenant)
 

@@ -31,7 +31,8 @@ class Service:
     rates: Rates
     metrics: Metrics
     loopback: bool
-    admissions: dict[Asked, Admission] = field(default_factory=dict)
+    admissions: dict[Asked, Admission] = field(default_factory=dict, repr=False)
+    """By what was sent, tokens included: never shown."""
 
     @classmethod
     def of(cls, plane: Plane, *, ledger: Ledger, metrics: Metrics, loopback: bool) -> Service:

@@ -21,7 +21,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from context_plane.index.rows import F32, FIXED_POINT_MAX, I16
+from context_plane.index.rows import F32, I16
 
 PACKED_BYTES_MAX: Final = 4 * 1024 * 1024
 """A packed matrix multiplies three times as fast while the processor's second cache holds it, and no faster beyond."""
@@ -46,13 +46,6 @@ class PlaneQuery:
 
     fixed: I16
     scale: float
-
-    @classmethod
-    def of(cls, vector: F32) -> PlaneQuery:
-        """What `quantize` makes of the one vector, float32 [D] of unit length or zero, in a third of the time."""
-        scale = float(np.maximum.reduce(np.abs(vector)) / np.float32(FIXED_POINT_MAX))
-        fixed = vector / np.float64(scale or 1.0)
-        return cls(np.rint(fixed, out=fixed).astype(np.int16), scale)
 
 
 class Int8Plane:

@@ -118,6 +118,16 @@ def quantize(vectors: NDArray[np.float32]) -> tuple[I16, F32]:
     return fixed.astype(np.int16), scales
 
 
+def quantize_one(vector: NDArray[np.float32]) -> tuple[I16, float]:
+    """`quantize` of one vector, float32 [D], in half the time: ([D], scale)."""
+    scale = np.maximum.reduce(np.abs(vector), initial=0.0) / np.float32(FIXED_POINT_MAX)
+    fixed = vector / np.float64(scale or 1.0)
+    np.rint(fixed, out=fixed)
+    np.minimum(fixed, FIXED_POINT_MAX, out=fixed)
+    np.maximum(fixed, -FIXED_POINT_MAX, out=fixed)
+    return fixed.astype(np.int16), float(scale)
+
+
 # --- bytes --------------------------------------------------------------------------------------
 
 _ARRAYS: Final[tuple[tuple[str, str], ...]] = (

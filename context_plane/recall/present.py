@@ -1,7 +1,8 @@
 """From ranked positions to answers: texts, attributes, snippets and citations of found events.
 
 A part without texts (a shard's columns) sends each hit to its entity's block: one more round of reads,
-for the hits alone. A hit from the tail cites its log object and line.
+for the hits alone, and only where something is shown that the columns lack. A hit from the tail cites its log
+object and line.
 """
 
 from __future__ import annotations

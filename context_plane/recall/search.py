@@ -54,7 +54,7 @@ RANK_SHARE: Final = 0.85
 INLINE_ROWS_MAX: Final = 20_000
 INLINE_SCAN_BYTES_MAX: Final = 4 * 1024 * 1024
 INLINE_PARTS_MAX: Final = 4
-"""What ranks in about half a millisecond."""
+"""What is smaller ranks in about half a millisecond, on the event loop."""
 INLINE_FILTERED_ROWS_MAX: Final = 200
 """A filter may have hundreds of conditions, each a pass over the rows."""
 INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -79,7 +79,7 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now_s = self.engine.monotonic_s()
-        self.ms[name] = round((now_s - self.last_s) * 1000, 3)
+        self.ms[name] = round(self.ms.get(name, 0.0) + (now_s - self.last_s) * 1000, 3)
         self.last_s = now_s
 
     def until_s(self, request: SearchRequest, share: float) -> float:
@@ -87,17 +87,19 @@ class _Clock:
         part = share if request.entities is None else 1.0
         return self.started_s + part * request.deadline_ms / 1000
 
+    def left_s(self, request: SearchRequest) -> float:
+        return self.started_s + request.deadline_ms / 1000 - self.engine.monotonic_s()
+
     def total(self) -> Mapping[str, float]:
         return {**self.ms, "total": round((self.last_s - self.started_s) * 1000, 3)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
-    """A query, and the parts of the cut that it is asked of."""
+class _Asked:
+    """A query, and the cut that it is asked of."""
 
     query: RankQuery
     view: TailView
-    found: Assembled
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +136,31 @@ class Searcher:
         """Raises `Invalid` for a request that cannot be run, `NotFound` for a snapshot that is gone."""
         clock = _Clock.start(self._engine)
         lookups = track_lookups()
-        scope = self._scope(request, clock)
-        ready, ranked = await self._in_memory(tenant, request, scope, clock), None
-        if (
-            ready is not None
-            and _is_quick(ready.found.parts, ready.query)
-            and self._every_row(ready.found, ready.query)
-        ):
-            ranked = _Ranked(rank_parts(ready.found.parts, ready.query), ready.found, exact=True)
-            clock.lap("score")
-            hits = self._held_hits(ready.view, ranked, _show(request, ready.query))
-            clock.lap("present")
-            if None not in hits:
-                return _answer(request, ready, ranked, hits, (), lookups, Trace(), clock)
-        with self._store.trace() as trace, deadline.within(request.deadline_ms / 1000):
-            if ready is None:
-                ready = await self._gathered(tenant, request, scope, clock)
-            if ranked is None:
-                ranked = await self._rank(ready.found, ready.query, clock.until_s(request, RANK_SHARE))
+        scope, trace = self._scope(request, clock), Trace()
+        with deadline.within(request.deadline_ms / 1000):
+            known = await self._known(tenant, request, clock)
+            found = None if known is None else await self._held(known.view, scope)
+            if known is not None and found is not None and self._is_quick(found, known.query):
+                clock.lap("fetch")
+                ranked = _Ranked(rank_parts(found.parts, known.query), found, exact=True)
                 clock.lap("score")
-            until_s = clock.started_s + request.deadline_ms / 1000
-            hits, late = await self._hits(ready.view, ranked, _show(request, ready.query), until_s)
-            clock.lap("present")
-        return _answer(request, ready, ranked, hits, late, lookups, trace, clock)
+                hits = self._held_hits(known, ranked, request)
+                if None not in hits:
+                    clock.lap("present")
+                    return _answer(request, known, ranked, hits, (), lookups, trace, clock)
+            else:
+                ranked, hits = None, []
+            with self._store.trace() as trace:
+                if known is None or found is None:
+                    known, found = await self._gathered(tenant, request, scope, known, clock)
+                clock.lap("fetch")
+                if ranked is None:
+                    ranked = await self._rank(found, known.query, clock.until_s(request, RANK_SHARE))
+                    clock.lap("score")
+                    hits = self._held_hits(known, ranked, request)
+                hits, late = await self._late_hits(known, ranked, request, hits, clock)
+                clock.lap("present")
+        return _answer(request, known, ranked, hits, late, lookups, trace, clock)
 
     def _scope(self, request: SearchRequest, clock: _Clock) -> Scope:
         statistics = request.mode != "vector"
@@ -170,41 +174,36 @@ class Searcher:
             bounds=None if statistics or request.where is None else bounds(request.where),
         )
 
-    async def _in_memory(self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock) -> _Ready | None:
-        """Query, cut and parts where all of it is known: found without a task, and mostly without a wait."""
+    async def _known(self, tenant: str, request: SearchRequest, clock: _Clock) -> _Asked | None:
+        """The query and the cut, where that is known: found without a task, and mostly without a wait."""
         if request.snapshot is not None or request.consistency != "eventual":
             return None
         view = self._snapshots.known_derived(tenant, TailView.of)
         if view is None:
             return None
         if _embeds(request):
-            async with self._in_time(request, clock.started_s + request.deadline_ms / 1000):
+            async with self._in_time(request, clock):
                 query = await self._query(request)
         else:
             query = self._rank_query(request, self._given_vector(request))
-        self._check(query, view)
-        clock.lap("plan")
-        found = await self._held(view, scope)
-        if found is None:
-            return None
-        clock.lap("fetch")
-        return _Ready(query, view, found)
+        return self._asked(query, view, clock)
 
-    async def _gathered(self, tenant: str, request: SearchRequest, scope: Scope, clock: _Clock) -> _Ready:
-        """The same, where something is to be fetched or waited for."""
-        until_s = clock.started_s + request.deadline_ms / 1000
+    async def _gathered(
+        self, tenant: str, request: SearchRequest, scope: Scope, known: _Asked | None, clock: _Clock
+    ) -> tuple[_Asked, Assembled]:
+        """Query, cut and parts, where something is to be fetched or waited for."""
+        found = None
         with self._assembler.fetches(scope) as fetches:
-            async with self._in_time(request, until_s):
-                query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
-            self._check(query, view)
-            clock.lap("plan")
-            found = await self._held(view, scope)
+            if known is None:
+                async with self._in_time(request, clock):
+                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
+                known = self._asked(query, view, clock)
+                found = await self._held(view, scope)
             if found is None:
-                found = await self._assembler.parts(view, scope, fetches)
+                found = await self._assembler.parts(known.view, scope, fetches)
                 if self._scans(found.plan, scope):
                     self._assembler.offer(found)
-        clock.lap("fetch")
-        return _Ready(query, view, found)
+        return known, found
 
     async def _held(self, view: TailView, scope: Scope) -> Assembled | None:
         planned = self._assembler.plan(view.snapshot.manifest, scope)
@@ -220,15 +219,17 @@ class Searcher:
         """Whether every row is scored: only then may shards be joined, since each proposes candidates of its own."""
         return scope.entities is not None or planned.rows <= self._exact_rows_max
 
-    def _check(self, query: RankQuery, view: TailView) -> None:
+    def _asked(self, query: RankQuery, view: TailView, clock: _Clock) -> _Asked:
         if query.wants_vector:
             check_model(view.snapshot.manifest, self._engine.embedder)
+        clock.lap("plan")
+        return _Asked(query, view)
 
     @asynccontextmanager
-    async def _in_time(self, request: SearchRequest, until_s: float) -> AsyncIterator[None]:
+    async def _in_time(self, request: SearchRequest, clock: _Clock) -> AsyncIterator[None]:
         """Nothing can be answered without query and cut: late is `Unavailable(deadline_exceeded)`."""
         try:
-            async with asyncio.timeout(max(0.0, until_s - self._engine.monotonic_s())):
+            async with asyncio.timeout(max(0.0, clock.left_s(request))):
                 yield
         except TimeoutError as error:
             detail = "the newest cut was not known in time; retry, or allow a longer deadline_ms"
@@ -286,7 +287,7 @@ class Searcher:
 
     async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> _Ranked:
         if self._every_row(found, query):
-            inline = _is_quick(found.parts, query)
+            inline = self._is_quick(found, query)
             ranking = (
                 rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
             )
@@ -296,6 +297,20 @@ class Searcher:
         found = found.without([n for n, each in enumerate(indexes) if each is None])
         kept = [each for each in indexes if each is not None]
         return _Ranked(await asyncio.to_thread(_rank_candidates, found.parts, kept, query), found, exact=False)
+
+    def _is_quick(self, found: Assembled, query: RankQuery) -> bool:
+        """Whether ranking takes half a millisecond: on the event loop then, a thread would cost a third of that."""
+        parts = found.parts
+        if len(parts) > INLINE_PARTS_MAX:
+            return False
+        rows = sum(part.rows.row_count for part in parts)
+        scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
+        rows_max = INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX
+        if scanned > INLINE_SCAN_BYTES_MAX or rows > rows_max:
+            alone = not query.wants_text and query.where is None and query.entities is None
+            if not alone or scanned > INLINE_VECTORS_BYTES_MAX:
+                return False
+        return self._every_row(found, query)
 
     def _every_row(self, found: Assembled, query: RankQuery) -> bool:
         """Whether every row is scored, rather than what indexes propose."""
@@ -355,21 +370,26 @@ class Searcher:
 
     # --- presenting -----------------------------------------------------------------------------
 
-    def _held_hits(self, view: TailView, ranked: _Ranked, show: Show) -> list[FoundEvent | None]:
-        """The hits; None for each whose text is not in memory."""
-        held, found = self._presenter.held, ranked.found
+    def _held_hits(self, asked: _Asked, ranked: _Ranked, request: SearchRequest) -> list[FoundEvent | None]:
+        """The hits; None for each that needs a block which is not in memory."""
+        held, view, found, show = self._presenter.held, asked.view, ranked.found, _show(request, asked.query)
         return [held(view, found, Place(hit.part, hit.event, hit.row, hit), show) for hit in ranked.ranking.hits]
 
-    async def _hits(
-        self, view: TailView, ranked: _Ranked, show: Show, until_s: float
+    async def _late_hits(
+        self,
+        asked: _Asked,
+        ranked: _Ranked,
+        request: SearchRequest,
+        held: Sequence[FoundEvent | None],
+        clock: _Clock,
     ) -> tuple[list[FoundEvent | None], set[str]]:
-        """The hits, and the days of those whose texts came too late: they are None, and named."""
-        found, hits = ranked.found, ranked.ranking.hits
-        events = self._held_hits(view, ranked, show)
+        """The hits with those that were not held, and the days of those that came too late: None, and named."""
+        found, hits, events = ranked.found, ranked.ranking.hits, list(held)
+        show = _show(request, asked.query)
         apart = [n for n, event in enumerate(events) if event is None]
         places = [Place(hits[n].part, hits[n].event, hits[n].row, hits[n]) for n in apart]
-        tasks = [asyncio.ensure_future(self._presenter.one(view, found, place, show)) for place in places]
-        for n, event in zip(apart, await within(tasks, until_s - self._engine.monotonic_s()), strict=True):
+        tasks = [asyncio.ensure_future(self._presenter.one(asked.view, found, place, show)) for place in places]
+        for n, event in zip(apart, await within(tasks, clock.left_s(request)), strict=True):
             events[n] = event
         late = {
             day_of(int(found.parts[hit.part].rows.event_ts_us[hit.event]))
@@ -385,7 +405,7 @@ def _show(request: SearchRequest, query: RankQuery) -> Show:
 
 def _answer(
     request: SearchRequest,
-    ready: _Ready,
+    asked: _Asked,
     ranked: _Ranked,
     hits: Sequence[FoundEvent | None],
     late: Collection[str],
@@ -393,7 +413,7 @@ def _answer(
     trace: Trace,
     clock: _Clock,
 ) -> SearchAnswer:
-    found, view = ranked.found, ready.view
+    found, view = ranked.found, asked.view
     missing = tuple(sorted({*found.missing, *late})) if found.missing or late else ()
     stats = ReadStats(
         cache=lookups.temperature,
@@ -450,20 +470,6 @@ def _limited(part: Part, indexes: _Indexes, query: RankQuery, weights: Sequence[
     if indexes.vector is not None and query.vector is not None:
         vector = vector_shard.candidates(indexes.vector, query.vector, limit, mask)
     return part.limited(text=_mask(text, part), vector=_mask(vector, part))
-
-
-def _is_quick(parts: Sequence[Part], query: RankQuery) -> bool:
-    """Whether ranking takes about half a millisecond: on the event loop then, a thread would cost a third of that."""
-    if len(parts) > INLINE_PARTS_MAX:
-        return False
-    rows = sum(part.rows.row_count for part in parts)
-    scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
-    if scanned <= INLINE_SCAN_BYTES_MAX and rows <= (
-        INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX
-    ):
-        return True
-    alone = not query.wants_text and query.where is None and query.entities is None
-    return alone and scanned <= INLINE_VECTORS_BYTES_MAX
 
 
 def _embeds(request: SearchRequest) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics, bm25_rows
 from context_plane.index.planes import ROUNDING, PlaneQuery
-from context_plane.index.rows import F32, I32, U16, Rows
+from context_plane.index.rows import F32, I32, U16, Rows, quantize_one
 from context_plane.retrieval.columns import Columns, Mask
 from context_plane.retrieval.order import Index
 from context_plane.retrieval.scope import Part, both
@@ -184,8 +184,8 @@ def text_leg(
     for number, (part, mask) in enumerate(zip(pool.parts, allowed, strict=True)):
         held = part.rows
         k1, b = _bm25_params(held, settings)
-        saturation = None
-        if mask is None and isinstance(k1, float) and isinstance(b, float):
+        chosen, saturation = both(mask, part.text_candidates), None
+        if chosen is None and isinstance(k1, float) and isinstance(b, float):
             saturation = part.columns.saturation(k1, b, statistics.length_mean)
         row, score = bm25_rows(
             terms,
@@ -194,7 +194,7 @@ def text_leg(
             k1,
             b,
             statistics,
-            both(mask, part.text_candidates),
+            chosen,
             saturation,
         )
         if len(row):
@@ -207,7 +207,7 @@ def text_leg(
 
 def vector_leg(pool: Pool, allowed: Sequence[Mask | None], query: F32) -> VectorLeg:
     """`query`: float32 [D], unit length. `allowed`: rows of each part that may be scored, None for all."""
-    asked = PlaneQuery.of(query)
+    asked = PlaneQuery(*quantize_one(query))
     found: list[F32] = []
     chosen: list[Mask | None] = []
     error, whole = 0.0, True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -33,7 +34,7 @@ from context_plane.store.base import ByteRange
 PARALLEL_BLOCKS: Final = 128
 """Blocks of one read in flight: a year of one entity in three rounds of the network at most."""
 PLACES_KNOWN: Final = 262_144
-"""Addresses of blocks remembered beside the pages: a year of a few hundred entities, some 60 MiB. Then all are
+"""Addresses of blocks remembered beside the pages: a year of a few hundred entities, some 150 MiB. Then all are
 forgotten at once: they are found again in the pages, and keeping their order would cost every read."""
 EVENT_BYTES: Final = 400
 """What an event takes beside its vector and postings: id, attributes, times."""
@@ -55,25 +56,30 @@ Held: TypeAlias = Columns | Absent | None
 _UNKNOWN: Final = object()
 
 
+@dataclass(slots=True)
+class _Place:
+    """Of a block: `name` in the cache; `segment`, its key, when somebody asked for it."""
+
+    entry: BlockEntry
+    name: str
+    segment: str | None = None
+
+    @classmethod
+    def of(cls, ref: PackRef, entry: BlockEntry) -> _Place:
+        return cls(entry, entry_name(ref.key, entry.whole, BLOCK))
+
+
 class Reader:
     """Decoded built objects of any tenant, by reference."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._gate = asyncio.Semaphore(PARALLEL_BLOCKS)
-        self._places: dict[tuple[str, str], BlockEntry | None] = {}
-        self._names: dict[tuple[str, str], str | None] = {}
-        """Of blocks in the cache, by shard and entity; None where the shard has none."""
-        self._segments: dict[tuple[str, str], str] = {}
+        self._places: dict[tuple[str, str], _Place | None] = {}
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
-        self._forget_places()
-
-    def _forget_places(self) -> None:
         self._places.clear()
-        self._names.clear()
-        self._segments.clear()
 
     async def entries(self, ref: PackRef, page: pack.Page) -> pack.PageEntries:
         span = ByteRange(page.offset, page.length)
@@ -93,15 +99,13 @@ class Reader:
 
     async def place(self, ref: PackRef, entity: str) -> BlockEntry | None:
         """Where a shard holds the entity's block, and what it spans; None where it has none."""
-        known = self._places.get((ref.key, entity), _UNKNOWN)
-        if known is not _UNKNOWN:
-            return known  # type: ignore[return-value]  # not the marker
-        found = await self.entry(ref, entity)
-        if len(self._places) >= PLACES_KNOWN:
-            self._forget_places()
-        place = self._places[ref.key, entity] = None if found is None else BlockEntry.of(found)
-        self._names[ref.key, entity] = None if place is None else entry_name(ref.key, place.whole, BLOCK)
-        return place
+        place = self._places.get((ref.key, entity), _UNKNOWN)
+        if place is _UNKNOWN:
+            found = await self.entry(ref, entity)
+            if len(self._places) >= PLACES_KNOWN:
+                self._places.clear()
+            place = self._places[ref.key, entity] = None if found is None else _Place.of(ref, BlockEntry.of(found))
+        return place.entry if isinstance(place, _Place) else None
 
     async def block(self, tenant: str, period: str, shards: Shards, entity: str) -> Columns | None:
         """The rows of one entity in a day or month shard, with texts, vectors and its segments' keys."""
@@ -119,11 +123,11 @@ class Reader:
 
     def held_block(self, shards: Shards, entity: str) -> Held:
         """What `block` gives, where that is known without waiting; ABSENT where the shard has no block of it."""
-        name = self._names.get((shards.entity.key, entity), "")
-        if name is None:
-            return ABSENT
-        found: Columns | None = self.cache.held(name)
-        return found
+        place = self._places.get((shards.entity.key, entity), _UNKNOWN)
+        if isinstance(place, _Place):
+            found: Columns | None = self.cache.held(place.name)
+            return found
+        return ABSENT if place is None else None
 
     async def segment(self, tenant: str, day: str, shards: Shards, entity: str) -> str:
         """The key of the entity's segment of a day shard: by its directory alone. Raises `Corrupt`."""
@@ -135,11 +139,12 @@ class Reader:
 
     def held_segment(self, tenant: str, day: str, shards: Shards, entity: str) -> str | None:
         """What `segment` gives, where that is known without waiting."""
-        known = shards.entity.key, entity
-        found = self._segments.get(known)
-        if found is None and (place := self._places.get(known)) is not None:
-            found = self._segments[known] = str(SegmentKey(tenant, entity_part(entity), day, place.segment_id))
-        return found
+        place = self._places.get((shards.entity.key, entity))
+        if place is None:
+            return None
+        if place.segment is None:
+            place.segment = str(SegmentKey(tenant, entity_part(entity), day, place.entry.segment_id))
+        return place.segment
 
     async def whole(self, shards: Shards) -> Columns:
         """As `columns` with vectors, of a pack without a section of them: by one GET of all of it."""

@@ -229,7 +229,8 @@ class Snapshots:
         return held
 
     def known_derived(self, tenant: str, make: Callable[[Snapshot], T]) -> T | None:
-        """The same of the cut that an eventual read answers from, where both are known. Waits for nothing."""
+        """The same of the cut that an eventual read answers from, where the cut and its tail are known or the tail is
+        empty. Waits for nothing."""
         known = self.known(tenant)
         if known is None:
             return None

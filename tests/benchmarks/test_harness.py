@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.corpus import Corpus, Question, corpus, exact, index_of
 from benchmarks.load import Latencies, Request, closed_loop, open_loop, percentiles
+from benchmarks.scenario import keep
 from benchmarks.service import Served, build_store, embedder_of, service
 from benchmarks.texts import joined, pieces_of
 from context_plane.index.chunker import chunk
@@ -180,3 +181,17 @@ def answered(running: Served, asked: list[Question], mode: Mode) -> list[dict[st
     found = open_loop(running.url, [running.search(question, mode=mode, deadline_ms=30_000) for question in asked], 20)
     assert found.errors == 0, found.bodies
     return [orjson.loads(body) for body in found.bodies]
+
+
+def test_a_result_is_kept_and_the_one_before_stays(tmp_path: Path) -> None:
+    """Seen to fail with the newer one written over the older."""
+    for commit in ("aaa", "bbb+", "ccc"):
+        keep({"scenario": "ann", "commit": commit, "rows": []}, tmp_path)
+    found = {
+        path.relative_to(tmp_path).as_posix(): orjson.loads(path.read_bytes()) for path in tmp_path.rglob("*.json")
+    }
+    assert {name: result["commit"] for name, result in found.items()} == {
+        "ann.json": "ccc",
+        "history/ann-aaa.json": "aaa",
+        "history/ann-bbb.json": "bbb+",
+    }

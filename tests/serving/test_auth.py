@@ -178,6 +178,10 @@ async def test_who_was_admitted_is_admitted_again_only_while_key_and_tenant_stan
             held.at_s = engine.monotonic_s()
     assert await status() == 200
     assert [each.stands() for each in kept()] == [True]
+    padded = {"authorization": f"Bearer {' ' * 1000}{made.token}"}
+    assert (await served.client.get(served.base, headers=padded)).status_code == 200
+    assert len(service.admissions) == 1, "memory is bounded in bytes too"
+    assert made.token not in repr(service)
     assert (await status(f"{served.base}/search", "POST")) == 422
     assert (await status(served.base + "/events", "POST"), await status("/v1/tenants/globex")) == (403, 404)
     admission = kept()[0]
