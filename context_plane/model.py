@@ -243,7 +243,8 @@ def _check_name(name: str, code: str, what: str) -> None:
 def unit(vector: Sequence[float] | NDArray[np.floating[Any]]) -> Vector:
     """L2-normalized float32 copy; the zero vector stays zero."""
     array = np.asarray(vector, dtype=np.float32)
-    norm = math.sqrt(array.dot(array))
+    with np.errstate(over="ignore"):
+        norm = math.sqrt(array.dot(array))
     if 0 < norm < math.inf:
         return array / np.float32(norm)
     wide = array.astype(np.float64)  # components whose squares float32 does not hold
