@@ -23,6 +23,7 @@ from context_plane.cache.stats import CacheStats
 from context_plane.errors import Corrupt
 from context_plane.store import deadline
 from context_plane.store.base import ByteRange, Store
+from context_plane.store.ranges import parts
 
 T = TypeVar("T")
 Temperature: TypeAlias = Literal["memory", "disk", "cold"]
@@ -217,13 +218,20 @@ class Cache:
                 self.stats.disk_hits += 1
                 _count(name, "disk", 0)
                 return decoded, len(held)
-        data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
+        data = await (self.store.get(key) if byte_range is None else self._fetched(key, byte_range))
         self.stats.misses += 1
         self.stats.bytes_fetched += len(data)
         _count(name, "cold", len(data))
         decoded = await _decoded(data, decode)
         self._write_behind(name, data)
         return decoded, len(data)
+
+    async def _fetched(self, key: str, byte_range: ByteRange) -> bytes:
+        """A range; a long one by several requests."""
+        spans = parts(byte_range)
+        if len(spans) == 1:
+            return await self.store.get_range(key, byte_range)
+        return b"".join(await asyncio.gather(*(self.store.get_range(key, span) for span in spans)))
 
     # --- disk, behind the reads -----------------------------------------------------------------
 

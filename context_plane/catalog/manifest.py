@@ -71,6 +71,10 @@ class FileRef(Value):
     bytes: int
     sha256: str
 
+    @property
+    def range(self) -> ByteRange:
+        return ByteRange(0, self.bytes)
+
 
 class VectorRef(Value):
     """A Lance dataset: `key` is its folder. `ann`: whether it carries an approximate index."""

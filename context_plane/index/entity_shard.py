@@ -25,13 +25,13 @@ import orjson
 
 from context_plane.errors import Corrupt
 from context_plane.index.rows import F32, I16, Rows, concat, decode_rows, encode_rows
-from context_plane.layout.pack import Block, EncodedPack, Entry, decode_block, encode
+from context_plane.layout.pack import BLOCK_BYTES_MAX, Block, EncodedPack, Entry, decode_block, encode
 from context_plane.store.base import ByteRange
 
-VECTORS_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Of the vectors section, which is encoded in memory and read as one. Larger shards are read from the vector shard."""
 _VECTORS_HEAD: Final = 8
 """Rows and dimension, 4 bytes each, little endian: then scales float32 [N], vectors int16 [N, D]."""
+VECTORS_BYTES_MAX: Final = BLOCK_BYTES_MAX - _VECTORS_HEAD
+"""Of the vectors section, which is one frame. Of larger shards the vector shard is read."""
 META_FIELDS: Final = 6
 MONTH_META_FIELDS: Final = 5
 

@@ -25,6 +25,8 @@ from context_plane.model import sha256_hex
 from context_plane.recall.periods import Period, periods_of
 from context_plane.reindex import UNREAD
 from context_plane.retrieval.where import Bounds
+from context_plane.store.base import ByteRange
+from context_plane.store.ranges import parts
 
 Form: TypeAlias = Literal["blocks", "columns", "vectors", "pack"]
 
@@ -33,8 +35,10 @@ BLOCKS_MIN: Final = 32
 BLOCKS_SHARE: Final = 16
 """A longer list that names more than one in so many of a shard's entities takes the shard: its requests would cost
 more than its bytes save."""
-ONE_READ_BYTES_MAX: Final = 256 * 1024 * 1024
-"""More is not read in one piece, for it is held twice while it is decoded: the vector shard has files."""
+WIDE_BYTES_MAX: Final = 2 * 1024**3
+"""More is not read as one range, for it is held twice while it is decoded: the vector shard has files."""
+PACK_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Longer packs are not read whole: half a vector shard's bytes no longer make up for holding all texts."""
 CUT_ROUNDS: Final = 1
 CUT_GETS: Final = 1
 """The newest manifest, with the listings beside it."""
@@ -151,11 +155,14 @@ def read_of(period: Period, entities: tuple[str, ...] | None, *, vectors: bool) 
         case "pack":
             return Read(period, form, vectors, 1, shards.entity.bytes)
         case "vectors":
-            return Read(period, form, vectors, 1, _wide_bytes(shards, vectors=True))
+            wide = _wide(shards, vectors=True)
+            return Read(period, form, vectors, len(parts(wide)), wide.length)
         case "columns":
             files = [file for file in shards.vector.files if not file.path.startswith(UNREAD)] if vectors else []
-            size = _wide_bytes(shards, vectors=False) + sum(file.bytes for file in files)
-            return Read(period, form, vectors, 1 + len(files), size)
+            spans = [_wide(shards, vectors=False), *(file.range for file in files)]
+            return Read(
+                period, form, vectors, sum(len(parts(span)) for span in spans), sum(span.length for span in spans)
+            )
         case _:
             assert_never(form)
 
@@ -167,14 +174,14 @@ def _form(shards: Shards, entities: tuple[str, ...] | None, *, vectors: bool) ->
     if not vectors:
         return "columns"
     if len(shards.entity.sections) > 1:
-        return "vectors" if _wide_bytes(shards, vectors=True) <= ONE_READ_BYTES_MAX else "columns"
-    return "pack" if shards.entity.bytes <= ONE_READ_BYTES_MAX else "columns"
+        return "vectors" if _wide(shards, vectors=True).length <= WIDE_BYTES_MAX else "columns"
+    return "pack" if shards.entity.bytes <= PACK_BYTES_MAX else "columns"
 
 
-def _wide_bytes(shards: Shards, *, vectors: bool) -> int:
+def _wide(shards: Shards, *, vectors: bool) -> ByteRange:
     span = wide_range(shards.entity.ranges, shards.entity.bytes, vectors=vectors)
     assert span is not None, "asked of shards with the section"
-    return span.length
+    return span
 
 
 def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:

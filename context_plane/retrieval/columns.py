@@ -51,7 +51,7 @@ class Columns:
 
     __slots__ = (
         "_attr_names", "_attrs", "_entity_order", "_entity_places", "_every_vector", "_first_row", "_ids", "_lengths",
-        "_missing", "_plane", "_saturation", "_segments", "rows",
+        "_missing", "_plane", "_saturation", "_scanned", "_segments", "rows",
     )  # fmt: skip
 
     def __init__(self, rows: Rows) -> None:
@@ -66,6 +66,7 @@ class Columns:
         self._ids: StringColumn | None = None
         self._lengths: tuple[int, int] | None = None
         self._plane: Int8Plane | None = None
+        self._scanned = False
         self._saturation: tuple[tuple[float, float, float], F64] | None = None
         self._segments: dict[str, str] | None = None
 
@@ -117,9 +118,15 @@ class Columns:
             self._every_vector = bool((self.rows.scales > 0).all())
         return self._every_vector
 
-    @property
-    def plane(self) -> Int8Plane:
-        """The first pass over the rows' vectors; `rows.dim` > 0."""
+    def plane(self) -> Int8Plane | None:
+        """The first pass over the rows' vectors, `rows.dim` > 0, from the second time on that it is asked for: making
+        it costs ten products with the rows as they are, and much is read once. Then `made_plane` is it."""
+        if self._plane is None and not self._scanned:
+            self._scanned = True
+            return None
+        return self.made_plane()
+
+    def made_plane(self) -> Int8Plane:
         if self._plane is None:
             self._plane = Int8Plane(self.rows.vectors, self.rows.scales)
         return self._plane

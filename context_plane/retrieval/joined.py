@@ -62,8 +62,11 @@ def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:
     """Parts hold disjoint events. Vectors, where there are any, have one dimension."""
     dim = max(part.rows.dim for part in parts)
     rows = _one_table(concat([_padded(part.rows, dim) for part in parts], day=None, vectors=dim > 0))
+    columns = Columns(replace(rows, segments=()))
+    if dim:
+        columns.made_plane()  # here, in a thread: what is joined is asked for again
     return Joined(
-        columns=Columns(replace(rows, segments=())),
+        columns=columns,
         names=tuple(names),
         first_event=(0, *accumulate(part.rows.event_count for part in parts)),
     )

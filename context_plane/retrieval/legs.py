@@ -29,7 +29,7 @@ DIRECT_ROWS_MAX: Final = 512
 GATHER_SHARE: Final = 4
 """Fewer than one row in so many allowed: they are gathered before they are multiplied."""
 DOT_ROWS: Final = 4_096
-"""Rows widened to float64 at a time: 8 MiB at 256 dimensions."""
+"""Rows widened at a time: 8 MiB as float64 of 256 dimensions."""
 
 
 Dots: TypeAlias = Callable[[Rows, Index], F64]
@@ -236,29 +236,29 @@ def _first_pass(columns: Columns, mask: Mask | None, query: PlaneQuery) -> tuple
     """([N] approximate scores, -inf where masked, greatest error)."""
     rows = columns.rows
     wanted = None if mask is None else np.flatnonzero(mask)
-    few = wanted is not None and len(wanted) * GATHER_SHARE < rows.row_count
-    if few:
-        assert wanted is not None
+    if wanted is not None and len(wanted) * GATHER_SHARE >= rows.row_count:
+        wanted = None
+    count = rows.row_count if wanted is None else len(wanted)
+    plane = columns.plane() if count > DIRECT_ROWS_MAX else None
+    scores, error = (_direct(rows, wanted, query), ROUNDING) if plane is None else plane.scores(query, wanted)
+    if wanted is not None:
         out = np.full(rows.row_count, -np.inf, np.float32)
-        if len(wanted) <= DIRECT_ROWS_MAX:
-            out[wanted], error = _direct(rows, wanted, query), ROUNDING
-        else:
-            out[wanted], error = columns.plane.scores(query, wanted)
+        out[wanted] = scores
         return out, error
-    if rows.row_count <= DIRECT_ROWS_MAX:
-        out, error = _direct(rows, None, query), ROUNDING
-    else:
-        out, error = columns.plane.scores(query)
     if mask is not None:
-        out[~mask] = -np.inf
-    return out, error
+        scores[~mask] = -np.inf
+    return scores, error
 
 
 def _direct(rows: Rows, chosen: NDArray[np.intp] | None, query: PlaneQuery) -> F32:
-    vectors = rows.vectors if chosen is None else rows.vectors.take(chosen, axis=0)
-    scales = rows.scales if chosen is None else rows.scales[chosen]
-    dots: F32 = vectors.astype(np.float32) @ (query.fixed.astype(np.float32) * np.float32(query.scale))
-    return dots * scales
+    """Scores of all rows, or of those chosen, within ROUNDING."""
+    asked = query.fixed.astype(np.float32) * np.float32(query.scale)
+    scores = (rows.scales if chosen is None else rows.scales[chosen]).astype(np.float32)
+    for start in range(0, len(scores), DOT_ROWS):
+        part = slice(start, start + DOT_ROWS)
+        vectors = rows.vectors[part] if chosen is None else rows.vectors.take(chosen[part], axis=0)
+        scores[part] *= vectors.astype(np.float32) @ asked
+    return scores
 
 
 def _bm25_params(rows: Rows, settings: Bm25Settings) -> tuple[F64 | float, F64 | float]:

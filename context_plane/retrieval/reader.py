@@ -210,7 +210,7 @@ class Reader:
 
     async def file(self, key: str, ref: FileRef) -> bytes:
         """One file of a vector shard, digest checked; kept on disk."""
-        return await self.cache.raw(key, sha256=ref.sha256)
+        return await self.cache.raw(key, byte_range=ref.range, sha256=ref.sha256)
 
     async def fulltext(self, shards: Shards) -> bytes:
         """The packed full-text shard, digest checked; kept on disk."""

@@ -20,6 +20,10 @@ RANGES_PARALLEL_MAX: Final = 16
 """Requests of one `get_ranges` in flight: more only queue at the client's own connections."""
 
 
+PARTS_MAX: Final = 64
+"""Requests that one long range is read by: a gigabyte in parts of 16 MiB, a sixth of a second each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """One request, and the positions (in the caller's order) of the ranges it answers."""
@@ -66,3 +70,10 @@ def cut(ranges: Sequence[ByteRange], spans: Sequence[Span], bodies: Sequence[byt
             start = ranges[position].offset - span.range.offset
             parts[position] = body[start : start + ranges[position].length]
     return parts
+
+
+def parts(whole: ByteRange) -> list[ByteRange]:
+    """A range as requests side by side: one up to RANGE_LENGTH_MAX, never more than PARTS_MAX."""
+    length = max(RANGE_LENGTH_MAX, -(-whole.length // PARTS_MAX))
+    starts = range(whole.offset, whole.stop, length) if whole.length else (whole.offset,)
+    return [ByteRange(start, min(length, whole.stop - start)) for start in starts]

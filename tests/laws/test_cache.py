@@ -7,10 +7,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from context_plane.cache.disk import SCANS_PER_BUDGET, DiskCache
 from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import Cache
-from context_plane.store import CountingStore
+from context_plane.store import ByteRange, CountingStore, ranges
 from context_plane.store.faults import FaultyStore, Mishap
 from tests.laws.plane_world import BEACON, TENANT, World, event, ids, month_of, puts
 from tests.store.dictionary import DictStore
@@ -84,6 +86,19 @@ async def test_concurrent_reads_of_one_thing_fetch_it_once(world: World) -> None
     assert len({tuple(hit.id for hit in answer.hits) for answer in answers}) == 1
     assert plane.cache.stats.misses == alone.cache.stats.misses
     assert plane.store.total.gets == alone.store.total.gets
+
+
+async def test_a_long_range_is_fetched_by_requests_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one round, and is one entry. Seen to fail with parts that are awaited in turn."""
+    monkeypatch.setattr(ranges, "RANGE_LENGTH_MAX", 10)
+    body = bytes(range(100))
+    store = CountingStore(FaultyStore(DictStore({"k": body}), lambda operation, key: Mishap(delay_s=0.05)))
+    cache = Cache(store, 1 << 20, None)
+    span = ByteRange(3, 45)
+    with store.trace() as trace:
+        assert await cache.value("k", bytes, byte_range=span) == body[3:48]
+    assert (trace.gets, trace.round_trips, trace.bytes_read) == (5, 1, 45)
+    assert cache.holds("k", span)
 
 
 async def test_a_cancelled_reader_does_not_end_the_fetch_of_others(world: World) -> None:

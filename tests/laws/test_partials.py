@@ -40,7 +40,7 @@ async def test_a_shard_that_does_not_come_is_named(
     world: World, mishap: Mishap, kind: str, entities: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the deadline, with the rest of the answer. Seen to fail with `missing` never filled."""
-    monkeypatch.setattr(plan, "ONE_READ_BYTES_MAX", 0)  # as of large shards: columns, and the vector shard beside them
+    monkeypatch.setattr(plan, "WIDE_BYTES_MAX", 0)  # as of large shards: columns, and the vector shard beside them
     others = await built(world)
     plane = world.plane()
     started = time.monotonic()
@@ -135,7 +135,7 @@ async def test_a_damaged_object_is_an_error(world: World, kind: str, monkeypatch
     """One flipped byte of the second day. Seen to fail with `Corrupt` counted among what is missing, and with
     the files of vector and full-text shards taken without their digest."""
     if kind != "pack":
-        monkeypatch.setattr(plan, "ONE_READ_BYTES_MAX", 0)
+        monkeypatch.setattr(plan, "WIDE_BYTES_MAX", 0)
     await built(world)
     objects: dict[str, bytes] = world.inner.objects  # type: ignore[attr-defined]  # a DictStore
     healthy = dict(objects)

@@ -41,7 +41,7 @@ async def built(world: World) -> None:
 def read_as(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on shards are built and read so that the tenant's are read in this form."""
     if form == "columns":
-        monkeypatch.setattr(planning, "ONE_READ_BYTES_MAX", 0)
+        monkeypatch.setattr(planning, "WIDE_BYTES_MAX", 0)
     if form == "pack":
         monkeypatch.setattr(entity_shard, "VECTORS_BYTES_MAX", 0)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from context_plane.errors import Invalid
 from context_plane.store import ByteRange, ObjectInfo
 from context_plane.store.key import ByteOrder, check_key, check_prefix, is_past, listing_offset, tree_order
-from context_plane.store.ranges import coalesce, cut
+from context_plane.store.ranges import PARTS_MAX, RANGE_LENGTH_MAX, coalesce, cut, parts
 
 BODY = bytes(range(256)) * 4
 ranges = st.lists(st.builds(ByteRange, st.integers(0, 1100), st.integers(0, 200)), max_size=12)
@@ -105,3 +105,14 @@ def test_a_file_listing_starts_next_to_where_it_is_asked_to() -> None:
 def test_a_key_has_a_length(key: str) -> None:
     with pytest.raises(Invalid):
         check_key(key)
+
+
+@given(offset=st.integers(0, 10**12), length=st.integers(1, 5 * 10**9))
+def test_a_long_range_is_read_in_parts_side_by_side(offset: int, length: int) -> None:
+    """They cover it without a gap, and are never more than PARTS_MAX. Seen to fail with a fixed length of parts."""
+    whole = ByteRange(offset, length)
+    found = parts(whole)
+    assert (found[0].offset, found[-1].stop) == (whole.offset, whole.stop)
+    assert all(one.stop == other.offset and one.length for one, other in itertools.pairwise(found))
+    assert len(found) <= PARTS_MAX
+    assert (len(found) == 1) == (length <= RANGE_LENGTH_MAX)
