@@ -195,7 +195,7 @@ async def get_snapshot(caller: Reads) -> Response:
 async def _body(request: Request, caller: Reads, model: type[wire.M]) -> wire.M:
     limits.check_media_type(request, "application/json")
     async with limits.body(request, caller.service.ledger, bytes_max=limits.QUERY_BODY_BYTES_MAX) as raw:
-        return await limits.off_loop(len(raw), lambda: wire.read(model, raw))
+        return await limits.off_loop(len(raw), lambda: wire.read(model, raw), limits.INLINE_QUERY_BYTES)
 
 
 def bundle_response(bundle: BundleAnswer, form: Format, if_none_match: str) -> Plain:
