@@ -40,7 +40,7 @@ def keep(result: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write a result as the newest of its scenario; the one before stays, under its commit, in `history`."""
     path = folder / f"{result['scenario']}.json"
     if path.exists():
-        before = orjson.loads(path.read_bytes())["commit"].removesuffix("+")
+        before = orjson.loads(path.read_bytes())["commit"].replace("+", "-changed")
         past = folder / "history" / f"{result['scenario']}-{before}.json"
         past.parent.mkdir(parents=True, exist_ok=True)
         path.replace(past)

@@ -1,9 +1,8 @@
 """Merge: the shards of a month's days joined into the month's, without analyzing or embedding anything again.
 
 Blocks are joined entity by entity from the days' packs, columns and full-text index are made of the joined
-blocks, and vectors are put into the month's row order. Equal days give equal digests. The days' packs are
-held compressed and one entity's blocks decoded at a time; what grows with the month are its columns and its
-float32 vectors.
+blocks, and vectors are put into the month's row order. Equal days give equal digests. The days' blocks are held
+compressed; what else grows with the month are its own blocks, columns and vectors.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ PARALLEL_DAYS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """One day's entity shard. `entries` ascend by entity, as its rows do."""
+    """One day's entity shard: its blocks. `entries` ascend by entity, as its rows do."""
 
     day: str
     shards: Shards
@@ -92,7 +91,7 @@ async def _read_day(engine: Engine, day: str, shards: Shards, gate: asyncio.Sema
             raise Corrupt("corrupt_object", "an entity shard does not match its recorded digest", key=ref.key)
     pages = (decode_page(stored[page.offset : page.offset + page.length]) for page in ref.layout_pages())
     entries = {entry.key: BlockEntry.of(entry) for page in pages for entry in page}
-    return _Day(day, shards, stored, entries)
+    return _Day(day, shards, stored[: ref.sections[0].offset], entries)
 
 
 # --- entity shard -------------------------------------------------------------------------------

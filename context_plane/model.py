@@ -34,6 +34,8 @@ ATTRS_MAX: Final = 64
 ATTR_BYTES_MAX: Final = 16 * 1024
 """Attributes of one event, canonical JSON: they travel with every hit."""
 VECTOR_DIM_MAX: Final = 4096
+NORM_MIN: Final = 1e-15
+"""Of a vector whose squares are normal numbers of float32."""
 INT_ABS_MAX: Final = 2**53 - 1
 """Integers beyond this do not survive JSON readers that use doubles (RFC 8259, section 6)."""
 
@@ -245,8 +247,8 @@ def unit(vector: Sequence[float] | NDArray[np.floating[Any]]) -> Vector:
     array = np.asarray(vector, dtype=np.float32)
     with np.errstate(over="ignore"):
         norm = math.sqrt(array.dot(array))
-    if 0 < norm < math.inf:
+    if NORM_MIN < norm < math.inf:
         return array / np.float32(norm)
-    wide = array.astype(np.float64)  # components whose squares float32 does not hold
+    wide = array.astype(np.float64)  # components whose squares float32 does not hold, or not exactly
     norm = math.sqrt(wide.dot(wide))
     return (wide / (norm or 1.0)).astype(np.float32)

@@ -351,7 +351,7 @@ async def put_fulltext(engine: Engine, tenant: str, period: str, columns: Rows) 
 
 
 async def _columns(engine: Engine, ref: PackRef) -> Rows:
-    frame = await engine.store.get_range(ref.key, ref.sections[-1].range)
+    frame = await engine.store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
     return await asyncio.to_thread(entity_shard.decode_columns, frame)
 
 

@@ -31,7 +31,7 @@ from context_plane.errors import Invalid, NotFound, PlaneError, Unavailable
 from context_plane.model import check_entity, day_end_us, day_start_us
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.periods import Period, periods_of
-from context_plane.recall.plan import read_of
+from context_plane.recall.plan import block_bytes, read_of
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import DEADLINE_MS_MAX, SearchRequest
 from context_plane.retrieval.reader import Reader
@@ -93,7 +93,7 @@ class _Unit:
         """As far as the manifest tells."""
         shards = self.period.shards
         if self.vectors is None:
-            return shards.entity.bytes // max(1, shards.entities)
+            return block_bytes(shards.entity, shards.entities)
         return read_of(self.period, None, vectors=self.vectors).bytes
 
 

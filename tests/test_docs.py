@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 import pytest
 from fastapi.routing import APIRoute
 
+from benchmarks.bars import over_http, shown
 from context_plane.errors import CODES
 from context_plane.settings import Settings
 from serving import problems
@@ -103,16 +105,36 @@ async def _run(served: Served, words: list[str]) -> None:
     assert response.status_code < 300, (url, response.text)
 
 
+LATENCIES = {
+    "vector search, 10,000 rows of 64 dimensions": ("vector_warm", "vector"),
+    "text search, 10,000 rows": ("text_warm", "text"),
+    "hybrid search, 10,000 rows, from its text alone": ("hybrid_warm", "hybrid, from text"),
+    "hybrid search of 500 entities and ten days, 100,000 rows": ("hybrid_filters", "hybrid, 500 entities, 10 days"),
+    "cold: a bundle": ("bundle_cold", "bundle"),
+    "cold: hybrid search of an entity, 30 days": ("hybrid_cold", "from text"),
+    "the same, 0.05 % of requests stalled for seconds": ("hybrid_cold", "from text, 0.05 % stalls"),
+    "cold: hybrid search of an entity, a year": ("entity_cold", "365 days"),
+    "cold: hybrid search of the tenant, 30 days, 300,000 rows": ("tenant_cold", "30 days"),
+}
+"""Rows of the README's table, and the scenario and case of each."""
+
+
 def test_the_figures_of_the_readme_are_those_of_the_committed_results() -> None:
     """Fails when a benchmark is run again and the table is not, or the other way round."""
     text = (DOCS.parent / "README.md").read_text()
     results = DOCS.parent / "benchmarks" / "results"
-    quality = {
-        (row["case"], row["system"]): row for row in orjson.loads((results / "quality.json").read_bytes())["rows"]
-    }
+
+    def rows(scenario: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = orjson.loads((results / f"{scenario}.json").read_bytes())["rows"]
+        return found
+
+    quality = {(row["case"], row["system"]): row for row in rows("quality")}
     for system in ("bm25s_same_parameters", "text", "vector", "hybrid"):
         everywhere, held_out = quality["all", system], quality["held_out", system]
         figures = [everywhere["ndcg_at_10"], everywhere["hit_at_10"], held_out["ndcg_at_10"]]
         assert " | ".join(f"{figure:.3f}" for figure in figures) in text
-    start = orjson.loads((results / "startup.json").read_bytes())["rows"][0]
+    start = rows("startup")[0]
     assert f"{start['p50_ms']:.0f} ms (median; at most {start['max_ms']:.0f})" in text
+    for label, (scenario, case) in LATENCIES.items():
+        [row] = [row for row in rows(scenario) if row["case"] == case and over_http(row)]
+        assert f"| {label} | {shown(row['p50_ms'])} | {shown(row['p99_ms'])} |" in text

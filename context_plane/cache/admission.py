@@ -83,6 +83,11 @@ class Memory:
         if size > self.budget_bytes * ENTRY_SHARE_MAX:
             self.refused += 1
             return False
+        kept_bytes = self._bytes["protected"] + self.pinned_bytes
+        if hash(name) not in self._ghosts and kept_bytes + size > self.budget_bytes:
+            self._remember(name, size)  # it could only stay in the place of what is proven
+            self.refused += 1
+            return False
         returns = self._ghosts.pop(hash(name), None)
         if returns is not None:
             self._ghost_bytes -= returns

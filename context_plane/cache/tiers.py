@@ -13,7 +13,7 @@ import contextvars
 import hashlib
 import itertools
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -32,6 +32,8 @@ DECODE_INLINE_BYTES: Final = 16 * 1024
 """Stored bytes of values that decode on the event loop: what compresses ten times still takes half a millisecond."""
 WRITE_BEHIND_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that wait to be written to disk: a second of a slow disk."""
+PARTS_PARALLEL: Final = 16
+"""Parts of long ranges in flight in one process: what shares a link with entity reads must leave them some of it."""
 ENTRY_OVERHEAD_BYTES: Final = 512
 DECODED_FACTOR: Final = 4
 """Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""
@@ -92,6 +94,7 @@ class Cache:
     _behind: dict[str, bytes] = field(default_factory=dict)
     _behind_bytes: int = 0
     _writer: asyncio.Task[None] | None = None
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_PARALLEL))
 
     def __post_init__(self) -> None:
         self._memory = Memory(self.memory_bytes)
@@ -105,9 +108,11 @@ class Cache:
         byte_range: ByteRange | None = None,
         form: str = "",
         size_of: Callable[[T], int] | None = None,
+        in_parts: bool = False,
     ) -> T:
         """The decoded object or range. `form` tells apart different decodings of the same bytes; `size_of`: bytes of
-        what was decoded, where that is known better than by what was stored.
+        what was decoded, where that is known better than by what was stored. `in_parts`: a long range is fetched by
+        several requests, and each part kept on disk by itself.
 
         `decode` raises `Corrupt` for damaged bytes: those from disk are then fetched again, once.
         """
@@ -118,7 +123,8 @@ class Cache:
             return held
 
         async def load() -> tuple[T, int]:
-            decoded, size = await self._checked(stored, key, byte_range, decode)
+            read = self._of_parts if in_parts else self._checked
+            decoded, size = await read(stored, key, byte_range, decode)
             return decoded, size * DECODED_FACTOR if size_of is None else size_of(decoded)
 
         return await self._fill(name, load)
@@ -160,15 +166,17 @@ class Cache:
             lookups.names.append(name)
         return value
 
-    async def raw(self, key: str, *, byte_range: ByteRange | None = None, sha256: str | None = None) -> bytes:
+    async def raw(
+        self, key: str, *, byte_range: ByteRange | None = None, sha256: str | None = None, in_parts: bool = False
+    ) -> bytes:
         """The raw object or range, through disk; not kept in memory.
 
         `sha256`: hex, of the bytes as the manifest names them. Raises `Corrupt(corrupt_object)` on others.
         """
-        name = _name(key, byte_range)
+        name, read = _name(key, byte_range), self._of_parts if in_parts else self._checked
 
         async def fly() -> bytes:
-            data, _ = await self._checked(name, key, byte_range, lambda data: _verified(key, data, sha256))
+            data, _ = await read(name, key, byte_range, lambda data: _verified(key, data, sha256))
             return data
 
         return await self._once(f"{name}|bytes|{sha256}", fly)
@@ -218,7 +226,7 @@ class Cache:
                 self.stats.disk_hits += 1
                 _count(name, "disk", 0)
                 return decoded, len(held)
-        data = await (self.store.get(key) if byte_range is None else self._fetched(key, byte_range))
+        data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
         self.stats.misses += 1
         self.stats.bytes_fetched += len(data)
         _count(name, "cold", len(data))
@@ -226,12 +234,30 @@ class Cache:
         self._write_behind(name, data)
         return decoded, len(data)
 
-    async def _fetched(self, key: str, byte_range: ByteRange) -> bytes:
-        """A range; a long one by several requests."""
-        spans = parts(byte_range)
-        if len(spans) == 1:
-            return await self.store.get_range(key, byte_range)
-        return b"".join(await asyncio.gather(*(self.store.get_range(key, span) for span in spans)))
+    async def _of_parts(
+        self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
+    ) -> tuple[T, int]:
+        """As `_checked`, a long range by parts: those that arrive before a deadline are there for the next read."""
+        spans = [] if byte_range is None else parts(byte_range)
+        if byte_range is None or len(spans) < 2:
+            return await self._checked(name, key, byte_range, decode)
+        behind = _lookups.get()
+        assert behind is not None, "flights count their own reads"
+        held = behind.disk
+        data = await _all([self._part(key, span) for span in spans])
+        try:
+            return await asyncio.to_thread(lambda: decode(b"".join(data))), byte_range.length
+        except Corrupt:
+            if self.disk is None or behind.disk == held:
+                raise
+        for span in spans:
+            await asyncio.to_thread(self.disk.delete, _name(key, span))
+        data = await _all([self._part(key, span) for span in spans])
+        return await asyncio.to_thread(lambda: decode(b"".join(data))), byte_range.length
+
+    async def _part(self, key: str, span: ByteRange) -> bytes:
+        async with self._gate:
+            return await self.raw(key, byte_range=span)
 
     # --- disk, behind the reads -----------------------------------------------------------------
 
@@ -293,6 +319,16 @@ class Cache:
 
     def _keep(self, name: str, value: object, size: int, sources: tuple[str, ...]) -> None:
         self._memory.put(name, value, size + sys.getsizeof(name) + ENTRY_OVERHEAD_BYTES, sources)
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in order; when one fails, the others end."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _put_all(disk: DiskCache, batch: Mapping[str, bytes]) -> None:

@@ -80,16 +80,20 @@ def encode_shard(day: str | None, blocks: Iterable[ShardBlock]) -> EncodedPack:
     """A day's shard (or a month's rollup, `day` None). Blocks ascend by entity; each has one entity."""
     packed: list[Block] = []
     held: list[Rows] = []
-    payload = _Payload()
+    vectors: list[Rows] | None = []
+    vectors_bytes = 0
     for block in blocks:
         assert len(block.rows.entities) == 1, "a block holds one entity"
         note = orjson.dumps(block.segments) if block.segments else b""
         packed.append(Block(block.rows.entities[0], encode_rows(block.rows), _meta(block), note))
         held.append(block.rows.without_payload())
-        payload.add(block.rows)
-    vectors = payload.encoded()
+        vectors_bytes += block.rows.vectors.nbytes + block.rows.scales.nbytes
+        if vectors is not None and block.rows.dim and vectors_bytes <= VECTORS_BYTES_MAX:
+            vectors.append(block.rows)
+        else:
+            vectors = None
     columns = encode_rows(concat(held, day=day))
-    return encode(packed, sections=[columns] if vectors is None else [vectors, columns])
+    return encode(packed, sections=[encode_vectors(vectors), columns] if vectors else [columns])
 
 
 def columns_range(sections: Sequence[ByteRange]) -> ByteRange:
@@ -108,15 +112,15 @@ def wide_range(sections: Sequence[ByteRange], size: int, *, vectors: bool) -> By
     return ByteRange(start, size - start)
 
 
-def encode_vectors(scales: Sequence[F32], vectors: Sequence[I16]) -> bytes:
-    """The vectors section of rows whose scales and vectors come in parts, all of one dimension."""
-    count, dim = sum(map(len, scales)), vectors[0].shape[1]
+def encode_vectors(blocks: Sequence[Rows]) -> bytes:
+    """The vectors section of these blocks, all of one dimension."""
+    count, dim = sum(block.row_count for block in blocks), blocks[0].dim
     head = count.to_bytes(4, "little") + dim.to_bytes(4, "little")
-    parts = [each.astype("<f4", copy=False).tobytes() for each in scales]
-    return b"".join([head, *parts, *(each.astype("<i2", copy=False).tobytes() for each in vectors)])
+    scales = [np.ascontiguousarray(block.scales, "<f4").data for block in blocks]
+    return b"".join([head, *scales, *(np.ascontiguousarray(block.vectors, "<i2").data for block in blocks)])
 
 
-def decode_vectors(frame: bytes) -> tuple[F32, I16]:
+def decode_vectors(frame: bytes | memoryview) -> tuple[F32, I16]:
     """(scales [N], vectors [N, D]), read-only views of the decoded frame. Raises `Corrupt`."""
     raw = decode_block(frame)
     count, dim = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:_VECTORS_HEAD], "little")
@@ -136,37 +140,9 @@ def decode_note(frame: bytes) -> list[tuple[str, str]]:
     return [(day, segment) for day, segment in orjson.loads(decode_block(frame))]
 
 
-def decode_columns(frame: bytes, *, segments: Sequence[str] = ()) -> Rows:
-    """The shard's columns from their frame; `segments`: one key per entity, in the directory's order."""
-    rows = decode_rows(decode_block(frame))
-    if segments and len(segments) != len(rows.entities):
-        raise Corrupt("corrupt_object", "a shard's columns and its directory name different numbers of entities")
-    return replace(rows, segments=tuple(segments))
-
-
-class _Payload:
-    """Vectors of blocks, while they are few enough to be kept together."""
-
-    def __init__(self) -> None:
-        self._scales: list[F32] = []
-        self._vectors: list[I16] = []
-        self._dim = 0
-        self._bytes = 0
-
-    def add(self, rows: Rows) -> None:
-        self._dim = max(self._dim, rows.dim)
-        self._bytes += rows.row_count * (2 * self._dim + 4)
-        if self._bytes > VECTORS_BYTES_MAX:
-            self._scales, self._vectors = [], []
-            return
-        self._scales.append(rows.scales if rows.dim else np.zeros(rows.row_count, np.float32))
-        self._vectors.append(rows.vectors if rows.dim else np.zeros((rows.row_count, 0), np.int16))
-
-    def encoded(self) -> bytes | None:
-        if not self._dim or self._bytes > VECTORS_BYTES_MAX:
-            return None
-        whole = [v if v.shape[1] else np.zeros((len(v), self._dim), np.int16) for v in self._vectors]
-        return encode_vectors(self._scales, whole)
+def decode_columns(frame: bytes | memoryview) -> Rows:
+    """The shard's columns from their frame."""
+    return decode_rows(decode_block(frame))
 
 
 def _meta(block: ShardBlock) -> tuple[int | str, ...]:

@@ -29,7 +29,7 @@ def compress(data: bytes) -> bytes:
     return result
 
 
-def decompress(frame: bytes, *, size_max: int) -> bytes:
+def decompress(frame: bytes | memoryview, *, size_max: int) -> bytes:
     """Decode exactly one frame of at most `size_max` bytes. Raises `Corrupt(corrupt_object)`."""
     decompressor = getattr(_local, "decompressor", None)
     if decompressor is None:
@@ -46,7 +46,7 @@ def decompress(frame: bytes, *, size_max: int) -> bytes:
     return data
 
 
-def _check_empty(frame: bytes) -> bytes:
+def _check_empty(frame: bytes | memoryview) -> bytes:
     """zstandard's one-shot decoder believes a declared size of zero without looking; one flipped bit declares it."""
     worker = zstandard.ZstdDecompressor().decompressobj()
     data = worker.decompress(frame)

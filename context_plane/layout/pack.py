@@ -131,11 +131,11 @@ def _entry(row: list[Any]) -> Entry:
     return Entry(row[0], row[1], row[2], tuple(row[3:]))
 
 
-def decode_page(frame: bytes) -> PageEntries:
+def decode_page(frame: bytes | memoryview) -> PageEntries:
     return PageEntries(orjson.loads(decompress(frame, size_max=PAGE_BYTES_MAX)))
 
 
-def decode_block(frame: bytes) -> bytes:
+def decode_block(frame: bytes | memoryview) -> bytes:
     return decompress(frame, size_max=BLOCK_BYTES_MAX)
 
 

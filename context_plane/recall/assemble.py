@@ -25,7 +25,7 @@ from context_plane.recall.plan import Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
 from context_plane.reindex import read_vectors
 from context_plane.retrieval.columns import Columns, Mask
-from context_plane.retrieval.joined import Joined, join, joined_bytes
+from context_plane.retrieval.joined import Joined, join
 from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
 from context_plane.retrieval.where import Bounds
@@ -304,14 +304,14 @@ class Assembler:
         """Join these parts in the background when they are asked for a second time."""
         name = _joined_name(found.plan)
         built = [
-            (part.columns, source.period.name)
+            (part.columns if found.plan.vectors else Columns(part.rows.without_payload()), source.period.name)
             for part, source in zip(found.parts, found.sources, strict=True)
             if source.period is not None
         ]
         rows = sum(columns.rows.row_count for columns, _ in built)
         if found.missing or found.joined or len(built) < JOIN_PARTS_MIN or rows > JOIN_ROWS_MAX:
             return
-        if joined_bytes([columns for columns, _ in built]) > self._reader.cache.memory_bytes * ENTRY_SHARE_MAX:
+        if sum(columns.nbytes for columns, _ in built) > self._reader.cache.memory_bytes * ENTRY_SHARE_MAX:
             return
         if name not in self._asked:
             self._asked[name] = True

@@ -36,7 +36,7 @@ BLOCKS_SHARE: Final = 16
 """A longer list that names more than one in so many of a shard's entities takes the shard: its requests would cost
 more than its bytes save."""
 WIDE_BYTES_MAX: Final = 2 * 1024**3
-"""More is not read as one range, for it is held twice while it is decoded: the vector shard has files."""
+"""More is not read as one range, for it is held three times while it is decoded: the vector shard has files."""
 PACK_BYTES_MAX: Final = 256 * 1024 * 1024
 """Longer packs are not read whole: half a vector shard's bytes no longer make up for holding all texts."""
 CUT_ROUNDS: Final = 1
@@ -191,8 +191,9 @@ def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:
     found = [page_of(pages, name) for name in entities]
     wanted = {page.offset: page.length for page in found if page is not None}
     blocks = min(sum(page is not None for page in found), shards.entities)
-    return len(wanted) + blocks, sum(wanted.values()) + blocks * _block_bytes(ref, shards.entities)
+    return len(wanted) + blocks, sum(wanted.values()) + blocks * block_bytes(ref, shards.entities)
 
 
-def _block_bytes(ref: PackRef, entities: int) -> int:
+def block_bytes(ref: PackRef, entities: int) -> int:
+    """A mean block of the pack."""
     return ref.sections[0].offset // max(1, entities)

@@ -303,6 +303,8 @@ class Searcher:
         parts = found.parts
         if len(parts) > INLINE_PARTS_MAX:
             return False
+        if query.wants_vector and not all(part.columns.scans_quickly for part in parts):
+            return False
         rows = sum(part.rows.row_count for part in parts)
         scanned = sum(part.rows.vectors.size for part in parts) if query.wants_vector else 0
         rows_max = INLINE_ROWS_MAX if query.where is None else INLINE_FILTERED_ROWS_MAX

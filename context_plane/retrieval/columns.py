@@ -23,6 +23,10 @@ from context_plane.index.rows import I64, Rows
 
 Mask: TypeAlias = NDArray[np.bool_]
 
+FEW_ROWS_MAX: Final = 512
+"""So few rows are multiplied as they are: splitting them into planes costs more than it saves."""
+EVENT_BYTES: Final = 400
+"""What an event takes beside its vector and postings: id, attributes, times."""
 MISSING: Final = 0
 BOOLEAN: Final = 1
 NUMBER: Final = 2
@@ -126,6 +130,11 @@ class Columns:
             return None
         return self.made_plane()
 
+    @property
+    def scans_quickly(self) -> bool:
+        """Whether a pass over all vectors is as short as it will be: few, or their plane is made."""
+        return self._plane is not None or self.rows.row_count <= FEW_ROWS_MAX
+
     def made_plane(self) -> Int8Plane:
         if self._plane is None:
             self._plane = Int8Plane(self.rows.vectors, self.rows.scales)
@@ -138,6 +147,12 @@ class Columns:
         if held is None or held[0] != asked:
             held = self._saturation = asked, saturation_of(self.rows.row_terms, k1, b, length_mean)
         return held[1]
+
+    @property
+    def nbytes(self) -> int:
+        """About what the rows take in memory without texts, the plane of their first pass included."""
+        rows = self.rows
+        return rows.vectors.nbytes * 3 // 2 + rows.post_rows.nbytes * 2 + rows.event_count * EVENT_BYTES
 
     def segment_of(self, day: str) -> str | None:
         """The key of the segment of an event of that day, in an entity's block: a month's names one for each day."""

@@ -11,15 +11,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
 
 import numpy as np
 
 from context_plane.index.rows import Rows, concat
 from context_plane.retrieval.columns import Columns
-
-EVENT_BYTES: Final = 200
-"""What an event of a joined part takes beside its vector and postings: references and numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class Joined:
 
     @property
     def nbytes(self) -> int:
-        return joined_bytes([self.columns])
+        return self.columns.nbytes
 
     def part_of(self, event: int) -> int:
         return bisect_right(self.first_event, event) - 1
@@ -50,12 +46,6 @@ class Joined:
                 event_ts_us=rows.event_ts_us[chosen],
             )
         )
-
-
-def joined_bytes(parts: Sequence[Columns]) -> int:
-    """About what a join of the parts takes in memory, the plane of its first pass included."""
-    rows = [part.rows for part in parts]
-    return sum(r.vectors.nbytes * 3 // 2 + r.post_rows.nbytes * 2 + r.event_count * EVENT_BYTES for r in rows)
 
 
 def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:

@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics, bm25_rows
 from context_plane.index.planes import ROUNDING, PlaneQuery
 from context_plane.index.rows import F32, I32, U16, Rows, quantize_one
-from context_plane.retrieval.columns import Columns, Mask
+from context_plane.retrieval.columns import FEW_ROWS_MAX, Columns, Mask
 from context_plane.retrieval.order import Index
 from context_plane.retrieval.scope import Part, both
 
-DIRECT_ROWS_MAX: Final = 512
-"""So few rows are multiplied as they are: splitting them into planes costs more than it saves."""
 GATHER_SHARE: Final = 4
 """Fewer than one row in so many allowed: they are gathered before they are multiplied."""
 DOT_ROWS: Final = 4_096
@@ -239,7 +237,7 @@ def _first_pass(columns: Columns, mask: Mask | None, query: PlaneQuery) -> tuple
     if wanted is not None and len(wanted) * GATHER_SHARE >= rows.row_count:
         wanted = None
     count = rows.row_count if wanted is None else len(wanted)
-    plane = columns.plane() if count > DIRECT_ROWS_MAX else None
+    plane = columns.plane() if count > FEW_ROWS_MAX else None
     scores, error = (_direct(rows, wanted, query), ROUNDING) if plane is None else plane.scores(query, wanted)
     if wanted is not None:
         out = np.full(rows.row_count, -np.inf, np.float32)

@@ -36,8 +36,6 @@ PARALLEL_BLOCKS: Final = 128
 PLACES_KNOWN: Final = 262_144
 """Addresses of blocks remembered beside the pages: a year of a few hundred entities, some 150 MiB. Then all are
 forgotten at once: they are found again in the pages, and keeping their order would cost every read."""
-EVENT_BYTES: Final = 400
-"""What an event takes beside its vector and postings: id, attributes, times."""
 PAGE: Final = "page"
 BLOCK: Final = "block"
 COLUMNS: Final = "columns"
@@ -53,6 +51,8 @@ class Absent(Enum):
 
 ABSENT: Final = Absent.ABSENT
 Held: TypeAlias = Columns | Absent | None
+_Wide: TypeAlias = tuple[Columns, list[pack.PageEntries]]
+"""Columns, and the directory that was read with them."""
 _UNKNOWN: Final = object()
 
 
@@ -82,6 +82,9 @@ class Reader:
         self._places.clear()
 
     async def entries(self, ref: PackRef, page: pack.Page) -> pack.PageEntries:
+        held = self._held_wide(ref, vectors=True) or self._held_wide(ref, vectors=False)
+        if held is not None:
+            return held[1][ref.layout_pages().index(page)]
         span = ByteRange(page.offset, page.length)
         return await self.cache.value(ref.key, pack.decode_page, byte_range=span, form=PAGE)
 
@@ -162,21 +165,24 @@ class Reader:
             for page in ref.layout_pages():
                 span = ByteRange(page.offset, page.length)
                 self.cache.keep(ref.key, span, PAGE, pack.decode_page(stored[page.offset : span.stop]))
-            return found, _columns_bytes(found)
+            return found, found.nbytes
 
         return await self.cache.derived(f"{ref.key}|{WHOLE}", load)
 
     def held_columns(self, shards: Shards, *, vectors: bool) -> Columns | None:
         """The shard's rows of all entities where they are in memory, with vectors if wanted."""
         ref = shards.entity
-        for with_vectors in (True,) if vectors else (True, False):
-            span = wide_range(ref.ranges, ref.bytes, vectors=with_vectors)
-            held = None if span is None else self.cache.held_value(ref.key, span, COLUMNS)
-            if held is not None:
-                self._keep_pages(ref, held[1])
-                return held[0]  # type: ignore[no-any-return]  # what `columns` decoded
+        held = self._held_wide(ref, vectors=True) or (None if vectors else self._held_wide(ref, vectors=False))
+        if held is not None:
+            return held[0]
         found: Columns | None = self.cache.held(f"{ref.key}|{WHOLE}")
         return self.cache.held(f"{shards.vector.key}|{WHOLE}") if found is None and vectors else found
+
+    def _held_wide(self, ref: PackRef, *, vectors: bool) -> _Wide | None:
+        """What `columns` decoded, where it is in memory."""
+        span = wide_range(ref.ranges, ref.bytes, vectors=vectors)
+        held: _Wide | None = None if span is None else self.cache.held_value(ref.key, span, COLUMNS)
+        return held
 
     async def columns(self, shards: Shards, *, vectors: bool = False) -> Columns:
         """The shard's rows of all entities without texts, with their vectors if wanted: one range GET.
@@ -188,18 +194,18 @@ class Reader:
         span = wide_range(ref.ranges, ref.bytes, vectors=vectors)
         assert span is not None, "the plan reads no section that is not there"
 
-        def decode(stored: bytes) -> tuple[Columns, list[pack.PageEntries]]:
+        def decode(stored: bytes) -> _Wide:
             pages = [_cut(stored, span, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
             rows = decode_columns(_cut(stored, span, columns_range(ref.ranges)))
             if vectors:
                 rows = rows_with(rows, *decode_vectors(_cut(stored, span, ref.ranges[0])))
             return Columns(rows), [pack.decode_page(page) for page in pages]
 
-        def size_of(found: tuple[Columns, list[pack.PageEntries]]) -> int:
-            return _columns_bytes(found[0])
+        def size_of(found: _Wide) -> int:
+            return found[0].nbytes
 
         columns, pages = await self.cache.value(
-            ref.key, decode, byte_range=span, form=COLUMNS, size_of=size_of if vectors else None
+            ref.key, decode, byte_range=span, form=COLUMNS, size_of=size_of if vectors else None, in_parts=True
         )
         self._keep_pages(ref, pages)
         return columns
@@ -210,22 +216,16 @@ class Reader:
 
     async def file(self, key: str, ref: FileRef) -> bytes:
         """One file of a vector shard, digest checked; kept on disk."""
-        return await self.cache.raw(key, byte_range=ref.range, sha256=ref.sha256)
+        return await self.cache.raw(key, byte_range=ref.range, sha256=ref.sha256, in_parts=True)
 
     async def fulltext(self, shards: Shards) -> bytes:
         """The packed full-text shard, digest checked; kept on disk."""
         return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
 
 
-def _columns_bytes(columns: Columns) -> int:
-    """About what columns with vectors take in memory, the plane of their first pass included."""
-    rows = columns.rows
-    return rows.vectors.nbytes * 3 // 2 + rows.post_rows.nbytes * 2 + rows.event_count * EVENT_BYTES
-
-
-def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> bytes:
-    """A range of an object out of a longer one that was read."""
-    return stored[wanted.offset - held.offset : wanted.stop - held.offset]
+def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> memoryview:
+    """A range of an object out of a longer one that was read, not copied."""
+    return memoryview(stored)[wanted.offset - held.offset : wanted.stop - held.offset]
 
 
 def _block(tenant: str, period: str, entry: BlockEntry, frame: bytes) -> Columns:

@@ -193,5 +193,5 @@ def test_a_result_is_kept_and_the_one_before_stays(tmp_path: Path) -> None:
     assert {name: result["commit"] for name, result in found.items()} == {
         "ann.json": "ccc",
         "history/ann-aaa.json": "aaa",
-        "history/ann-bbb.json": "bbb+",
+        "history/ann-bbb-changed.json": "bbb+",
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from context_plane.cache.admission import ENTRY_SHARE_MAX, GHOSTS_MAX, PIN_SHARE, Memory
 from context_plane.cache.disk import SCANS_PER_BUDGET, UNPROVEN_AGE_S, DiskCache
 from context_plane.cache.tiers import Cache, track_lookups
-from context_plane.retrieval.reader import EVENT_BYTES
+from context_plane.retrieval.columns import EVENT_BYTES
 from context_plane.settings import Settings
 from context_plane.store import CountingStore
 from context_plane.store.faults import FaultyStore, Mishap

@@ -78,7 +78,7 @@ def test_a_query_is_quantized_as_rows_are() -> None:
         assert (made.tolist(), own) == (row.tolist(), float(scale))
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e30])
+@pytest.mark.parametrize("size", [1e-30, 1e-23, 1e-20, 1e-3, 1.0, 1e30])
 def test_a_vector_of_any_size_keeps_its_direction(size: float) -> None:
     """Squares of small and large components are no float32. Seen to fail with the norm taken in float32: the vector
     stayed as it was, or became zero."""

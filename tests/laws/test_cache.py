@@ -12,6 +12,7 @@ import pytest
 from context_plane.cache.disk import SCANS_PER_BUDGET, DiskCache
 from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import Cache
+from context_plane.errors import Corrupt, Unavailable
 from context_plane.store import ByteRange, CountingStore, ranges
 from context_plane.store.faults import FaultyStore, Mishap
 from tests.laws.plane_world import BEACON, TENANT, World, event, ids, month_of, puts
@@ -88,17 +89,42 @@ async def test_concurrent_reads_of_one_thing_fetch_it_once(world: World) -> None
     assert plane.store.total.gets == alone.store.total.gets
 
 
-async def test_a_long_range_is_fetched_by_requests_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one round, and is one entry. Seen to fail with parts that are awaited in turn."""
+async def test_a_long_range_is_fetched_by_requests_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In one round, and is one entry. Its parts are kept on disk each by itself, so what came before a failure is not
+    fetched again, and damage there is not taken for the object's. Seen to fail with parts awaited in turn, with the
+    whole kept on disk instead, and with a damaged part that stays there."""
     monkeypatch.setattr(ranges, "RANGE_LENGTH_MAX", 10)
-    body = bytes(range(100))
-    store = CountingStore(FaultyStore(DictStore({"k": body}), lambda operation, key: Mishap(delay_s=0.05)))
-    cache = Cache(store, 1 << 20, None)
-    span = ByteRange(3, 45)
+    body, span = bytes(range(100)), ByteRange(3, 45)
+    mishaps = iter([Mishap(delay_s=0.05, lost="request")])
+
+    def plan(operation: str, key: str) -> Mishap:
+        return next(mishaps, Mishap(delay_s=0.05))
+
+    def decode(data: bytes) -> bytes:
+        if data != body[3:48]:
+            raise Corrupt("corrupt_object", "another payload")
+        return data
+
+    store = CountingStore(FaultyStore(DictStore({"k": body}), plan))
+    disk = DiskCache(tmp_path, 1 << 20)
+    cache = Cache(store, 1 << 20, disk)
+    with pytest.raises(Unavailable):
+        await cache.value("k", decode, byte_range=span, in_parts=True)
+    await asyncio.sleep(0.1)
+    await cache.settled()
     with store.trace() as trace:
-        assert await cache.value("k", bytes, byte_range=span) == body[3:48]
+        assert await cache.value("k", decode, byte_range=span, in_parts=True) == body[3:48]
+    assert (trace.gets, trace.round_trips, cache.holds("k", span)) == (1, 1, True)
+    await cache.settled()
+    disk.put("k#13+10", b"0123456789")
+    again = Cache(store, 1 << 20, disk)
+    with store.trace() as trace:
+        assert await again.value("k", decode, byte_range=span, in_parts=True) == body[3:48]
     assert (trace.gets, trace.round_trips, trace.bytes_read) == (5, 1, 45)
-    assert cache.holds("k", span)
+    await again.settled()
+    assert disk.get("k#13+10") == body[13:23]
 
 
 async def test_a_cancelled_reader_does_not_end_the_fetch_of_others(world: World) -> None:
