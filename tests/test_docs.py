@@ -114,7 +114,6 @@ LATENCIES = {
     "cold: hybrid search of an entity, 30 days": ("hybrid_cold", "from text"),
     "the same, 0.05 % of requests stalled for seconds": ("hybrid_cold", "from text, 0.05 % stalls"),
     "cold: hybrid search of an entity, a year": ("entity_cold", "365 days"),
-    "cold: hybrid search of the tenant, 30 days, 300,000 rows": ("tenant_cold", "30 days"),
 }
 """Rows of the README's table, and the scenario and case of each."""
 
