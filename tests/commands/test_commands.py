@@ -116,7 +116,7 @@ def test_explain_prints_the_plan(cli: Cli) -> None:
     assert re.search(
         r"plan: blocks of \d periods?; \d pruned; ranking exact; cold at most \d+ GETs, [\d,]+ bytes in 3", shown
     )
-    assert "plan: pack of" in " ".join(cli("search", "export fails", "--explain").split())
+    assert "plan: vectors of" in " ".join(cli("search", "export fails", "--explain").split())
 
 
 def test_a_month_is_rolled_up_once(cli: Cli) -> None:
