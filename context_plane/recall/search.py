@@ -12,42 +12,33 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import Lookups, track_lookups
-from context_plane.catalog.manifest import Shards
 from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
-from context_plane.errors import Corrupt, Invalid, Unavailable
-from context_plane.index import fulltext_shard, vector_shard
+from context_plane.errors import Invalid, Unavailable
 from context_plane.index.analyzer import term_counts
 from context_plane.index.rows import F32
 from context_plane.model import day_of, unit
-from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, Source, within
+from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, within
+from context_plane.recall.candidates import Proposers, has_graph, rank_candidates
 from context_plane.recall.plan import Plan
 from context_plane.recall.present import Place, Presenter, Show
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
-from context_plane.reindex import UNREAD, dataset_name
 from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion
-from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
+from context_plane.retrieval.rank import Ranking, RankQuery, rank_parts
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.snapshots import Snapshots
 from context_plane.retrieval.where import bounds
 from context_plane.store import deadline
 from context_plane.store.counting import CountingStore, Trace
 
-EXACT_ROWS_MAX: Final = 50_000
-"""Scanning this many rows exactly takes some milliseconds; beyond it indexes propose candidates."""
-CANDIDATES_MIN: Final = 200
-CANDIDATES_PER_HIT: Final = 20
-"""Rows a shard proposes per hit asked for: tantivy's order differs from ours by quantized lengths only."""
+EXACT_ROWS_MAX: Final = 500_000
+"""Columns hold the postings, and are read for either leg: so many rows are scored exactly faster than tantivy proposes
+some of them, and cold, without its files (300,000 rows: benchmarks/notes/tenant_cold.md)."""
 FETCH_SHARE: Final = 0.7
 RANK_SHARE: Final = 0.85
 """Of a tenant-wide search's deadline: what arrived by then is ranked, and its texts are fetched in the rest."""
@@ -59,8 +50,6 @@ INLINE_FILTERED_ROWS_MAX: Final = 200
 """A filter may have hundreds of conditions, each a pass over the rows."""
 INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
 """... and so does the vector leg alone of so many bytes, for the first pass has threads of its own."""
-PLANE_BYTES_MAX: Final = 1 << 30
-"""Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
 
 @dataclass(slots=True)
@@ -127,7 +116,7 @@ class Searcher:
         self._store = store
         self._snapshots = snapshots
         self._reader = reader
-        self._folders = folders
+        self._proposers = Proposers(reader, folders)
         self._assembler = Assembler(engine, reader)
         self._presenter = Presenter(reader)
         self._exact_rows_max = exact_rows_max
@@ -292,11 +281,11 @@ class Searcher:
                 rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
             )
             return _Ranked(ranking, found, exact=True)
-        tasks = [asyncio.ensure_future(self._indexes(source, query)) for source in found.sources]
+        tasks = [asyncio.ensure_future(self._proposers.of(source, query)) for source in found.sources]
         indexes = await within(tasks, until_s - self._engine.monotonic_s())
         found = found.without([n for n, each in enumerate(indexes) if each is None])
         kept = [each for each in indexes if each is not None]
-        return _Ranked(await asyncio.to_thread(_rank_candidates, found.parts, kept, query), found, exact=False)
+        return _Ranked(await asyncio.to_thread(rank_candidates, found.parts, kept, query), found, exact=False)
 
     def _is_quick(self, found: Assembled, query: RankQuery) -> bool:
         """Whether ranking takes half a millisecond: on the event loop then, a thread would cost a third of that."""
@@ -320,55 +309,7 @@ class Searcher:
             return True
         if sum(part.rows.row_count for part in found.parts) <= self._exact_rows_max:
             return True
-        return not query.wants_text and not any(map(_has_graph, found.sources))
-
-    async def _indexes(self, source: Source, query: RankQuery) -> _Indexes:
-        """What proposes rows of a part; the tail and shards without a graph need none for their leg."""
-        if source.period is None:
-            return _Indexes()
-        shards = source.period.shards
-        text = await self._fulltext(shards) if query.wants_text else None
-        vector = await self._graph(shards) if query.wants_vector and _has_graph(source) else None
-        return _Indexes(text, vector)
-
-    async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
-        key = shards.fulltext.key
-
-        def unpacked(stored: bytes) -> fulltext_shard.FulltextSearcher:
-            folder = self._folders.get(key, lambda target: fulltext_shard.unpack(stored, target))
-            return fulltext_shard.open_searcher(folder)
-
-        async def load() -> tuple[fulltext_shard.FulltextSearcher, int]:
-            stored = await self._reader.fulltext(shards)
-            try:
-                searcher = await asyncio.to_thread(unpacked, stored)
-            except (OSError, ValueError, Corrupt):  # damaged on disk, or evicted while it was opened
-                await asyncio.to_thread(self._folders.remove, key)
-                searcher = await asyncio.to_thread(unpacked, stored)
-            return searcher, len(stored)
-
-        return await self._reader.cache.derived(f"{key}|searcher", load)
-
-    async def _graph(self, shards: Shards) -> vector_shard.VectorSearcher:
-        async def load() -> tuple[vector_shard.VectorSearcher, int]:
-            folder = await self._dataset(shards)
-            searcher = await asyncio.to_thread(vector_shard.open_ann, folder, dataset_name(shards.vector.key))
-            return searcher, searcher.bytes
-
-        return await self._reader.cache.derived(f"{shards.vector.key}|graph", load)
-
-    async def _dataset(self, shards: Shards) -> Path:
-        ref = shards.vector
-        wanted = [file for file in ref.files if not file.path.startswith(UNREAD)]
-        files = await asyncio.gather(*(self._reader.file(f"{ref.key}/{file.path}", file) for file in wanted))
-
-        def fill(target: Path) -> None:
-            for file, data in zip(wanted, files, strict=True):
-                path = target / f"{dataset_name(ref.key)}.lance" / file.path
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-
-        return await asyncio.to_thread(self._folders.get, ref.key, fill)
+        return not query.wants_text and not any(map(has_graph, found.sources))
 
     # --- presenting -----------------------------------------------------------------------------
 
@@ -438,42 +379,6 @@ def _answer(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Indexes:
-    """What proposes rows of one part; None: every row is scored."""
-
-    text: fulltext_shard.FulltextSearcher | None = None
-    vector: vector_shard.VectorSearcher | None = None
-
-
-def _has_graph(source: Source) -> bool:
-    """Whether the shard is searched through its graph: it has one, and its plane would be too large to keep."""
-    if source.period is None:
-        return False
-    shards = source.period.shards
-    return shards.vector.ann and shards.rows * shards.vector.dim > PLANE_BYTES_MAX
-
-
-def _rank_candidates(parts: Sequence[Part], indexes: Sequence[_Indexes], query: RankQuery) -> Ranking:
-    """The ranking of the rows that the parts' indexes propose, with statistics of the whole scope."""
-    statistics = scope_statistics(parts, query)
-    weights = candidate_weights(query, statistics)
-    limited = [_limited(part, each, query, weights) for part, each in zip(parts, indexes, strict=True)]
-    return rank_parts(limited, query, statistics)
-
-
-def _limited(part: Part, indexes: _Indexes, query: RankQuery, weights: Sequence[tuple[str, float]]) -> Part:
-    scope = scope_mask(part, query.entities, query.since_us, query.until_us)
-    mask = rows_of(part, filter_mask(part, scope, query.where))
-    limit = max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.limit)
-    text = vector = None
-    if indexes.text is not None:
-        text = fulltext_shard.candidates(indexes.text, weights, limit, mask)
-    if indexes.vector is not None and query.vector is not None:
-        vector = vector_shard.candidates(indexes.vector, query.vector, limit, mask)
-    return part.limited(text=_mask(text, part), vector=_mask(vector, part))
-
-
 def _embeds(request: SearchRequest) -> bool:
     """Whether the query's vector is to be made of its text. Raises `Invalid(query_invalid)` for a query of nothing."""
     if request.text is None and request.vector is None:
@@ -486,14 +391,6 @@ def _embeds(request: SearchRequest) -> bool:
 def _wants_vector(request: SearchRequest) -> bool:
     """Whether the vector leg will run, as far as the request alone tells."""
     return request.mode == "vector" or (request.mode == "hybrid" and request.weight_vector != 0)
-
-
-def _mask(rows: NDArray[np.int64] | None, part: Part) -> NDArray[np.bool_] | None:
-    if rows is None:
-        return None
-    mask = np.zeros(part.rows.row_count, np.bool_)
-    mask[rows] = True
-    return mask
 
 
 def _explain(ranked: _Ranked, trace: Trace) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from context_plane.index.analyzer import term_counts
 from context_plane.model import Event, Put
 from context_plane.plane import Plane
-from context_plane.recall import search
+from context_plane.recall import candidates
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import SearchRequest
 from context_plane.retrieval.where import parse
@@ -174,17 +174,15 @@ async def test_candidates_find_the_true_top_ten(tmp_path: Path, monkeypatch: pyt
 
     Shards of fifty events propose eight each. Seen to fail with candidates proposed before the filter.
     """
-    monkeypatch.setattr(search, "CANDIDATES_MIN", 8)
-    monkeypatch.setattr(search, "CANDIDATES_PER_HIT", 0)
+    monkeypatch.setattr(candidates, "CANDIDATES_MIN", 8)
+    monkeypatch.setattr(candidates, "CANDIDATES_PER_HIT", 0)
     world = World(DictStore(), tmp_path)
     plane = world.plane()
     events = [replace(each, thread=None) for each in made_events(11, 1500, days=30, entities=20)]
     await world.write(plane, puts(events))
     await plane.build(TENANT, world.days(), specs=())
     await world.write(plane, puts([event(1, id="t1", text="export webhook latency", ts_us=FIRST_DAY)]))
-    searcher = Searcher(
-        plane.engine, plane.store, plane.snapshots, plane.reader, plane.searcher._folders, exact_rows_max=-1
-    )
+    searcher = Searcher(plane.engine, plane.store, plane.snapshots, plane.reader, plane.folders, exact_rows_max=-1)
     found = wanted = 0
     for n, where in enumerate([None, {"eq": ["source", "gong"]}, {"gte": ["attrs.seats", 10]}] * 8):
         request = SearchRequest(

@@ -83,12 +83,9 @@ async def test_an_index_that_does_not_come_is_named_on_the_candidates_path(world
 
 def candidates(plane: Plane) -> Plane:
     """A plane that never scans a tenant."""
-    searcher = plane.searcher
     return replace(
         plane,
-        searcher=Searcher(
-            plane.engine, plane.store, plane.snapshots, plane.reader, searcher._folders, exact_rows_max=-1
-        ),
+        searcher=Searcher(plane.engine, plane.store, plane.snapshots, plane.reader, plane.folders, exact_rows_max=-1),
     )
 
 

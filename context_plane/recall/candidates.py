@@ -1,0 +1,132 @@
+"""Candidates: where scoring every row would take too long, each shard's own indexes propose rows.
+
+Full-text shards propose by tantivy, with the weights of the whole scope; shards whose vectors are too many to scan
+propose by their graph. Both see the filter first. What they propose is scored and ranked by the exact scorers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from context_plane.cache.folders import Folders
+from context_plane.catalog.manifest import Shards
+from context_plane.errors import Corrupt
+from context_plane.index import fulltext_shard, vector_shard
+from context_plane.recall.assemble import Source
+from context_plane.reindex import UNREAD, dataset_name
+from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
+from context_plane.retrieval.reader import Reader
+from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
+
+CANDIDATES_MIN: Final = 200
+CANDIDATES_PER_HIT: Final = 20
+"""Rows a shard proposes per hit asked for: tantivy's order differs from ours by quantized lengths only."""
+PLANE_BYTES_MAX: Final = 1 << 30
+"""Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """What proposes rows of one part; None: every row is scored."""
+
+    text: fulltext_shard.FulltextSearcher | None = None
+    vector: vector_shard.VectorSearcher | None = None
+
+
+def has_graph(source: Source) -> bool:
+    """Whether the shard is searched through its graph: it has one, and its plane would be too large to keep."""
+    if source.period is None:
+        return False
+    shards = source.period.shards
+    return shards.vector.ann and shards.rows * shards.vector.dim > PLANE_BYTES_MAX
+
+
+class Proposers:
+    """The indexes of one process, opened once and cached."""
+
+    def __init__(self, reader: Reader, folders: Folders) -> None:
+        self._reader = reader
+        self._folders = folders
+
+    async def of(self, source: Source, query: RankQuery) -> Indexes:
+        """What proposes rows of a part; the tail and shards without a graph need none for their leg."""
+        if source.period is None:
+            return Indexes()
+        shards = source.period.shards
+        text = await self._fulltext(shards) if query.wants_text else None
+        vector = await self._graph(shards) if query.wants_vector and has_graph(source) else None
+        return Indexes(text, vector)
+
+    async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
+        key = shards.fulltext.key
+
+        def unpacked(stored: bytes) -> fulltext_shard.FulltextSearcher:
+            folder = self._folders.get(key, lambda target: fulltext_shard.unpack(stored, target))
+            return fulltext_shard.open_searcher(folder)
+
+        async def load() -> tuple[fulltext_shard.FulltextSearcher, int]:
+            stored = await self._reader.fulltext(shards)
+            try:
+                searcher = await asyncio.to_thread(unpacked, stored)
+            except (OSError, ValueError, Corrupt):  # damaged on disk, or evicted while it was opened
+                await asyncio.to_thread(self._folders.remove, key)
+                searcher = await asyncio.to_thread(unpacked, stored)
+            return searcher, len(stored)
+
+        return await self._reader.cache.derived(f"{key}|searcher", load)
+
+    async def _graph(self, shards: Shards) -> vector_shard.VectorSearcher:
+        async def load() -> tuple[vector_shard.VectorSearcher, int]:
+            folder = await self._dataset(shards)
+            searcher = await asyncio.to_thread(vector_shard.open_ann, folder, dataset_name(shards.vector.key))
+            return searcher, searcher.bytes
+
+        return await self._reader.cache.derived(f"{shards.vector.key}|graph", load)
+
+    async def _dataset(self, shards: Shards) -> Path:
+        ref = shards.vector
+        wanted = [file for file in ref.files if not file.path.startswith(UNREAD)]
+        files = await asyncio.gather(*(self._reader.file(f"{ref.key}/{file.path}", file) for file in wanted))
+
+        def fill(target: Path) -> None:
+            for file, data in zip(wanted, files, strict=True):
+                path = target / f"{dataset_name(ref.key)}.lance" / file.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+
+        return await asyncio.to_thread(self._folders.get, ref.key, fill)
+
+
+def rank_candidates(parts: Sequence[Part], indexes: Sequence[Indexes], query: RankQuery) -> Ranking:
+    """The ranking of the rows that the parts' indexes propose, with statistics of the whole scope."""
+    statistics = scope_statistics(parts, query)
+    weights = candidate_weights(query, statistics)
+    limited = [_limited(part, each, query, weights) for part, each in zip(parts, indexes, strict=True)]
+    return rank_parts(limited, query, statistics)
+
+
+def _limited(part: Part, indexes: Indexes, query: RankQuery, weights: Sequence[tuple[str, float]]) -> Part:
+    scope = scope_mask(part, query.entities, query.since_us, query.until_us)
+    mask = rows_of(part, filter_mask(part, scope, query.where))
+    limit = max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.limit)
+    text = vector = None
+    if indexes.text is not None:
+        text = fulltext_shard.candidates(indexes.text, weights, limit, mask)
+    if indexes.vector is not None and query.vector is not None:
+        vector = vector_shard.candidates(indexes.vector, query.vector, limit, mask)
+    return part.limited(text=_mask(text, part), vector=_mask(vector, part))
+
+
+def _mask(rows: NDArray[np.int64] | None, part: Part) -> NDArray[np.bool_] | None:
+    if rows is None:
+        return None
+    mask = np.zeros(part.rows.row_count, np.bool_)
+    mask[rows] = True
+    return mask
