@@ -39,6 +39,10 @@ from context_plane.retrieval.reader import Reader
 from context_plane.store.base import Store
 
 REBUILDS_MAX: Final = 5
+PACKS_NAMED_MAX: Final = 16
+"""Buckets whose packs the manifest names, for each spec and day: a kilobyte of a manifest that is always read."""
+PACK_NAMED_BYTES_MAX: Final = 1024 * 1024
+"""A longer pack is not read whole for one bundle: it would take as long as the round trip that it saves."""
 PARALLEL_PUTS: Final = 32
 """Packs encoded and written together: some 30 MiB of them."""
 
@@ -99,6 +103,7 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
     await engine.store.put_new(key, directory.stored)
     entry = BundleDay(
         directory=pack_ref(key, directory),
+        packs=_named(buckets),
         spec_fingerprint=spec.fingerprint,
         sources=sources_of(manifest, spec.spec, day),
         entities=len(bundles),
@@ -187,6 +192,13 @@ async def _put_packs(
         await asyncio.gather(*(put(one) for one in made))
         packs += len(made)
     return buckets, written, packs
+
+
+def _named(buckets: Sequence[Bucket]) -> tuple[str, ...]:
+    """Names of the buckets' packs, where they are few and short enough to be read beside the directory; else none."""
+    if len(buckets) > PACKS_NAMED_MAX or any(bucket.bytes > PACK_NAMED_BYTES_MAX for bucket in buckets):
+        return ()
+    return tuple(bucket.key.rpartition("/")[2] for bucket in buckets)
 
 
 def _packs(bundles: Spool, places: Sequence[Place], count: int) -> list[BundlePack]:

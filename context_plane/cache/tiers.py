@@ -189,6 +189,9 @@ class Cache:
         name = entry_name(key, byte_range, form)
         if name not in self._memory:
             self._keep(name, value, byte_range.length * DECODED_FACTOR, ())
+        lookups = _lookups.get()
+        if lookups is not None and lookups.names is not None:
+            lookups.names.append(name)
 
     def has(self, name: str) -> bool:
         """Whether a derived value is in memory."""

@@ -34,6 +34,11 @@ class Bucket:
     digest: str
     entries: tuple[BundleEntry, ...]
 
+    @property
+    def bytes(self) -> int:
+        """Of the pack's blocks, which come first in it."""
+        return max((entry.offset + entry.length for entry in self.entries), default=0)
+
     def find(self, entity: str) -> BundleEntry | None:
         at = bisect_left(self.entries, entity, key=lambda entry: entry.entity)
         found = self.entries[at : at + 1]

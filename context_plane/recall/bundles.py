@@ -1,7 +1,8 @@
 """Reading bundles: one, many, and on demand for a query.
 
-A built bundle is three steps from cold: manifest, bucket of the day's directory, block. It does not contain
-the tail; the on-demand form does, and is made by the same pure function.
+A built bundle is two steps from cold where the manifest names the packs of a day, as it does of tenants of ordinary
+size: manifest, then bucket of the day's directory and pack together. Elsewhere the block comes after the bucket. It does
+not contain the tail; the on-demand form does, and is made by the same pure function.
 """
 
 from __future__ import annotations
@@ -232,9 +233,30 @@ class Bundles:
         return BuiltDay(cut.id, spec, day, days[day], self._freshness(cut, spec, day, days[day]))
 
     async def _read(self, entry: BundleDay, entity: str) -> tuple[BundleEntry, bytes] | None:
-        bucket = await self._bucket(entry, bucket_of(entity, len(entry.directory.sections)))
+        number = bucket_of(entity, len(entry.directory.sections))
+        if entry.packs and entry.packs[number] and not self._holds_bucket(entry, number):
+            return await self._read_together(entry, number, entity)
+        bucket = await self._bucket(entry, number)
         place = bucket.find(entity)
         return None if place is None else (place, await self._body(bucket, place))
+
+    async def _read_together(self, entry: BundleDay, number: int, entity: str) -> tuple[BundleEntry, bytes] | None:
+        """Bucket and pack in one round trip. The rest of the pack stays on disk, for its other bundles."""
+        folder = entry.directory.key.rpartition("/")[0]
+        pack = asyncio.ensure_future(self._reader.cache.raw(f"{folder}/{entry.packs[number]}"))
+        try:
+            bucket = await self._bucket(entry, number)
+            place = bucket.find(entity)
+            if place is None:
+                return None
+            body = decode_block((await pack)[place.offset : place.offset + place.length])
+        finally:
+            abandon(pack)
+        self._reader.cache.keep(bucket.key, ByteRange(place.offset, place.length), BUNDLE, body)
+        return place, body
+
+    def _holds_bucket(self, entry: BundleDay, number: int) -> bool:
+        return self._reader.cache.holds(entry.directory.key, entry.directory.sections[number].range, BUCKET)
 
     async def _bucket(self, entry: BundleDay, number: int) -> Bucket:
         span = entry.directory.sections[number].range
