@@ -145,7 +145,7 @@ class MonthEntry(Value):
 class BundleDay(Value):
     """Bundles of one spec and day. Section n of `directory` lists bucket n: its pack and the bundles in it
     (see `catalog/bundles.py`), so one bundle is read in three steps: manifest, section, block; in two where `packs`
-    names each bucket's pack (the last part of its key; empty: the bucket is), for then section and pack are read together."""
+    names each bucket's pack (the last part of its key; empty: the bucket is): section and pack are read together."""
 
     directory: PackRef
     packs: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
 """Reading bundles: one, many, and on demand for a query.
 
 A built bundle is two steps from cold where the manifest names the packs of a day, as it does of tenants of ordinary
-size: manifest, then bucket of the day's directory and pack together. Elsewhere the block comes after the bucket. It does
-not contain the tail; the on-demand form does, and is made by the same pure function.
+size: manifest, then bucket of the day's directory and pack together. Elsewhere the block comes after the bucket. It
+does not contain the tail; the on-demand form does, and is made by the same pure function.
 """
 
 from __future__ import annotations
