@@ -24,7 +24,7 @@ setup: $(VENV)/.installed ## make .venv with what the product needs
 
 setup-dev: $(VENV)/.installed-dev ## and with what tests and checks need
 
-setup-bench: $(VENV)/.installed-bench ## and with the other engines that benchmarks compare with
+setup-bench: $(VENV)/.installed-bench ## and with Ray, and the other engines that benchmarks compare with
 
 demo: $(VENV)/.installed ## invent customers, load, build, and let an agent pick whom to contact (STORE=s3://… DEMO="--customers 100")
 	@$(BIN)/context-plane demo $(DEMO)
@@ -52,7 +52,7 @@ lock: ## choose newest releases again and write the requirements files (needs uv
 	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --constraint requirements.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
 	  --output-file requirements-dev.txt
-	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --extra bench --constraint requirements-dev.txt --universal \
+	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --extra bench --extra ray --constraint requirements-dev.txt --universal \
 	  --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
 	  --output-file requirements-bench.txt
 

@@ -1,4 +1,4 @@
-"""Build days in this process: the same assets that the deployment runs, for the command line and the demo.
+"""Build days from this process: the same assets that the deployment runs, for the command line and the demo.
 
 One plane serves all days, so a day's shards are warm when the next days' bundles look back at them. With
 DAGSTER_HOME set the runs are recorded there and the Dagster UI shows them.
@@ -23,6 +23,7 @@ from context_plane.model import check_tenant, day_start_us
 from context_plane.settings import Settings
 from resources.plane import open_plane
 from resources.scope import BuildScope
+from resources.workers import open_workers
 
 LOGGERS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Progress and the summary speak to the terminal; the event log keeps everything."""
@@ -84,8 +85,8 @@ def build_days(
     scope = BuildScope(tenants=[check_tenant(tenant) for tenant in tenants or ()], only_dirty=only_dirty)
     started = time.perf_counter()
     built: list[DayBuild] = []
-    with open_plane(settings) as opened, _instance(instance) as recorder:
-        defs = build_definitions(settings, {"plane": opened, "scope": scope})
+    with open_plane(settings) as opened, open_workers() as workers, _instance(instance) as recorder:
+        defs = build_definitions(settings, {"plane": opened, "workers": workers, "scope": scope})
         bundled = set(ordered if bundle_days is None else ordered[max(0, len(ordered) - bundle_days) :])
         for day in ordered:
             built.append(_build_day(defs, recorder, day, bundles=day in bundled))

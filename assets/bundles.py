@@ -6,14 +6,16 @@ Dagster dependencies. Bundles commit by themselves, so a new or changed spec is 
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections.abc import Mapping
+from functools import partial
 
 import dagster as dg
 
 from assets.partitions import GROUP
-from assets.plan import VERSION_CHARS, chosen_tenants
+from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
 from assets.report import Made
-from assets.step import Result, daily_asset, each_tenant, failure, log_errors, result_of
+from assets.step import Result, daily_asset, failure, log_errors, result_of
+from assets.units import do
 from context_plane.bundle.spec import Spec
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import Manifest
@@ -24,6 +26,7 @@ from context_plane.plane import Plane
 from context_plane.store.base import Store
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Workers
 
 PREFIX = "bundles"
 
@@ -37,14 +40,17 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
     """The asset `bundles/{spec}`."""
     name = spec.name
 
-    def bundles(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+    def bundles(
+        context: dg.AssetExecutionContext,
+        plane: dg.ResourceParam[OpenPlane],
+        workers: dg.ResourceParam[Workers],
+        scope: BuildScope,
+    ) -> Result:
         day = context.partition_key
-
-        async def work(opened: Plane, tenant: str, of_day: str) -> Made:
-            return await materialize(opened, tenant, of_day, spec, only_stale=scope.only_dirty)
-
         tenants = plane.run(chosen_tenants(plane.plane, scope))
-        outcome = plane.run(each_tenant(plane.plane, tenants, day, context.asset_key.to_user_string(), work))
+        weights = plane.run(weigh(plane.plane, tenants, add_days(day, 1 - spec.lookback_days), day))
+        work = partial(materialize, spec=spec, only_stale=scope.only_dirty)
+        outcome = do(plane, workers, weights, day, context.asset_key.to_user_string(), work)
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
         digests = {tenant: item.digest for tenant, item in made.items()}

@@ -20,6 +20,7 @@ from context_plane.plane import Plane
 from context_plane.reindex import index_entities, index_fulltext, index_vectors
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Workers
 
 
 async def fold(plane: Plane, tenant: str, day: str) -> Made:
@@ -70,22 +71,42 @@ async def fulltext(plane: Plane, tenant: str, day: str) -> Made:
 # --- assets -------------------------------------------------------------------------------------
 
 
-def _segments(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+def _segments(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
     run, day = run_of(context), context.partition_key
     plan = plane.run(plan_day(plane.plane, scope, run, day))
-    yield from run_step(context, plane, scope, fold, plan=plan, extra="entities_changed")
+    yield from run_step(context, plane, workers, scope, fold, plan=plan, extra="entities_changed")
 
 
-def _vectors(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
-    yield from run_step(context, plane, scope, vectors, extra="texts_embedded")
+def _vectors(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
+    yield from run_step(context, plane, workers, scope, vectors, extra="texts_embedded")
 
 
-def _entities(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
-    yield from run_step(context, plane, scope, entities)
+def _entities(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
+    yield from run_step(context, plane, workers, scope, entities)
 
 
-def _fulltext(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
-    yield from run_step(context, plane, scope, fulltext)
+def _fulltext(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
+    yield from run_step(context, plane, workers, scope, fulltext)
 
 
 def _columns(*columns: tuple[str, str, str]) -> dict[str, dg.TableSchema]:

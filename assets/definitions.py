@@ -21,10 +21,11 @@ from context_plane.plane import shipped_specs
 from context_plane.settings import Settings
 from resources.plane import PlaneResource
 from resources.scope import BuildScope
+from resources.workers import WorkersResource
 
 
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
-    """The deployment over the specs that `settings` name. `resources`: an open plane and a scope, in place of
+    """The deployment over the specs that `settings` name. `resources`: an open plane, workers and a scope, in place of
     those that the run configuration describes."""
     bundles = bundle_assets(load_specs(settings.specs_dir or shipped_specs()))
     daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
@@ -34,7 +35,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
         jobs=[of_day, of_bundles, of_month],
         schedules=[daily_schedule(of_day)],
         sensors=[dirt_sensor([of_day, of_bundles, of_month])],
-        resources=resources or {"plane": PlaneResource(), "scope": BuildScope()},
+        resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,
     )
 

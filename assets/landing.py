@@ -14,6 +14,7 @@ from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Workers
 
 
 async def land(plane: Plane, tenant: str, day: str) -> Made:
@@ -32,10 +33,15 @@ async def land(plane: Plane, tenant: str, day: str) -> Made:
     )
 
 
-def _landing(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+def _landing(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
     tenants = plane.run(chosen_tenants(plane.plane, scope))
     plan = DayPlan(run=run_of(context), day=context.partition_key, tenants=tuple(tenants))
-    yield from run_step(context, plane, scope, land, plan=plan, extra="rows_rejected")
+    yield from run_step(context, plane, workers, scope, land, plan=plan, extra="rows_rejected")
 
 
 LANDED: Final = daily_asset(

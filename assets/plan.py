@@ -15,7 +15,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from context_plane.catalog.days import load_day
+from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import DayEntry
+from context_plane.catalog.tail import Batch
 from context_plane.errors import NotFound, PlaneError
 from context_plane.fold import load_pending
 from context_plane.layout.keys import ControlKey, StagingKey
@@ -44,18 +46,24 @@ class Failed(_Model):
 
 
 class DayPlan(_Model):
-    """`unchanged`: tenants with built days the run leaves alone -> their content digests by artefact."""
+    """`unchanged`: tenants with built days the run leaves alone -> their content digests by artefact. `sizes`: bytes
+    of a tenant's input, about."""
 
     run: str
     day: str
     tenants: tuple[str, ...] = ()
     unchanged: Mapping[str, Mapping[str, str]] = {}
+    sizes: Mapping[str, int] = {}
     failed: tuple[Failed, ...] = ()
 
     def left(self) -> list[str]:
         """Tenants still being built. A file that does not land keeps no other event from being built."""
         out = {failed.tenant for failed in self.failed if failed.step != LANDING}
         return [tenant for tenant in self.tenants if tenant not in out]
+
+    def weights(self) -> dict[str, int]:
+        """Bytes of each tenant still being built."""
+        return {tenant: self.sizes.get(tenant, 0) for tenant in self.left()}
 
     def with_failed(self, failed: Sequence[Failed]) -> DayPlan:
         return self.model_copy(update={"failed": (*self.failed, *failed)})
@@ -70,28 +78,57 @@ async def plan_day(plane: Plane, scope: BuildScope, run: str, day: str) -> DayPl
     tenants = await chosen_tenants(plane, scope)
     gate = asyncio.Semaphore(TENANTS_AT_ONCE)
     unchanged: dict[str, Mapping[str, str]] = {}
-    wanted: list[str] = []
+    wanted: dict[str, int] = {}
     failed: list[Failed] = []
 
     async def one(tenant: str) -> None:
         async with gate:
             try:
                 pending = await load_pending(plane.engine, tenant)
-                dirty = day in pending.dirty
+                dirty = pending.dirty.get(day, [])
                 entry = await load_day(plane.engine.store, pending.manifest, day)
             except PlaneError as error:
                 failed.append(Failed(tenant=tenant, step="segments", code=error.code))
                 return
         if dirty or (entry is not None and not scope.only_dirty):
-            wanted.append(tenant)
+            wanted[tenant] = input_bytes(dirty, entry)
         elif entry is not None:
             unchanged[tenant] = digests_of(entry)
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))
-    found = DayPlan(run=run, day=day, tenants=tuple(sorted(wanted)), unchanged=dict(sorted(unchanged.items())))
+    found = DayPlan(
+        run=run,
+        day=day,
+        tenants=tuple(sorted(wanted)),
+        unchanged=dict(sorted(unchanged.items())),
+        sizes=dict(sorted(wanted.items())),
+    )
     landing = await saved_plan(plane.engine.store, run, day)
     carried = landing.failed if landing is not None else ()
     return found.with_failed([*carried, *sorted(failed, key=lambda item: item.tenant)])
+
+
+def input_bytes(batches: Sequence[Batch], entry: DayEntry | None) -> int:
+    """Of a day's build, about: its share of the log batches, and what was built of it before. Pure."""
+    log = sum(batch.header.body_bytes // len(batch.header.days) for batch in batches)
+    return log + (0 if entry is None or entry.shards is None else entry.shards.entity.bytes)
+
+
+async def weigh(plane: Plane, tenants: Sequence[str], first: str, last: str) -> dict[str, int]:
+    """Bytes of each tenant's entity shards from day `first` to `last`; 0 where its manifest cannot be read."""
+    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+
+    async def one(tenant: str) -> int:
+        async with gate:
+            try:
+                manifest = await load_head(plane.engine.store, tenant)
+            except PlaneError:
+                return 0  # the work meets the error too, and is where it is told
+        days = [entry.shards for day, entry in manifest.days.items() if first <= day <= last]
+        months = [entry.shards for month, entry in manifest.months.items() if first[:7] <= month <= last[:7]]
+        return sum(shards.entity.bytes for shards in [*days, *months] if shards is not None)
+
+    return dict(zip(tenants, await asyncio.gather(*(one(tenant) for tenant in tenants)), strict=True))
 
 
 def digests_of(entry: DayEntry) -> dict[str, str]:

@@ -15,20 +15,23 @@ from assets.gate import CHECK, Withheld, check_result, judge
 from assets.partitions import DAILY, GROUP
 from assets.plan import digests_of, load_plan, save_plan
 from assets.report import Made
-from assets.step import PUBLISHED, Result, daily_asset, each_tenant, failure, log_errors, result_of, run_of
+from assets.step import PUBLISHED, Result, daily_asset, failure, log_errors, result_of, run_of
+from assets.units import do, each_tenant, joined
 from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Workers
 
 
-async def publish(plane: Plane, tenant: str, day: str, withheld: list[Withheld]) -> Made:
-    """Judge and commit one tenant-day; one that is withheld is appended and made nothing of."""
-    verdict = await judge(plane, tenant, day)
-    if verdict is not None:
-        withheld.append(verdict)
-        return Made("")
+async def verdict(plane: Plane, tenant: str, day: str) -> Made:
+    """Judge one tenant-day; `aside`: why it is withheld."""
+    return Made("", aside=await judge(plane, tenant, day))
+
+
+async def publish(plane: Plane, tenant: str, day: str) -> Made:
+    """Commit one tenant-day that was judged."""
     manifest = await publish_staged(plane.engine, tenant, day)
     entry = manifest.days[day]
     digest = version_of(digests_of(entry))
@@ -42,26 +45,27 @@ def version_of(digests: dict[str, str]) -> str:
     return sha256_hex(canonical_json(digests))[:32]
 
 
-def _published(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+def _published(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
     day = context.partition_key
     plan = plane.run(load_plan(plane.plane, scope, run_of(context), day))
-    withheld: list[Withheld] = []
-
-    async def work(opened: Plane, tenant: str, of_day: str) -> Made:
-        return await publish(opened, tenant, of_day, withheld)
-
-    judged = plan.left()
-    outcome = plane.run(each_tenant(plane.plane, judged, day, "published", work))
-    withheld.sort(key=lambda item: item.tenant)
-    out = {item.tenant for item in withheld}
-    visible = {tenant: made for tenant, made in outcome.made.items() if tenant not in out}
+    judged = do(plane, workers, plan.weights(), day, "published", verdict)
+    withheld: list[Withheld] = [made.aside for made in judged.made.values() if made.aside is not None]
+    passed = [tenant for tenant, made in judged.made.items() if made.aside is None]
+    committed = plane.run(each_tenant(plane.plane, passed, day, "published", publish))
+    outcome = joined([judged, committed], judged.seconds + committed.seconds)
+    visible = committed.made
     plan = plan.with_failed(outcome.failed)
     plane.run(save_plan(plane.plane.engine.store, plan))
     log_errors(context, outcome)
     digests = {tenant: version_of(dict(found)) for tenant, found in plan.unchanged.items()}
     digests |= {tenant: made.digest for tenant, made in visible.items()}
-    shown = outcome.only(visible)
-    yield result_of(shown, digests, failed=plan.failed, checks=[check_result(day, len(judged), withheld)])
+    verdicts = check_result(day, len(plan.left()) + len(outcome.failed), withheld)
+    yield result_of(outcome.only(visible), digests, failed=plan.failed, checks=[verdicts])
     if plan.failed:
         raise failure(day, plan.failed)
 

@@ -34,6 +34,8 @@ class Made:
     seconds: float = 0.0
     extra: int = 0
     """A step's own count: vectors embedded, packs reused."""
+    aside: Any = None
+    """What a step tells of the tenant beside counts: a verdict, or why it was left alone."""
 
 
 def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, seconds: float) -> dict[str, Any]:

@@ -11,16 +11,18 @@ from typing import Final
 import dagster as dg
 
 from assets.partitions import GROUP, MONTHLY
-from assets.plan import VERSION_CHARS, chosen_tenants
+from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
 from assets.report import NAMED_MAX, Made
-from assets.step import Result, each_tenant, failure, log_errors, partitioned_asset, result_of
+from assets.step import Result, failure, log_errors, partitioned_asset, result_of
+from assets.units import do
 from context_plane.catalog.manifest import MonthEntry
 from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.rollup import MEANINGS, MonthState
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Workers
 
 
 def version_of(entry: MonthEntry) -> str:
@@ -30,15 +32,11 @@ def version_of(entry: MonthEntry) -> str:
     return sha256_hex(canonical_json(digests))[:VERSION_CHARS]
 
 
-async def roll_up(plane: Plane, tenant: str, month: str, left: dict[str, MonthState]) -> Made:
-    """Roll one tenant's month up; one that is not due is put into `left` with why."""
+async def roll_up(plane: Plane, tenant: str, month: str) -> Made:
+    """Roll one tenant's month up; `aside`: why one that is not due was left alone."""
     state, entry = await plane.roll_up(tenant, month)
-    if state != "due":
-        left[tenant] = state
-    if entry is None:
-        return Made("")
-    if state != "due":
-        return Made(version_of(entry))
+    if state != "due" or entry is None:
+        return Made("" if entry is None else version_of(entry), aside=state)
     shards = entry.shards
     return Made(
         digest=version_of(entry),
@@ -51,15 +49,17 @@ async def roll_up(plane: Plane, tenant: str, month: str, left: dict[str, MonthSt
     )
 
 
-def _rollups(context: dg.AssetExecutionContext, plane: dg.ResourceParam[OpenPlane], scope: BuildScope) -> Result:
+def _rollups(
+    context: dg.AssetExecutionContext,
+    plane: dg.ResourceParam[OpenPlane],
+    workers: dg.ResourceParam[Workers],
+    scope: BuildScope,
+) -> Result:
     month = context.partition_key[:7]
-    left: dict[str, MonthState] = {}
-
-    async def work(opened: Plane, tenant: str, of_month: str) -> Made:
-        return await roll_up(opened, tenant, of_month, left)
-
     tenants = plane.run(chosen_tenants(plane.plane, scope))
-    outcome = plane.run(each_tenant(plane.plane, tenants, month, "rollups", work))
+    weights = plane.run(weigh(plane.plane, tenants, f"{month}-01", f"{month}-31"))
+    outcome = do(plane, workers, weights, month, "rollups", roll_up)
+    left: dict[str, MonthState] = {name: made.aside for name, made in outcome.made.items() if made.aside is not None}
     for tenant in sorted(left)[:NAMED_MAX]:
         context.log.info(f"{tenant} {month}: left alone; {MEANINGS[left[tenant]]}")
     log_errors(context, outcome)

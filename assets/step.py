@@ -1,4 +1,4 @@
-"""How every asset runs: each tenant in turn, failures named and carried, the sums reported.
+"""How every asset runs: its tenants cut into units, failures named and carried, the sums reported.
 
 A step goes on when tenants fail, and so does the run, as long as a later step of the run (`published`) will
 fail in their name; a step without such a successor fails itself, after the others were processed.
@@ -6,51 +6,27 @@ fail in their name; a step without such a successor fails itself, after the othe
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import dagster as dg
 
 from assets.partitions import DAILY
-from assets.plan import TENANTS_AT_ONCE, DayPlan, Failed, load_plan, save_plan
-from assets.report import Made, data_version, metadata, name_failures
-from context_plane.errors import CODES, PlaneError
-from context_plane.plane import Plane
-from context_plane.store.counting import Trace, trace
+from assets.plan import DayPlan, Failed, load_plan, save_plan
+from assets.report import data_version, metadata, name_failures
+from assets.units import Outcome, Work, do
+from context_plane.errors import CODES
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
-
-log = logging.getLogger("context_plane.assets")
+from resources.workers import Workers
 
 OWNERS: Final = ["team:context-plane"]
 PUBLISHED: Final = dg.AssetKey("published")
 BACKFILL: Final = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 """A day is the unit of work, of retry and of commit."""
 
-Work: TypeAlias = Callable[[Plane, str, str], Awaitable[Made]]
-"""(plane, tenant, day) -> what was made. Raises `PlaneError` for this tenant-day alone."""
 Result: TypeAlias = Iterator[dg.MaterializeResult[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a step did. `errors`: tracebacks for the log."""
-
-    made: Mapping[str, Made]
-    failed: tuple[Failed, ...]
-    errors: tuple[str, ...]
-    spent: Trace
-    seconds: float
-
-    def only(self, made: Mapping[str, Made]) -> Outcome:
-        """The same step, telling of these tenants."""
-        return replace(self, made=made)
 
 
 def daily_asset(function: Callable[..., Any], **options: Any) -> dg.AssetsDefinition:
@@ -75,37 +51,10 @@ def run_of(context: dg.AssetExecutionContext) -> str:
     return context.run.root_run_id or context.run.run_id
 
 
-async def each_tenant(plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work) -> Outcome:
-    """Work on every tenant, some at once. Whatever one raises fails that tenant alone."""
-    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
-    made: dict[str, Made] = {}
-    failed: list[Failed] = []
-    errors: list[str] = []
-
-    async def one(tenant: str) -> None:
-        async with gate:
-            started = time.perf_counter()
-            try:
-                done = await work(plane, tenant, day)
-            except Exception as error:  # a foreign library's error too must cost its tenant alone
-                code = error.code if isinstance(error, PlaneError) else "internal"
-                if code == "internal":  # also where no instance keeps the step's log
-                    log.exception("%s of a tenant-day failed unexpectedly: %s", step, day)
-                failed.append(Failed(tenant=tenant, step=step, code=code))
-                errors.append(f"{tenant} {day}: {step}\n{traceback.format_exc()}")
-                return
-            made[tenant] = replace(done, seconds=time.perf_counter() - started)
-
-    started = time.perf_counter()
-    with trace() as spent:
-        await asyncio.gather(*(one(tenant) for tenant in tenants))
-    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
-    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, time.perf_counter() - started)
-
-
 def run_step(
     context: dg.AssetExecutionContext,
     opened: OpenPlane,
+    workers: Workers,
     scope: BuildScope,
     work: Work,
     *,
@@ -116,7 +65,7 @@ def run_step(
     step, day = context.asset_key.to_user_string(), context.partition_key
     store = opened.plane.engine.store
     plan = plan or opened.run(load_plan(opened.plane, scope, run_of(context), day))
-    outcome = opened.run(each_tenant(opened.plane, plan.left(), day, step, work))
+    outcome = do(opened, workers, plan.weights(), day, step, work)
     after = plan.with_failed(outcome.failed)
     opened.run(save_plan(store, after))
     unchanged = {tenant: found[step] for tenant, found in plan.unchanged.items() if step in found}
@@ -138,6 +87,7 @@ def result_of(
 ) -> dg.MaterializeResult[Any]:
     """`more`: metadata of this step alone."""
     told = {**metadata(outcome.made, failed, outcome.spent, outcome.seconds), **(more or {})}
+    told |= {"units": outcome.units, "workers_lost": outcome.lost}
     if extra:
         told[extra] = sum(item.extra for item in outcome.made.values())
     return dg.MaterializeResult(metadata=told, data_version=data_version(digests), check_results=list(checks))

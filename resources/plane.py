@@ -31,10 +31,11 @@ _PROBING: Final = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class OpenPlane:
-    """An open plane and the event loop it lives on. Not for several threads at once."""
+    """An open plane, what it was opened with, and the event loop it lives on. Not for several threads at once."""
 
     plane: Plane
     runner: asyncio.Runner
+    settings: Settings
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, run to its end. Not from within a running event loop."""
@@ -42,15 +43,15 @@ class OpenPlane:
 
 
 @contextmanager
-def open_plane(settings: Settings) -> Iterator[OpenPlane]:
+def open_plane(settings: Settings, *, probe: bool = True) -> Iterator[OpenPlane]:
     """An open plane; its store is probed once per process. Raises `Unavailable(store_not_exclusive)`."""
     with asyncio.Runner() as runner:
         with _PROBING:
-            opening = planes.open(settings, probe_store=settings.store_url not in _PROBED)
+            opening = planes.open(settings, probe_store=probe and settings.store_url not in _PROBED)
             plane = runner.run(opening.__aenter__())
             _PROBED.add(settings.store_url)
         try:
-            yield OpenPlane(plane, runner)
+            yield OpenPlane(plane, runner, settings)
         finally:
             runner.run(opening.__aexit__(None, None, None))
 

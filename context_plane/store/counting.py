@@ -62,6 +62,12 @@ class Trace:
         self.hedges += 1
         self._count(kind, 1)
 
+    def include(self, other: Trace) -> None:
+        """Count what another process spent. Its round trips ran beside these: the longer chain counts."""
+        for name in ("gets", "puts", "lists", "deletes", "bytes_read", "bytes_written", "hedges", "hedges_won"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.round_trips = max(self.round_trips, other.round_trips)
+
     def _count(self, kind: Kind, count: int) -> None:
         match kind:
             case "gets":

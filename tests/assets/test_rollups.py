@@ -13,6 +13,7 @@ from assets.dirt import ROLLUP_REST_US, ROLLUPS_JOB, Dirt, rollup_dirt
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import Manifest
 from resources.scope import BuildScope
+from resources.workers import Processes
 from tests.assets.world import SPEC, World, answers, events
 
 DAYS = ["2025-03-03", "2025-03-04"]
@@ -22,7 +23,7 @@ MONTH = "2025-03-01"
 def run(world: World) -> tuple[bool, dict[str, Any]]:
     """One run of the month: success and metadata."""
     with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
-        defs = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        defs = build_definitions(world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()})
         done = defs.resolve_job_def(ROLLUPS_JOB).execute_in_process(
             run_config=LOGGERS, instance=instance, partition_key=MONTH, raise_on_error=False
         )

@@ -15,6 +15,7 @@ from assets.definitions import build_definitions, defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
+from resources.workers import Processes
 from tests.assets.world import DAYS, SPEC, World, digests, events
 
 
@@ -33,7 +34,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def tick(world: World, instance: dg.DagsterInstance, cursor: str | None) -> tuple[Sequence[dg.RunRequest], str | None]:
     """One evaluation of the sensor, as the daemon makes it."""
     with world.open() as opened:
-        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        deployment = build_definitions(
+            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
+        )
         repository = deployment.get_repository_def()
         sensor = repository.get_sensor_def("dirt")
         with dg.build_sensor_context(
@@ -47,7 +50,9 @@ def execute(world: World, instance: dg.DagsterInstance, request: dg.RunRequest) 
     """The run that a request asks for."""
     assert request.run_config["resources"]["scope"]["config"] == {"only_dirty": True}
     with world.open() as opened:
-        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope(only_dirty=True)})
+        deployment = build_definitions(
+            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope(only_dirty=True)}
+        )
         return deployment.resolve_job_def(str(request.job_name)).execute_in_process(
             instance=instance, partition_key=request.partition_key, raise_on_error=False
         )
@@ -133,7 +138,9 @@ def test_the_schedule_asks_for_dirty_days_and_those_whose_exports_land(
 ) -> None:
     world.write("acme", events("acme"))
     with world.open() as opened:
-        deployment = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        deployment = build_definitions(
+            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
+        )
         repository = deployment.get_repository_def()
         with dg.build_schedule_context(
             instance=instance,

@@ -22,6 +22,7 @@ from context_plane.recall.values import SearchRequest
 from context_plane.settings import Settings
 from resources.plane import OpenPlane, open_plane
 from resources.scope import BuildScope
+from resources.workers import open_workers
 
 DAYS = ["2026-03-03", "2026-03-04"]
 SPEC = "customer_context_v0"
@@ -66,8 +67,13 @@ class World:
 
     def run(self, selection: Sequence[str], day: str, scope: BuildScope | None = None) -> dg.ExecuteInProcessResult:
         """One run of the day's job, of these assets."""
-        with open_plane(self.settings) as opened, dg.DagsterInstance.ephemeral() as instance:
-            defs = build_definitions(self.settings, {"plane": opened, "scope": scope or BuildScope()})
+        with (
+            open_plane(self.settings) as opened,
+            open_workers() as workers,
+            dg.DagsterInstance.ephemeral() as instance,
+        ):
+            resources = {"plane": opened, "workers": workers, "scope": scope or BuildScope()}
+            defs = build_definitions(self.settings, resources)
             return defs.resolve_job_def(DAY_JOB).execute_in_process(
                 run_config=LOGGERS,
                 instance=instance,

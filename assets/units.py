@@ -1,0 +1,198 @@
+"""Units: a step's tenants, cut into pieces of about the same bytes, each done by one worker.
+
+What a unit does for one tenant never touches another: whatever one raises fails that tenant alone. A unit whose
+worker died is done again, each of its tenants by itself, and a tenant whose worker dies twice is named
+`worker_lost`. So every tenant that was asked for is reported, made or failed, and none is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final, TypeAlias
+
+from assets.plan import TENANTS_AT_ONCE, Failed
+from assets.report import Made
+from context_plane.errors import PlaneError
+from context_plane.plane import Plane
+from context_plane.settings import Settings
+from context_plane.store.counting import Trace, trace
+from resources.plane import OpenPlane, open_plane
+from resources.workers import Lost, Workers
+
+log = logging.getLogger("context_plane.assets")
+
+UNIT_BYTES: Final = 64 * 1024 * 1024
+"""Of a unit's input: seconds of work, which is what a lost worker costs."""
+UNIT_TENANTS_MAX: Final = 32
+TENANT_BYTES_MIN: Final = 256 * 1024
+"""What a tenant weighs at least: its requests take time however little they carry."""
+HERE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""So little is done in this process: a worker takes seconds to start."""
+MEMORY_BYTES_MIN: Final = 64 * 1024 * 1024
+"""Of a worker's memory cache; workers share the budget of the process that started them."""
+
+Work: TypeAlias = Callable[[Plane, str, str], Awaitable[Made]]
+"""(plane, tenant, day) -> what was made. Raises `PlaneError` for this tenant-day alone. Sent to workers by pickle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Work on some tenants of a day."""
+
+    settings: Settings
+    step: str
+    day: str
+    tenants: tuple[str, ...]
+    work: Work
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step, or a unit of it, did. `errors`: tracebacks for the log. `units`: how many it was cut into."""
+
+    made: Mapping[str, Made]
+    failed: tuple[Failed, ...]
+    errors: tuple[str, ...]
+    spent: Trace
+    seconds: float
+    units: int = 1
+    lost: int = 0
+    """Workers that died."""
+
+    def only(self, made: Mapping[str, Made]) -> Outcome:
+        """The same step, telling of these tenants."""
+        return replace(self, made=made)
+
+
+def do(opened: OpenPlane, workers: Workers, tenants: Mapping[str, int], day: str, step: str, work: Work) -> Outcome:
+    """The work on every tenant: here where it is little, else by the workers. `tenants`: bytes of each one's input."""
+    weights = {tenant: max(size, TENANT_BYTES_MIN) for tenant, size in tenants.items()}
+    if len(weights) < 2 or sum(weights.values()) <= HERE_BYTES_MAX:
+        return opened.run(each_tenant(opened.plane, list(weights), day, step, work))
+    started = time.perf_counter()
+    memory_bytes = max(MEMORY_BYTES_MIN, opened.settings.cache_memory_bytes // workers.slots)
+    settings = opened.settings.model_copy(update={"cache_memory_bytes": memory_bytes})
+    units = [Unit(settings, step, day, names, work) for names in cut(weights, workers.slots)]
+    done, lost = _through(workers, units)
+    alone = [replace(unit, tenants=(tenant,)) for unit in lost for tenant in unit.tenants]
+    again, dead = _through(workers, alone)
+    failed = [Failed(tenant=tenant, step=step, code="worker_lost") for unit in dead for tenant in unit.tenants]
+    told = [f"{item.tenant} {day}: {step}\nits worker died twice" for item in failed]
+    whole = joined([*done, *again], time.perf_counter() - started)
+    return replace(
+        whole,
+        failed=tuple(sorted([*whole.failed, *failed], key=lambda item: item.tenant)),
+        errors=(*whole.errors, *told),
+        units=len(units),
+        lost=len(lost) + len(dead),
+    )
+
+
+def cut(weights: Mapping[str, int], slots: int) -> list[tuple[str, ...]]:
+    """Tenants in groups of about the same weight: enough for every slot, none above the bounds if it can be helped.
+
+    Pure. The heaviest come first, each into the lightest group, so that what takes longest starts first (Graham 1969).
+    """
+    least = max(math.ceil(sum(weights.values()) / UNIT_BYTES), math.ceil(len(weights) / UNIT_TENANTS_MAX), slots)
+    groups: list[tuple[int, list[str]]] = [(0, []) for _ in range(min(least, len(weights)))]
+    for tenant in sorted(weights, key=lambda name: (-weights[name], name)):
+        open_groups = [n for n, (_, names) in enumerate(groups) if len(names) < UNIT_TENANTS_MAX]
+        lightest = min(open_groups, key=lambda n: (groups[n][0], n))
+        weight, names = groups[lightest]
+        groups[lightest] = (weight + weights[tenant], [*names, tenant])
+    groups.sort(key=lambda group: -group[0])
+    return [tuple(sorted(names)) for _, names in groups]
+
+
+def joined(outcomes: Iterable[Outcome], seconds: float) -> Outcome:
+    """Outcomes of a step's units as one. Pure."""
+    made: dict[str, Made] = {}
+    failed: list[Failed] = []
+    errors: list[str] = []
+    spent = Trace()
+    for outcome in outcomes:
+        made |= outcome.made
+        failed += outcome.failed
+        errors += outcome.errors
+        spent.include(outcome.spent)
+    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
+    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds)
+
+
+async def each_tenant(plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work) -> Outcome:
+    """Work on every tenant, some at once. Whatever one raises fails that tenant alone."""
+    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    made: dict[str, Made] = {}
+    failed: list[Failed] = []
+    errors: list[str] = []
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            started = time.perf_counter()
+            try:
+                done = await work(plane, tenant, day)
+            except Exception as error:  # a foreign library's error too must cost its tenant alone
+                failed.append(_failed(tenant, day, step, error))
+                errors.append(_told(tenant, day, step))
+                return
+            made[tenant] = replace(done, seconds=time.perf_counter() - started)
+
+    started = time.perf_counter()
+    with trace() as spent:
+        await asyncio.gather(*(one(tenant) for tenant in tenants))
+    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
+    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, time.perf_counter() - started)
+
+
+# --- in a worker --------------------------------------------------------------------------------
+
+
+def run_unit(unit: Unit) -> Outcome:
+    """A unit, over the plane that this worker keeps open. Raises nothing that one unit alone has met."""
+    try:
+        opened = _kept_open(unit.settings)
+        return opened.run(each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work))
+    except Exception as error:  # the store cannot be opened: every tenant of the unit has failed
+        failed = tuple(_failed(tenant, unit.day, unit.step, error) for tenant in unit.tenants)
+        errors = tuple(_told(tenant, unit.day, unit.step) for tenant in unit.tenants)
+        return Outcome({}, failed, errors, Trace(), 0.0)
+
+
+def _through(workers: Workers, units: Sequence[Unit]) -> tuple[list[Outcome], list[Unit]]:
+    """What the workers reported, and the units whose worker died."""
+    done: list[Outcome] = []
+    lost: list[Unit] = []
+    for number, result in workers.map(run_unit, units) if units else ():
+        if isinstance(result, Lost):
+            lost.append(units[number])
+        else:
+            done.append(result)
+    return done, lost
+
+
+@cache
+def _kept_open(settings: Settings) -> OpenPlane:
+    """Opened once for all units of a run. The process that started this one has probed the store."""
+    return _STACK.enter_context(open_plane(settings, probe=False))
+
+
+_STACK: Final = ExitStack()
+
+
+def _failed(tenant: str, day: str, step: str, error: Exception) -> Failed:
+    code = error.code if isinstance(error, PlaneError) else "internal"
+    if code == "internal":  # also where no instance keeps the step's log
+        log.exception("%s of a tenant-day failed unexpectedly: %s", step, day)
+    return Failed(tenant=tenant, step=step, code=code)
+
+
+def _told(tenant: str, day: str, step: str) -> str:
+    return f"{tenant} {day}: {step}\n{traceback.format_exc()}"

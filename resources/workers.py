@@ -1,0 +1,207 @@
+"""Workers: where the units of a step run. In processes of this machine by default, or on a Ray cluster.
+
+A unit is work and a small description of it, both sent by pickle; results come back the same way. What is large
+stays in the object store: units exchange references only. A worker that dies (killed, out of memory) costs the unit
+it ran, which comes back as `LOST`; every other unit goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+KIND_VARIABLE: Final = "CONTEXT_PLANE_WORKERS"
+PROCESSES_VARIABLE: Final = "CONTEXT_PLANE_WORKER_PROCESSES"
+RAY_VARIABLE: Final = "CONTEXT_PLANE_RAY_ADDRESS"
+STARTS_MAX: Final = 3
+"""Attempts to start a process for a unit: one that dies before it is given the unit says nothing about the unit."""
+
+
+class Lost:
+    """The worker of a unit died before it reported."""
+
+    def __repr__(self) -> str:
+        return "LOST"
+
+
+LOST: Final = Lost()
+Reported: TypeAlias = tuple[int, R | Lost]
+"""(index of the unit, what came of it)."""
+
+
+class Workers(Protocol):
+    """`slots`: units that run at once. `map` yields each unit once, as they end; what `work` raises, it raises."""
+
+    @property
+    def slots(self) -> int: ...
+
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]: ...
+
+    def close(self) -> None: ...
+
+
+class Processes:
+    """Processes of this machine, started when they are first needed, each with one unit at a time.
+
+    Every process is an executor of its own, for one that dies breaks its executor with all that waits in it.
+    """
+
+    def __init__(self, slots: int = 0) -> None:
+        self._slots = slots or processors()
+        self._executors: dict[int, ProcessPoolExecutor] = {}
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]:
+        waiting = deque(range(len(units)))
+        running: dict[Future[R], tuple[int, int]] = {}
+        free = list(range(self._slots))
+        while waiting or running:
+            while free and waiting:
+                slot, number = free.pop(), waiting.popleft()
+                running[self._submit(slot, work, units[number])] = (number, slot)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                number, slot = running.pop(future)
+                free.append(slot)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    self._drop(slot)
+                    yield number, LOST
+                else:
+                    yield number, result
+
+    def close(self) -> None:
+        for slot in list(self._executors):
+            self._drop(slot)
+
+    def _submit(self, slot: int, work: Callable[[U], R], unit: U) -> Future[R]:
+        for attempt in range(STARTS_MAX):
+            executor = self._executors.get(slot)
+            if executor is None:
+                context = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
+                executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+                self._executors[slot] = executor
+            try:
+                return executor.submit(work, unit)
+            except BrokenProcessPool:  # it died while it had nothing to do
+                self._drop(slot)
+                if attempt == STARTS_MAX - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _drop(self, slot: int) -> None:
+        self._executors.pop(slot).shutdown(wait=False, cancel_futures=True)
+
+
+class RayCluster:
+    """A Ray cluster: one unit a processor. Its nodes have this package installed and the same environment.
+
+    `address` as `ray.init` takes it: `auto`, `host:port`, or `ray://host:port`; empty: a cluster on this machine.
+    """
+
+    def __init__(self, address: str = "") -> None:
+        try:
+            self._ray: Any = importlib.import_module("ray")
+        except ImportError as error:
+            detail = f"{KIND_VARIABLE}=ray needs the package ray; install context-plane[ray]"
+            raise dg.Failure(detail, allow_retries=False) from error
+        self._ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
+
+    @property
+    def slots(self) -> int:
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]:
+        ray, lost = self._ray, self._ray.exceptions
+        remote = ray.remote(num_cpus=1, max_retries=0)(work)
+        waiting = deque(range(len(units)))
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < 2 * self.slots:  # the next unit waits at its node
+                number = waiting.popleft()
+                running[remote.remote(units[number])] = number
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                number = running.pop(reference)
+                try:
+                    result: R = ray.get(reference)
+                except (lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError, lost.ObjectLostError):
+                    yield number, LOST
+                else:
+                    yield number, result
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+class WorkersResource(dg.ConfigurableResource[Workers]):
+    """Where units run. Fields left empty come from the environment."""
+
+    kind: Literal["", "processes", "ray"] = Field(
+        default="", description=f"processes (default) or ray; {KIND_VARIABLE}"
+    )
+    processes: int = Field(
+        default=0, ge=0, description=f"of this machine; 0: as many as it grants processors; {PROCESSES_VARIABLE}"
+    )
+    ray_address: str = Field(default="", description=f"auto, host:port or ray://…; empty: here; {RAY_VARIABLE}")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Workers]:
+        with open_workers(self.kind, self.processes, self.ray_address) as workers:
+            yield workers
+
+
+@contextmanager
+def open_workers(kind: str = "", processes: int = 0, ray_address: str = "") -> Iterator[Workers]:
+    """Workers of a kind; what is not given comes from the environment. Raises `dagster.Failure` for others."""
+    kind = kind or os.environ.get(KIND_VARIABLE, "processes")
+    workers: Workers
+    if kind == "ray":
+        workers = RayCluster(ray_address or os.environ.get(RAY_VARIABLE, ""))
+    elif kind == "processes":
+        workers = Processes(processes or int(os.environ.get(PROCESSES_VARIABLE, "0")))
+    else:
+        raise dg.Failure(f"{KIND_VARIABLE} is `processes` or `ray`, not {kind!r}", allow_retries=False)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+def processors() -> int:
+    """Processors that the machine grants this process: affinity and quota of the control group respected."""
+    return int(pl.thread_pool_size())
+
+
+def _begin() -> None:
+    """In a new worker: a signal for the terminal's group is its parent's to handle, and it ends when that dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    wait_for([parent.sentinel])
+    os._exit(1)
