@@ -36,8 +36,10 @@ TENANT_BYTES_MIN: Final = 256 * 1024
 """What a tenant weighs at least: its requests take time however little they carry."""
 HERE_BYTES_MAX: Final = 4 * 1024 * 1024
 """So little is done in this process: a worker takes seconds to start."""
-MEMORY_BYTES_MIN: Final = 64 * 1024 * 1024
-"""Of a worker's memory cache; workers share the budget of the process that started them."""
+WORKER_TENANTS_AT_ONCE: Final = 2
+"""One computes while the other waits for the store: there is a worker for every processor."""
+MEMORY_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a worker's memory cache: a build reads most of its input once, and the rest from the disk cache."""
 
 Work: TypeAlias = Callable[[Plane, str, str], Awaitable[Made]]
 """(plane, tenant, day) -> what was made. Raises `PlaneError` for this tenant-day alone. Sent to workers by pickle."""
@@ -78,7 +80,7 @@ def do(opened: OpenPlane, workers: Workers, tenants: Mapping[str, int], day: str
     if len(weights) < 2 or sum(weights.values()) <= HERE_BYTES_MAX:
         return opened.run(each_tenant(opened.plane, list(weights), day, step, work))
     started = time.perf_counter()
-    memory_bytes = max(MEMORY_BYTES_MIN, opened.settings.cache_memory_bytes // workers.slots)
+    memory_bytes = min(MEMORY_BYTES_MAX, opened.settings.cache_memory_bytes)
     settings = opened.settings.model_copy(update={"cache_memory_bytes": memory_bytes})
     units = [Unit(settings, step, day, names, work) for names in cut(weights, workers.slots)]
     done, lost = _through(workers, units)
@@ -127,9 +129,11 @@ def joined(outcomes: Iterable[Outcome], seconds: float) -> Outcome:
     return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds)
 
 
-async def each_tenant(plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work) -> Outcome:
+async def each_tenant(
+    plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work, at_once: int = TENANTS_AT_ONCE
+) -> Outcome:
     """Work on every tenant, some at once. Whatever one raises fails that tenant alone."""
-    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    gate = asyncio.Semaphore(at_once)
     made: dict[str, Made] = {}
     failed: list[Failed] = []
     errors: list[str] = []
@@ -159,7 +163,8 @@ def run_unit(unit: Unit) -> Outcome:
     """A unit, over the plane that this worker keeps open. Raises nothing that one unit alone has met."""
     try:
         opened = _kept_open(unit.settings)
-        return opened.run(each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work))
+        work = each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work, WORKER_TENANTS_AT_ONCE)
+        return opened.run(work)
     except Exception as error:  # the store cannot be opened: every tenant of the unit has failed
         failed = tuple(_failed(tenant, unit.day, unit.step, error) for tenant in unit.tenants)
         errors = tuple(_told(tenant, unit.day, unit.step) for tenant in unit.tenants)

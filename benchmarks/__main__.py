@@ -25,6 +25,7 @@ SCENARIOS: Final = {
     "hybrid_filters": "benchmarks.hybrid_filters",
     "ingest": "benchmarks.ingest",
     "build": "benchmarks.build",
+    "tenants": "benchmarks.tenants",
     "ann": "benchmarks.ann",
     "hybrid_cold": "benchmarks.hybrid_cold",
     "entity_cold": "benchmarks.entity_cold",

@@ -22,6 +22,8 @@ WARM: Final = ("vector_warm", "text_warm", "hybrid_warm", "vector_100k", "hybrid
 SLOW_PEERS: Final = ("lancedb", "chroma")
 SLOW_PEER_FACTOR: Final = 3.0
 BUNDLE_RATIO_MIN: Final = 0.60
+MEMORY_RATIO_MAX: Final = 1.25
+UNIT_MS_MAX: Final = 50
 ANN_RECALL_MIN: Final = 0.97
 EXACT_RECALL_MIN: Final = 0.995
 """Each leg within 0.005 of brute force."""
@@ -92,6 +94,7 @@ def judge(results: Results) -> list[Verdict]:
     found += [verdict for name in WARM for verdict in _peers(name, results.get(name, ()))]
     found += _bundle(results.get("bundle_warm", ()))
     found += _build(results.get("build", ()))
+    found += _tenants(results.get("tenants", ()))
     found += [verdict for name in WARM for verdict in _recall(name, results.get(name, ()), EXACT_RECALL_MIN)]
     return found + _recall("ann", results.get("ann", ()), ANN_RECALL_MIN)
 
@@ -205,6 +208,22 @@ def _build(rows: Sequence[Row]) -> list[Verdict]:
             measured = f"{shown(min(own))} events/s beside {shown(max(other))}"
             found.append(Verdict("build", case, asked, measured, "met" if min(own) >= max(other) else "missed"))
     return found or [Verdict("build", "beside LanceDB", asked, "–", "not measured")]
+
+
+def _tenants(rows: Sequence[Row]) -> list[Verdict]:
+    """Memory beside that of a tenth of the tenants, and what a unit costs by itself."""
+    bars = (
+        ("ratio_of_peak", f"at most {MEMORY_RATIO_MAX} times", MEMORY_RATIO_MAX),
+        ("ratio_of_worker_peak", f"at most {MEMORY_RATIO_MAX} times, of a worker", MEMORY_RATIO_MAX),
+        ("ms_per_unit", f"less than {UNIT_MS_MAX} ms", UNIT_MS_MAX),
+    )
+    found = [
+        Verdict("tenants", str(row["case"]), asked, shown(value), "met" if value <= most else "missed")
+        for name, asked, most in bars
+        for row in rows
+        if (value := number(row, name)) is not None
+    ]
+    return found or [Verdict("tenants", "memory, and a unit's cost", "bounded", "–", "not measured")]
 
 
 def _rates(rows: Iterable[Row], case: str, name: str, of: Callable[[str], bool]) -> list[float]:

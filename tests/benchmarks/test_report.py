@@ -109,6 +109,15 @@ def test_bundles_and_builds_are_held_against_their_neighbours() -> None:
     assert states({"build": build}, "build") == {"all": "missed"}
 
 
+def test_many_tenants_are_held_against_few() -> None:
+    rows = [
+        {"case": "memory", "system": OURS, "ratio_of_peak": 1.01, "ratio_of_worker_peak": 1.3},
+        {"case": "a unit", "system": OURS, "ms_per_unit": 0.3},
+    ]
+    found = [verdict.state for verdict in bars.judge({"tenants": rows}) if verdict.scenario == "tenants"]
+    assert found == ["met", "missed", "met"]
+
+
 def test_misses_come_first_with_their_reason(folder: Path) -> None:
     text = report.render(folder)
     places = [text.index(part) for part in ("## Missed", "The interpreter is most of it.", "## Met", "## vector_warm")]
