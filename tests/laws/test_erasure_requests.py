@@ -33,6 +33,7 @@ async def naming(engine: Engine, entity: str) -> list[str]:
 
 
 async def test_a_request_hides_nothing_and_fulfilled_leaves_nothing(world: World) -> None:
+    """Seen to fail with a check that takes the request itself for a trace."""
     plane = await built(world)
     before = await ids(plane)
     request = await request_erasure(plane.engine, TENANT, GONE)
