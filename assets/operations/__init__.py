@@ -1,7 +1,8 @@
 """Operations: what is done to a store beside building it, as jobs. `OPERATIONS` names them for `definitions.py`.
 
 A run names tenants, counts and ids of requests; ids of entities never enter a run's configuration, logs or metadata.
-What deletes or replaces is a dry run unless told otherwise, so every default of the launchpad is safe to launch.
+Every default of the launchpad is safe to launch: what deletes or replaces is a dry run unless told otherwise, and an
+erasure takes only what a request was filed for.
 """
 
 from typing import Final
