@@ -14,6 +14,7 @@ from assets.automation import bundles_job, daily_schedule, day_job, dirt_sensor,
 from assets.bundles import bundle_assets
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.landing import LANDED
+from assets.operations import OPERATIONS
 from assets.published import PUBLISHED_DAYS
 from assets.rollups import ROLLUPS
 from context_plane.bundle.spec import load_specs
@@ -32,7 +33,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
     return dg.Definitions(
         assets=[*daily, ROLLUPS],
-        jobs=[of_day, of_bundles, of_month],
+        jobs=[of_day, of_bundles, of_month, *OPERATIONS],
         schedules=[daily_schedule(of_day)],
         sensors=[dirt_sensor([of_day, of_bundles, of_month])],
         resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},

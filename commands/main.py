@@ -8,6 +8,7 @@ import typer
 
 from commands import inspect, keys, load, read, serve
 from commands.demo import command as demo
+from commands.erase import erase
 from commands.outcome import INTERRUPTED, fail
 
 app: Final = typer.Typer(
@@ -31,6 +32,7 @@ app.command("timeline")(read.timeline)
 app.command("entities")(read.entities)
 app.command("snapshot")(read.snapshot)
 app.command("export")(read.export)
+app.command("erase")(erase)
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(inspect.doctor)
 

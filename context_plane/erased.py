@@ -3,7 +3,8 @@
 An object that mentions the entity is a problem unless it can only speak of a later life: a log batch above
 the receipt's number, a manifest since the end of older snapshots, or an object such a manifest names.
 When there is no later life, no unnamed object may mention it either. Landing files are exports given by
-the tenant, which the plane never rewrites: they are reported, and whoever owns them deletes them.
+the tenant, which the plane never rewrites: they are reported, and whoever owns them deletes them. Requests to erase
+are left out: an open one must name its entity, and goes once it is done.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from context_plane.catalog.manifest import Manifest, decode
 from context_plane.catalog.named import named_keys
 from context_plane.engine import Engine
 from context_plane.erase import Receipt
+from context_plane.erasure_requests import is_request
 from context_plane.errors import NotFound
 from context_plane.layout.keys import (
     LandingKey,
@@ -50,6 +52,8 @@ async def verify_erasure(engine: Engine, tenant: str, entity: str, receipt: Rece
     suspects: list[str] = []
     problems: list[str] = []
     async for info in engine.store.list(tenant_prefix(tenant)):
+        if is_request(parse(info.key)):
+            continue
         try:
             stored = await engine.store.get(info.key)
         except NotFound:

@@ -130,6 +130,18 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
     )
 
 
+async def rebuilt_digests(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> list[str]:
+    """Content digests of the day's packs by bucket, "" for an empty one, made of the sources again. Writes nothing."""
+    with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
+        await _make_bundles(reader, manifest, spec, day, bundles)
+        count = bucket_count(len(bundles))
+        digests = [""] * count
+        for places in await asyncio.to_thread(bundles.places, count):
+            for one in await asyncio.to_thread(_packs, bundles, places, count):
+                digests[one.bucket] = one.pack.digest
+        return digests
+
+
 async def _make_bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool) -> None:
     """Every entity's bundle, ascending by entity."""
     first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))

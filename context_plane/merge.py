@@ -19,7 +19,7 @@ from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt
 from context_plane.index import blocks, entity_shard
 from context_plane.index.entity_shard import BlockEntry, ShardBlock
-from context_plane.index.rows import DIGEST_BYTES, F32, I64, U8, decode_rows
+from context_plane.index.rows import DIGEST_BYTES, F32, I64, U8, Rows, decode_rows
 from context_plane.layout.keys import ShardKey, built_id
 from context_plane.layout.pack import EncodedPack, decode_block, decode_page
 from context_plane.model import sha256_hex
@@ -49,31 +49,48 @@ def merge_month(engine: Engine, tenant: str, month: str) -> Merge:
     return merge
 
 
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A month's shards before they are written. `vectors` float32 [N, D], `text_digests` uint8 [N, 16], by row."""
+
+    entity: EncodedPack
+    columns: Rows
+    vectors: F32
+    text_digests: U8
+
+
 async def _merge(engine: Engine, tenant: str, month: str, days: Mapping[str, DayEntry]) -> Shards:
     shards = {day: entry.shards for day, entry in days.items() if entry.shards is not None}
     _check_model(engine, shards)
-    gate = asyncio.Semaphore(PARALLEL_DAYS)
-    read = await asyncio.gather(*(_read_day(engine, day, held, gate) for day, held in shards.items()))
-    encoded = await asyncio.to_thread(_join, read)
-    section = entity_shard.columns_range(encoded.sections)
-    columns = await asyncio.to_thread(entity_shard.decode_columns, encoded.stored[section.offset : section.stop])
-    held = (sum(each.events for each in shards.values()), sum(each.rows for each in shards.values()))
-    if held != (columns.event_count, columns.row_count):
-        raise Corrupt("check_failed", "a month's days do not hold what the manifest counts; rebuild them", month=month)
+    merged = await merge_days(engine, month, shards)
+    encoded, columns = merged.entity, merged.columns
     key = str(ShardKey(tenant, "entity", month, built_id(encoded.digest, engine.nonce())))
     await engine.store.put_new(key, encoded.stored)
     fulltext = await put_fulltext(engine, tenant, month, columns)
-    vectors, digests = await _vectors(engine, read, columns.row_count, gate)
     return Shards(
         entity=pack_ref(key, encoded),
         fulltext=fulltext,
-        vector=await put_vectors(engine, tenant, month, columns, vectors, digests),
+        vector=await put_vectors(engine, tenant, month, columns, merged.vectors, merged.text_digests),
         entities=len(columns.entities),
         events=columns.event_count,
         rows=columns.row_count,
         first_ts_us=int(columns.event_ts_us.min()),
         last_ts_us=int(columns.event_ts_us.max()),
     )
+
+
+async def merge_days(engine: Engine, month: str, days: Mapping[str, Shards]) -> Merged:
+    """The days' shards, ascending by day, as one. Writes nothing. Raises `Corrupt` where a day is damaged."""
+    gate = asyncio.Semaphore(PARALLEL_DAYS)
+    read = await asyncio.gather(*(_read_day(engine, day, held, gate) for day, held in days.items()))
+    encoded = await asyncio.to_thread(_join, read)
+    section = entity_shard.columns_range(encoded.sections)
+    columns = await asyncio.to_thread(entity_shard.decode_columns, encoded.stored[section.offset : section.stop])
+    held = (sum(each.events for each in days.values()), sum(each.rows for each in days.values()))
+    if held != (columns.event_count, columns.row_count):
+        raise Corrupt("check_failed", "a month's days do not hold what the manifest counts; rebuild them", month=month)
+    vectors, digests = await _vectors(engine, read, columns.row_count, gate)
+    return Merged(encoded, columns, vectors, digests)
 
 
 def _check_model(engine: Engine, days: Mapping[str, Shards]) -> None:
@@ -119,7 +136,7 @@ def _entities(days: Sequence[_Day]) -> list[str]:
 
 async def _vectors(engine: Engine, days: Sequence[_Day], rows: int, gate: asyncio.Semaphore) -> tuple[F32, U8]:
     """float32 [rows, D] and text digests [rows, 16] in the month's row order."""
-    vectors = np.zeros((rows, engine.embedder.dim), np.float32)
+    vectors = np.zeros((rows, days[0].shards.vector.dim), np.float32)
     digests = np.zeros((rows, DIGEST_BYTES), np.uint8)
     places = await asyncio.to_thread(_places, days)
 

@@ -24,7 +24,16 @@ import orjson
 from context_plane.catalog.days import load_day
 from context_plane.catalog.head import load_version, newest_version
 from context_plane.catalog.lists import SegmentEntry, decode_segments
-from context_plane.catalog.manifest import DayEntry, FileRef, ObjectRef, PackRef, VectorRef, object_ref, pack_ref
+from context_plane.catalog.manifest import (
+    DayEntry,
+    FileRef,
+    ObjectRef,
+    PackRef,
+    SegmentListRef,
+    VectorRef,
+    object_ref,
+    pack_ref,
+)
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt, PlaneError
 from context_plane.fold import PARALLEL_SEGMENTS, fold_day, read_segments
@@ -61,7 +70,7 @@ REBUILDS_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _DayEvents:
+class DayEvents:
     """A day's events by entity, ascending, with their digests (16 bytes each)."""
 
     entries: Sequence[SegmentEntry]
@@ -88,9 +97,9 @@ async def _index_day(
     engine: Engine, segments: SegmentsStage, lines: dict[str, list[bytes]]
 ) -> tuple[VectorStage, EntityStage, FulltextStage]:
     """The three shards as the three functions below make them, nothing read back. Empties `lines`."""
-    held = await _load_events(engine, segments, lines)
+    held = await load_events(engine, segments.tenant, segments.day, segments.segments, lines)
     made, (vector, vectors) = await asyncio.gather(
-        asyncio.to_thread(_analyzed_blocks, segments.day, held), _make_vectors(engine, segments, held)
+        asyncio.to_thread(analyzed_blocks, segments.day, held), _make_vectors(engine, segments, held)
     )
     entity, columns = await _make_entities(engine, segments, held, made, vectors)
     return vector, entity, await _make_fulltext(engine, segments, entity, columns)
@@ -104,10 +113,11 @@ async def index_vectors(
 ) -> VectorStage:
     """Embed the day's rows and write them as a Lance dataset. Without `segments` its staging record is read."""
     segments = segments or await load_segments_stage(engine.store, tenant, day)
-    return (await _make_vectors(engine, segments, await _load_events(engine, segments)))[0]
+    held = await load_events(engine, segments.tenant, segments.day, segments.segments)
+    return (await _make_vectors(engine, segments, held))[0]
 
 
-async def _make_vectors(engine: Engine, segments: SegmentsStage, held: _DayEvents) -> tuple[VectorStage, F32]:
+async def _make_vectors(engine: Engine, segments: SegmentsStage, held: DayEvents) -> tuple[VectorStage, F32]:
     """The stage, and float32 [N, D] of the day's rows."""
     if not held.groups:
         stage, vectors = VectorStage(source=segments.source, shard=None, rows=0, embedded=0, bytes=0), _no_vectors()
@@ -121,10 +131,22 @@ async def _build_vectors(
     engine: Engine, segments: SegmentsStage, groups: Sequence[Sequence[Event]]
 ) -> tuple[VectorStage, F32]:
     events = [event for group in groups for event in group]
-    texts = await asyncio.to_thread(blocks.rows_to_embed, events)
     digests = await asyncio.to_thread(blocks.row_text_digests, events)
+    known = await _known_vectors(engine, segments.tenant, segments.day) if digests.any() else {}
+    rows, embedded = await make_vectors(engine, events, digests, known)
+    columns = await asyncio.to_thread(blocks.place_columns, segments.day, groups)
+    shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests)
+    stored = sum(file.bytes for file in shard.files)
+    return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=embedded, bytes=stored), rows
+
+
+async def make_vectors(
+    engine: Engine, events: Sequence[Event], digests: U8, known: Mapping[bytes, F32]
+) -> tuple[F32, int]:
+    """float32 [N, D] of the events' rows, and how many were embedded. `digests`: uint8 [N, 16] of the rows' texts,
+    zero where none is embedded. `known`: vectors by text digest. Raises `Invalid(vector_invalid)`."""
+    texts = await asyncio.to_thread(blocks.rows_to_embed, events)
     wanted = [digest.tobytes() for digest in digests[digests.any(axis=1)]]
-    known = await _known_vectors(engine, segments.tenant, segments.day) if wanted else {}
     vectors = np.zeros((len(texts), engine.embedder.dim), np.float32)
     missing = [n for n, digest in enumerate(wanted) if digest not in known]
     for n, digest in enumerate(wanted):
@@ -133,11 +155,7 @@ async def _build_vectors(
     for start in range(0, len(missing), EMBED_ROWS):
         chosen = missing[start : start + EMBED_ROWS]
         vectors[chosen] = await engine.embedder.embed_documents([texts[n] for n in chosen])
-    rows = await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim)
-    columns = await asyncio.to_thread(blocks.place_columns, segments.day, groups)
-    shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests)
-    stored = sum(file.bytes for file in shard.files)
-    return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=len(missing), bytes=stored), rows
+    return await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim), len(missing)
 
 
 async def _known_vectors(engine: Engine, tenant: str, day: str) -> dict[bytes, F32]:
@@ -225,8 +243,8 @@ async def index_entities(
     segments = segments or await load_segments_stage(engine.store, tenant, day)
     vector = vector or await load_vector_stage(engine.store, segments.tenant, segments.day)
     _same_source(segments, vector.source, "vector")
-    held = await _load_events(engine, segments)
-    made = await asyncio.to_thread(_analyzed_blocks, segments.day, held)
+    held = await load_events(engine, segments.tenant, segments.day, segments.segments)
+    made = await asyncio.to_thread(analyzed_blocks, segments.day, held)
     vectors = _no_vectors()
     if vector.shard is not None:
         vectors = (await read_vectors(vector.shard, from_store(engine))).vectors
@@ -234,7 +252,7 @@ async def index_entities(
 
 
 async def _make_entities(
-    engine: Engine, segments: SegmentsStage, held: _DayEvents, made: Sequence[Rows], vectors: F32
+    engine: Engine, segments: SegmentsStage, held: DayEvents, made: Sequence[Rows], vectors: F32
 ) -> tuple[EntityStage, Rows | None]:
     """The stage, and the shard's columns. `made`: the entities' blocks, `vectors` those of their rows."""
     if not made:
@@ -249,14 +267,7 @@ async def _make_entities(
 async def _put_entities(
     engine: Engine, segments: SegmentsStage, entries: Sequence[SegmentEntry], made: Sequence[Rows], vectors: F32
 ) -> tuple[EntityStage, Rows]:
-    def build() -> tuple[EncodedPack, Rows]:
-        placed = zip(entries, _with_vectors(made, vectors), strict=True)
-        packed = (entity_shard.ShardBlock(rows, entry.id, entry.digest) for entry, rows in placed)
-        encoded = entity_shard.encode_shard(segments.day, packed)
-        section = entity_shard.columns_range(encoded.sections)
-        return encoded, entity_shard.decode_columns(encoded.stored[section.offset : section.stop])
-
-    encoded, columns = await asyncio.to_thread(build)
+    encoded, columns = await asyncio.to_thread(pack_entities, segments.day, entries, made, vectors)
     key = str(ShardKey(segments.tenant, "entity", segments.day, built_id(encoded.digest, engine.nonce())))
     await engine.store.put_new(key, encoded.stored)
     stage = EntityStage(
@@ -271,7 +282,18 @@ async def _put_entities(
     return stage, columns
 
 
-def _analyzed_blocks(day: str, held: _DayEvents) -> list[Rows]:
+def pack_entities(
+    day: str, entries: Sequence[SegmentEntry], made: Sequence[Rows], vectors: F32
+) -> tuple[EncodedPack, Rows]:
+    """A day's entity shard and its columns. `made`: the entities' blocks, `vectors` those of their rows. Pure."""
+    placed = zip(entries, _with_vectors(made, vectors), strict=True)
+    packed = (entity_shard.ShardBlock(rows, entry.id, entry.digest) for entry, rows in placed)
+    encoded = entity_shard.encode_shard(day, packed)
+    section = entity_shard.columns_range(encoded.sections)
+    return encoded, entity_shard.decode_columns(encoded.stored[section.offset : section.stop])
+
+
+def analyzed_blocks(day: str, held: DayEvents) -> list[Rows]:
     """Each entity's block without vectors."""
     none = np.zeros((0, 0), np.float32)
     return [
@@ -358,14 +380,18 @@ async def _columns(engine: Engine, ref: PackRef) -> Rows:
 # --- leaves -------------------------------------------------------------------------------------
 
 
-async def _load_events(
-    engine: Engine, segments: SegmentsStage, lines: dict[str, list[bytes]] | None = None
-) -> _DayEvents:
+async def load_events(
+    engine: Engine,
+    tenant: str,
+    day: str,
+    segments: SegmentListRef | None,
+    lines: dict[str, list[bytes]] | None = None,
+) -> DayEvents:
     """The day's events; those of entities in `lines` (emptied on the way) from there, the others from the store."""
-    if segments.segments is None:
-        return _DayEvents((), (), ())
+    if segments is None:
+        return DayEvents((), (), ())
     lines = {} if lines is None else lines
-    entries = decode_segments(await engine.store.get(segments.segments.key))
+    entries = decode_segments(await engine.store.get(segments.key))
     groups: list[list[Event]] = []
     digests: list[list[bytes]] = []
 
@@ -380,10 +406,10 @@ async def _load_events(
     for start in range(0, len(entries), PARALLEL_SEGMENTS):
         part = entries[start : start + PARALLEL_SEGMENTS]
         wanted = [entry for entry in part if entry.entity not in lines]
-        stored = await read_segments(engine.store, segments.tenant, segments.day, wanted)
+        stored = await read_segments(engine.store, tenant, day, wanted)
         names = [entry.entity for entry in wanted]
         await asyncio.to_thread(decode, part, dict(zip(names, stored, strict=True)))
-    return _DayEvents(entries, groups, digests)
+    return DayEvents(entries, groups, digests)
 
 
 def _no_vectors() -> F32:

@@ -2,7 +2,8 @@
 
 The days' entries move from the manifest into one list object that the month names; nothing else of them
 changes, so the same rows stay visible through the commit. Guards: every day of the month is still what
-the merge read (a day published meanwhile would lose its rows), and no tombstone came since. While an
+the merge read (a day published meanwhile would lose its rows), its vectors are of the tenant's model still, and
+no tombstone came since. While an
 erasure is under way the month waits: a month has one `erasures` count for all of its days, and days built
 before and after a tombstone cannot share one.
 
@@ -91,6 +92,7 @@ async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> M
         guards.young_build(engine.now_us(), started_us)
         guards.same_erasures(manifest, head.erasures)
         same_month(manifest, month, before)
+        same_model(manifest, head)
         open_days = {day: entry for day, entry in manifest.days.items() if not day.startswith(month)}
         return manifest.model_copy(update={"days": open_days, "months": {**manifest.months, month: rolled}})
 
@@ -114,6 +116,12 @@ def month_sources(manifest: Manifest, month: str) -> dict[str, str]:
 def same_month(manifest: Manifest, month: str, before: Mapping[str, str]) -> None:
     if month_sources(manifest, month) != before:
         raise Conflict("build_stale", "a day of the month was published meanwhile; roll up again", month=month)
+
+
+def same_model(manifest: Manifest, head: Manifest) -> None:
+    """A re-embedding changes the shards of every day and none of its sources."""
+    if manifest.model != head.model:
+        raise Conflict("build_stale", "the tenant was embedded again meanwhile; roll up again")
 
 
 def check_applied(manifest: Manifest, days: Mapping[str, DayEntry]) -> None:

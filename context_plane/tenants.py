@@ -1,7 +1,7 @@
 """Tenants: the record that says a tenant exists, and its settings.
 
 One small JSON object per tenant, beside the tenants' data so that a missing one costs one GET and names no
-path of theirs. Settings are what the product obeys today: fusion weights and a request rate.
+path of theirs. Settings are what the product obeys today: fusion weights, a request rate, and a retention.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from context_plane.model import check_tenant
 from context_plane.store.base import Store
 
 WEIGHT_MAX: Final = 100.0
+RETAIN_DAYS_MAX: Final = 36_500
 
 
 class _Model(BaseModel):
@@ -36,6 +37,9 @@ class TenantSettings(_Model):
     weights: LegWeights = LegWeights()
     requests_per_s: float | None = Field(
         default=None, gt=0, le=100_000, description="requests a second per process; null: no limit"
+    )
+    retain_days: int | None = Field(
+        default=None, ge=1, le=RETAIN_DAYS_MAX, description="days of events kept before today; null: all, for ever"
     )
 
 
@@ -81,7 +85,8 @@ def _object(tenant: str) -> str:
 
 
 def _encode(record: Tenant) -> bytes:
-    return orjson.dumps(record.model_dump(mode="json"))
+    """Without what is not set: processes of before a setting read records that do not use it."""
+    return orjson.dumps(record.model_dump(mode="json", exclude_none=True))
 
 
 async def list_tenants(store: Store) -> list[str]:

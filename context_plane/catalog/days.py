@@ -16,6 +16,15 @@ async def load_day(store: Store, manifest: Manifest, day: str) -> DayEntry | Non
     return decode_days(await store.get(month.days.key)).get(day)
 
 
+async def load_days(store: Store, manifest: Manifest) -> dict[str, DayEntry]:
+    """Entries of every built day, ascending: open days, and those of rolled months. One GET for each month."""
+    found: dict[str, DayEntry] = {}
+    for month in manifest.months.values():
+        held = decode_days(await store.get(month.days.key))
+        found |= {day: entry for day, entry in held.items() if day not in month.masked}
+    return dict(sorted({**found, **manifest.days}.items()))
+
+
 async def load_segments(store: Store, entry: DayEntry | None) -> list[SegmentEntry]:
     """The day's segments, ascending by entity."""
     if entry is None or entry.segments is None:

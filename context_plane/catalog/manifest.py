@@ -99,6 +99,11 @@ class Shards(Value):
     first_ts_us: int
     last_ts_us: int
 
+    @property
+    def bytes(self) -> int:
+        """As stored, of all three."""
+        return self.entity.bytes + self.fulltext.bytes + sum(file.bytes for file in self.vector.files)
+
 
 class SegmentListRef(ObjectRef):
     """Names a day's segments: see `catalog/lists.py`. `digest` is over entity and segment digests only."""

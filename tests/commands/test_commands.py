@@ -138,6 +138,23 @@ def test_keys_are_shown_once_and_end(cli: Cli) -> None:
     cli("keys", "revoke", "0" * 16, code=3)
 
 
+def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Path) -> None:
+    made = Cli(tmp_path)
+    (tmp_path / "rows.jsonl").write_text(
+        '{"entity": "acct-1", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "one"}\n'
+        '{"entity": "acct-2", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "two"}\n'
+    )
+    made("ingest", "rows.jsonl", "--tenant", "acme")
+    request = made.json("erase", "acct-1", "--later")["request"]
+    assert {item["entity"] for item in made.json("entities")["entities"]} == {"acct-1", "acct-2"}
+    [done] = made.json("erase", "acct-1")["erasures"]
+    assert (done["receipt"]["erasure"], done["problems"]) == (request, [])
+    assert "acct-1" not in str(done)
+    assert {item["entity"] for item in made.json("entities")["entities"]} == {"acct-2"}
+    assert "no request is open" in made("erase")
+    made("erase", "--later", code=2)
+
+
 def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
     findings = cli.json("doctor")["findings"]
     assert {finding["name"] for finding in findings} >= {"store", "clock", "versions", "model", "cache", "keys"}

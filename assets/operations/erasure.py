@@ -1,0 +1,84 @@
+"""Erasing: open erasure requests are carried out, checked and closed.
+
+The request object under the tenant holds the entity; a run knows the request's id. File one with
+`context-plane erase ENTITY --later`, or `context_plane.erasure_requests.request_erasure`.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+from collections import Counter
+from collections.abc import Iterator
+
+import dagster as dg
+from pydantic import Field
+
+from assets.operations.operate import Tenants, Told, operate
+from context_plane.erasure_requests import open_requests
+from context_plane.fulfil import fulfil, kind_of
+from context_plane.plane import Plane
+from context_plane.reindex import build_day
+from resources.plane import OpenPlane
+
+COUNTS = (
+    "erasures",
+    "days_rebuilt",
+    "months_opened",
+    "bundle_days_dropped",
+    "objects",
+    "bytes",
+    "batches_redacted",
+    "manifests_redacted",
+)
+ADVICE = "Mend the above, then run the job again: a request stays open until its erasure is complete and checked."
+
+
+class EraseConfig(Tenants):
+    """Without ids every open request of the tenants is worked off."""
+
+    requests: list[str] = Field(default=[], description="ids of erasure requests, of one tenant; empty: every open one")
+
+
+async def erase(plane: Plane, tenant: str, requests: list[str]) -> Told:
+    """Fulfil the requests of one tenant, one after another."""
+    counts: Counter[str] = Counter()
+    problems: list[str] = []
+    for request in requests or await open_requests(plane.engine.store, tenant):
+        done = await fulfil(plane.engine, tenant, request, build_day=build_day)
+        receipt = done.receipt
+        counts["erasures"] += 1
+        counts["days_rebuilt"] += receipt.days_rebuilt
+        counts["months_opened"] += receipt.months_opened
+        counts["bundle_days_dropped"] += receipt.bundle_days_dropped
+        counts["objects"] += receipt.objects_deleted
+        counts["bytes"] += receipt.bytes_deleted
+        counts["batches_redacted"] += receipt.batches_redacted
+        counts["manifests_redacted"] += receipt.manifests_redacted
+        found = Counter(kind_of(problem) for problem in done.problems)
+        problems += [f"request {request}: {kind} ({number})" for kind, number in sorted(found.items())]
+    return Told(counts, remarks=tuple(problems))
+
+
+@dg.op(
+    name="erase", out=dg.Out(dg.Nothing), description="Tombstone, rebuild, delete and redact; then check each receipt."
+)
+def _erase(
+    context: dg.OpExecutionContext, config: EraseConfig, plane: dg.ResourceParam[OpenPlane]
+) -> Iterator[dg.Output[None]]:
+    if config.requests and len(set(config.tenants)) != 1:
+        raise dg.Failure("request ids belong to one tenant; name it in `tenants`", allow_retries=False)
+
+    async def work(opened: Plane, tenant: str) -> Told:
+        return await erase(opened, tenant, config.requests)
+
+    yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE)
+
+
+@dg.job(
+    name="erase_entities",
+    config=dg.RunConfig(ops={"erase": EraseConfig()}),
+    description=(
+        "Carries out erasure requests: the entity leaves the log, segments, indexes, bundles and snapshots, a receipt "
+        "says what was done, every object is read to check it, and the request is deleted."
+    ),
+)
+def erase_entities() -> None:
+    _erase()

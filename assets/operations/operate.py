@@ -1,0 +1,154 @@
+"""How every operation runs: each tenant in turn, failures named, the counts summed up for the UI.
+
+One tenant's failure does not stop the others; the run fails last, with what to do. Names of metadata never change.
+Error messages stay out of logs and metadata: they may quote keys, and keys hold entities. The code and the frames of
+the traceback are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import dagster as dg
+from pydantic import Field
+
+from assets.plan import TENANTS_AT_ONCE, Failed
+from context_plane.errors import CODES, NotFound, PlaneError
+from context_plane.plane import Plane
+from context_plane.store.counting import Trace, trace
+from context_plane.tenants import list_tenants
+from resources.plane import OpenPlane
+
+ROWS_MAX: Final = 50
+"""Rows of the table in the UI: what failed first, then the largest; the sums cover all."""
+REMARKS_MAX: Final = 20
+"""Remarks spelled out in the error; the step's log has every one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one tenant came to. `remarks`: what is wrong and needs a person; they fail the run."""
+
+    counts: Mapping[str, int]
+    note: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+Work: TypeAlias = Callable[[Plane, str], Awaitable[Told]]
+"""(plane, tenant) -> what was done. Raises `PlaneError` for this tenant alone."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    told: dict[str, Told] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    spent: Trace = field(default_factory=Trace)
+
+
+class Tenants(dg.Config):
+    """Which tenants an operation is about."""
+
+    tenants: list[str] = Field(default=[], description="names of tenants; empty: all")
+
+
+def operate(
+    context: dg.OpExecutionContext,
+    opened: OpenPlane,
+    tenants: Sequence[str],
+    work: Work,
+    *,
+    counts: Sequence[str],
+    advice: str,
+    more: Mapping[str, Any] | None = None,
+) -> Iterator[dg.Output[None]]:
+    """Run `work` on every tenant and tell Dagster. `counts`: metadata names, in the table's order. `advice`: what to do
+    when a tenant failed. `more`: further metadata."""
+    step = context.op.name
+    started = time.perf_counter()
+    outcome = opened.run(_each(opened.plane, tenants, step, work))
+    for error in outcome.errors:
+        context.log.error(error)
+    remarks = [f"{tenant}: {remark}" for tenant, told in outcome.told.items() for remark in told.remarks]
+    for remark in remarks:
+        context.log.warning(remark)
+    seconds = time.perf_counter() - started
+    yield dg.Output(None, metadata={**_metadata(outcome, counts, seconds), **(more or {})})
+    if outcome.failed or remarks:
+        raise dg.Failure(_failure(outcome.failed, remarks, advice), allow_retries=False)
+
+
+async def _each(plane: Plane, named: Sequence[str], step: str, work: Work) -> _Outcome:
+    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    outcome = _Outcome()
+    told: dict[str, Told] = {}
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            try:
+                if named and not await plane.tenant_exists(tenant):
+                    raise NotFound("tenant_not_found", "no such tenant in this store", tenant=tenant)
+                told[tenant] = await work(plane, tenant)
+            except Exception as error:  # a foreign library's error too must cost its tenant alone
+                code = error.code if isinstance(error, PlaneError) else "internal"
+                outcome.failed.append(Failed(tenant=tenant, step=step, code=code))
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                outcome.errors.append(f"{tenant}: {step}: {code} ({type(error).__name__})\n{frames}")
+
+    with trace() as outcome.spent:
+        tenants = sorted(set(named)) or await list_tenants(plane.engine.store)
+        await asyncio.gather(*(one(tenant) for tenant in tenants))
+    outcome.told = dict(sorted(told.items()))
+    outcome.failed.sort(key=lambda item: item.tenant)
+    return outcome
+
+
+def _metadata(outcome: _Outcome, counts: Sequence[str], seconds: float) -> dict[str, Any]:
+    spent = outcome.spent
+    sums = {name: sum(told.counts.get(name, 0) for told in outcome.told.values()) for name in counts}
+    return {
+        **sums,
+        "tenants": len(outcome.told),
+        "failed": len(outcome.failed),
+        "remarks": sum(len(told.remarks) for told in outcome.told.values()),
+        "seconds": round(seconds, 3),
+        "gets": spent.gets,
+        "puts": spent.puts,
+        "lists": spent.lists,
+        "deletes": spent.deletes,
+        "summary": dg.MetadataValue.md(_table(outcome, counts)),
+    }
+
+
+def _table(outcome: _Outcome, counts: Sequence[str]) -> str:
+    """Markdown: failed tenants, those with remarks, then those with the greatest counts. Pure."""
+    head = ["tenant", *(name.replace("_", " ") for name in counts), "state"]
+    rows = [[item.tenant, *("" for _ in counts), item.code] for item in outcome.failed]
+    ordered = sorted(
+        outcome.told.items(), key=lambda item: (-len(item[1].remarks), [-item[1].counts.get(n, 0) for n in counts])
+    )
+    for tenant, told in ordered:
+        state = f"{len(told.remarks)} to mend" if told.remarks else told.note or "ok"
+        rows.append([tenant, *(f"{told.counts.get(name, 0):,}" for name in counts), state])
+    lines = [head, ["---", *("---:" for _ in counts), "---"], *rows[:ROWS_MAX]]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    hidden = len(rows) - ROWS_MAX
+    return f"{table}\n\n{hidden} more tenants are in the sums." if hidden > 0 else table
+
+
+def _failure(failed: Sequence[Failed], remarks: Sequence[str], advice: str) -> str:
+    """Which tenants, what, and what to do; bounded. Pure."""
+    parts = []
+    if failed:
+        named = ", ".join(f"{item.tenant} ({item.code})" for item in failed[:REMARKS_MAX])
+        meaning = "; ".join(f"{code}: {CODES[code]}" for code in sorted({item.code for item in failed}))
+        parts.append(f"{len(failed)} tenants failed, the others were processed: {named}. {meaning}.")
+    if remarks:
+        more = f"; and {len(remarks) - REMARKS_MAX} more" if len(remarks) > REMARKS_MAX else ""
+        parts.append(f"to mend: {'; '.join(remarks[:REMARKS_MAX])}{more}.")
+    return " ".join([*parts, advice])

@@ -1,0 +1,82 @@
+"""`context-plane erase`: one entity leaves a tenant, and a receipt says what was done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands import show
+from commands.options import AsJson, Store, Tenant, opened, run, tenant_of
+from commands.outcome import DEFECTS
+
+if TYPE_CHECKING:
+    from context_plane.fulfil import Fulfilled
+
+
+def erase(
+    entity: Annotated[
+        str | None,
+        typer.Argument(metavar="ENTITY", help="whom to erase; without one, every open request is worked off"),
+    ] = None,
+    later: Annotated[
+        bool, typer.Option("--later", help="only file the request; the job erase_entities does it")
+    ] = False,
+    tenant: Tenant = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase an entity for good, check that it is gone, and print the receipt. Interrupted, it is run again."""
+    if entity is None and later:
+        raise typer.BadParameter("--later files a request: name the entity")
+
+    async def work() -> int:
+        from context_plane.erasure_requests import open_requests, request_erasure
+        from context_plane.fulfil import fulfil
+        from context_plane.reindex import build_day
+
+        async with opened(store, probe=True) as plane:
+            name = await tenant_of(plane, tenant)
+            if entity is None:
+                requests = await open_requests(plane.engine.store, name)
+            else:
+                requests = [await request_erasure(plane.engine, name, entity)]
+            if later:
+                _print_filed(requests[0], as_json=as_json)
+                return 0
+            done = [await fulfil(plane.engine, name, each, build_day=build_day) for each in requests]
+            _print_done(done, as_json=as_json)
+            return sum(len(each.problems) for each in done)
+
+    if run(work()):
+        raise SystemExit(DEFECTS)
+
+
+def _print_filed(request: str, *, as_json: bool) -> None:
+    if as_json:
+        show.json({"request": request})
+    else:
+        print(f"request {request} is filed; nothing is hidden before `context-plane erase` or the job takes it")
+
+
+def _print_done(done: list[Fulfilled], *, as_json: bool) -> None:
+    if as_json:
+        erasures = [{"receipt": each.receipt.model_dump(), "problems": list(each.problems)} for each in done]
+        show.json({"erasures": erasures})
+        return
+    out = show.console()
+    for each in done:
+        receipt = each.receipt
+        out.print(
+            f"erasure {receipt.erasure}: {show.count(receipt.days_rebuilt, 'day')} rebuilt, "
+            f"{show.count(receipt.months_opened, 'month')} opened, "
+            f"{show.count(receipt.bundle_days_dropped, 'bundle day')} dropped, "
+            f"{show.count(receipt.objects_deleted, 'object')} deleted, "
+            f"{show.count(receipt.batches_redacted, 'batch', 'batches')} of the log emptied"
+        )
+        for problem in each.problems:
+            out.print(problem, soft_wrap=True, markup=False)
+        if each.problems:
+            out.print("the request stays open: mend the above, then run `context-plane erase` without an entity")
+    if not done:
+        out.print("no request is open")

@@ -1,0 +1,96 @@
+"""Erasure requests: whom to erase, kept in the tenant's own folder until it is done.
+
+A request is one small object under the tenant's `control/`, and the only one that holds the entity of an erasure.
+Whoever works it off (a job, whose configuration is stored and shown, or a command that was interrupted) is told its
+id alone. The id is random and also that of the erasure: calling again with it goes on where the last call stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from context_plane.engine import Engine
+from context_plane.errors import Corrupt, NotFound
+from context_plane.layout.keys import ControlKey, Key, parse
+from context_plane.model import check_entity, check_tenant
+from context_plane.store.base import Store
+
+FOLDER: Final = "erasure-requests/"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class ErasureRequest(BaseModel):
+    """As stored. Times are microseconds since 1970."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    entity: str
+    requested_us: int
+
+
+async def request_erasure(engine: Engine, tenant: str, entity: str) -> str:
+    """File a request and return its id; that of the open one where the entity is already asked for.
+
+    Nothing is erased or hidden yet. Raises `Invalid` for a malformed tenant or entity.
+    """
+    check_tenant(tenant)
+    check_entity(entity)
+    for known in await open_requests(engine.store, tenant):
+        try:
+            if (await load_request(engine.store, tenant, known)).entity == entity:
+                return known
+        except NotFound:  # done since it was listed
+            continue
+    made = ErasureRequest(id=engine.nonce() + engine.nonce(), entity=entity, requested_us=engine.now_us())
+    await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
+    return made.id
+
+
+async def open_requests(store: Store, tenant: str) -> list[str]:
+    """Ids of the requests that are not done yet, ascending."""
+    prefix = str(ControlKey(check_tenant(tenant), FOLDER))
+    return [info.key.removeprefix(prefix).removesuffix(".json") async for info in store.list(prefix)]
+
+
+async def load_request(store: Store, tenant: str, erasure: str) -> ErasureRequest:
+    """Raises `NotFound(erasure_not_found)` where none of that id is open."""
+    try:
+        stored = await store.get(_key(tenant, erasure))
+    except NotFound as error:
+        raise _unknown(erasure) from error
+    try:
+        return ErasureRequest.model_validate_json(stored)
+    except ValidationError:
+        detail = "an erasure request does not decode; upgrade this process, or file the request again"
+        raise Corrupt("format_unknown", detail, request=erasure) from None  # the cause quotes the entity
+
+
+async def drop_request(store: Store, tenant: str, erasure: str) -> None:
+    await store.delete([_key(tenant, erasure)])
+
+
+def is_request(key: Key) -> bool:
+    """Whether a key is that of a request: such an object names its entity for as long as it is open."""
+    return isinstance(key, ControlKey) and key.tenant is not None and key.path.startswith(FOLDER)
+
+
+def check_request_id(erasure: str) -> str:
+    """The id itself, or `NotFound(erasure_not_found)`: what is no id names no request."""
+    if not _ID.fullmatch(erasure):
+        raise _unknown(erasure)
+    return erasure
+
+
+def _key(tenant: str, erasure: str) -> str:
+    check_request_id(erasure)
+    key = ControlKey(check_tenant(tenant), f"{FOLDER}{erasure}.json")
+    assert is_request(parse(str(key)))
+    return str(key)
+
+
+def _unknown(erasure: str) -> NotFound:
+    return NotFound("erasure_not_found", "no open erasure request of that id; file one", request=erasure[:64])

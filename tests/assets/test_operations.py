@@ -1,0 +1,398 @@
+"""Operations as jobs over a real local store: what they do, what the UI is told, and what never reaches it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import orjson
+import pytest
+import uvicorn
+
+from assets.definitions import build_definitions
+from assets.operations import OPERATIONS
+from assets.operations.operate import ROWS_MAX, Told, _Outcome, _table
+from context_plane.access import create_key
+from context_plane.catalog.head import load_head
+from context_plane.embed.open import EmbedderSettings
+from context_plane.erase import load_receipt
+from context_plane.erasure_requests import open_requests, request_erasure
+from context_plane.layout.keys import LandingKey, SegmentKey, parse
+from context_plane.model import add_days, day_of
+from context_plane.plane import Plane
+from context_plane.tenants import TenantSettings, put_tenant
+from resources.scope import BuildScope
+from serving.app import create_app
+from tests.assets.world import DAYS, SPEC, World, delete_below, events
+
+GONE = "acct-1"
+ALWAYS = {"tenants", "failed", "remarks", "seconds", "gets", "puts", "lists", "deletes", "summary"}
+METADATA: dict[str, set[str]] = {
+    "erase": {
+        "erasures",
+        "days_rebuilt",
+        "months_opened",
+        "bundle_days_dropped",
+        "objects",
+        "bytes",
+        "batches_redacted",
+        "manifests_redacted",
+    },
+    "collect": {
+        "dry_run",
+        "objects",
+        "bytes",
+        "spared",
+        "segment_objects",
+        "shard_objects",
+        "bundle_objects",
+        "list_objects",
+        "log_objects",
+        "manifest_objects",
+        "staging_objects",
+        "claim_objects",
+    },
+    "retain": {"dry_run", "days", "events", "bytes", "bundle_days", "months_opened", "kept_for_ever"},
+    "reembed": {
+        "dry_run",
+        "model",
+        "days",
+        "rows",
+        "embedded",
+        "reused_days",
+        "months_opened",
+        "bytes",
+        "of_this_model",
+    },
+    "verify": {
+        "seed",
+        "mismatches",
+        "days",
+        "months",
+        "bundle_days",
+        "stale_bundle_days",
+        "events",
+        "rows",
+        "embedded",
+        "bytes",
+    },
+    "warm": {"url", "hints", "days", "bytes"},
+}
+JOBS = {
+    "erase": "erase_entities",
+    "collect": "collect_garbage",
+    "retain": "retire_old_days",
+    "reembed": "reembed_tenants",
+    "verify": "verify_sample",
+    "warm": "warm_services",
+}
+
+
+class Ran:
+    """One run: whether it succeeded, its metadata, and everything that Dagster keeps of it, as text."""
+
+    def __init__(self, result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> None:
+        self.success = result.success
+        told = [event.step_output_data.metadata for event in result.all_events if event.is_successful_output]
+        self.told: Mapping[str, Any] = {name: value.value for name, value in (told[0] if told else {}).items()}
+        failures = [event for event in result.all_events if event.is_step_failure]
+        error = failures[0].step_failure_data if failures else None
+        self.error = ""
+        if error is not None:
+            assert error.user_failure_data is not None
+            self.error = error.user_failure_data.description or ""
+        records = instance.all_logs(result.run_id)
+        self.kept = "\n".join(str(record) for record in records) + str(instance.get_run_by_id(result.run_id))
+
+
+def run(world: World, op: str, **config: Any) -> Ran:
+    with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
+        defs = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        settings: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        if config:
+            settings["ops"] = {op: {"config": config}}
+        result = defs.resolve_job_def(JOBS[op]).execute_in_process(
+            run_config=settings, instance=instance, raise_on_error=False
+        )
+        return Ran(result, instance)
+
+
+def built(folder: Path, *tenants: str) -> World:
+    world = World.local(folder)
+    for tenant in tenants:
+        world.write(tenant, events(tenant))
+    world.build()
+    return world
+
+
+def head(world: World, tenant: str) -> Any:
+    with world.open() as opened:
+        return opened.run(load_head(opened.plane.engine.store, tenant))
+
+
+def entities(world: World, tenant: str) -> set[str]:
+    with world.open() as opened:
+        return {info.entity for info in opened.run(opened.plane.entities(tenant)).entities}
+
+
+def ask(world: World, tenant: str, entity: str) -> str:
+    with world.open() as opened:
+        return opened.run(request_erasure(opened.plane.engine, tenant, entity))
+
+
+# --- all of them --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", sorted(set(JOBS) - {"warm"}))
+def test_the_default_of_the_launchpad_is_safe_and_tells_its_stable_names(tmp_path: Path, op: str) -> None:
+    """Run as launched without a change: it succeeds, and no manifest changes. Seen to fail with requests counted
+    outside of the event loop's context: none were."""
+    world = built(tmp_path, "acme")
+    before = head(world, "acme").version
+    ran = run(world, op)
+    assert ran.success, ran.error
+    assert set(ran.told) == METADATA[op] | ALWAYS
+    assert ran.told["failed"] == 0
+    assert ran.told["gets"] + ran.told["lists"] > 0
+    assert "| acme |" in ran.told["summary"]
+    assert head(world, "acme").version == before
+
+
+def test_every_operation_is_a_described_job_with_a_default() -> None:
+    assert {job.name for job in OPERATIONS} == set(JOBS.values())
+    for job in OPERATIONS:
+        assert job.description
+        assert job.run_config
+
+
+@pytest.mark.parametrize("op", sorted(set(JOBS) - {"warm"}))
+def test_one_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path, op: str) -> None:
+    world = built(tmp_path, "acme")
+    ran = run(world, op, tenants=["acme", "nobody"])
+    assert not ran.success
+    assert (ran.told["tenants"], ran.told["failed"]) == (1, 1)
+    assert "nobody (tenant_not_found)" in ran.error
+    assert "run the job again" in ran.error or "with the same seed" in ran.error
+
+
+def test_the_table_is_bounded() -> None:
+    outcome = _Outcome({f"t{n}": Told({"days": n}) for n in range(ROWS_MAX + 3)})
+    table = _table(outcome, ["days"])
+    assert table.count("\n| t") == ROWS_MAX
+    assert "3 more tenants" in table
+    assert f"| t{ROWS_MAX + 2} | {ROWS_MAX + 2} | ok |" in table
+
+
+# --- erasure ------------------------------------------------------------------------------------
+
+
+def test_open_requests_are_worked_off_and_the_entity_never_reaches_dagster(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme", "beta")
+    requests = {tenant: ask(world, tenant, GONE) for tenant in ("acme", "beta")}
+    assert GONE in entities(world, "acme")
+    ran = run(world, "erase")
+    assert ran.success, ran.error
+    assert (ran.told["erasures"], ran.told["days_rebuilt"]) == (2, 4)
+    assert ran.told["objects"] > 0
+    assert GONE not in ran.kept
+    for tenant, request in requests.items():
+        assert GONE not in entities(world, tenant)
+        with world.open() as opened:
+            store = opened.plane.engine.store
+            assert opened.run(load_receipt(store, tenant, request)) is not None
+            assert opened.run(open_requests(store, tenant)) == []
+    assert run(world, "erase").told["erasures"] == 0
+
+
+def test_a_named_request_alone_is_taken(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme")
+    first, _ = ask(world, "acme", GONE), ask(world, "acme", "acct-2")
+    ran = run(world, "erase", tenants=["acme"], requests=[first])
+    assert ran.success, ran.error
+    assert GONE not in entities(world, "acme")
+    assert "acct-2" in entities(world, "acme")
+    refused = run(world, "erase", requests=[first])
+    assert not refused.success
+    assert "`tenants`" in refused.error
+    unknown = run(world, "erase", tenants=["acme"], requests=["0" * 32])
+    assert "acme (erasure_not_found)" in unknown.error
+
+
+def test_a_landed_file_fails_the_run_without_being_named(tmp_path: Path) -> None:
+    """Its key names the entity, so the run tells only what kind of object it is."""
+    world = built(tmp_path, "acme")
+    landed = str(LandingKey("acme", "desk", DAYS[0], f"{GONE}.csv"))
+    with world.open() as opened:
+        opened.run(opened.plane.engine.store.put(landed, orjson.dumps(GONE)))
+    request = ask(world, "acme", GONE)
+    ran = run(world, "erase")
+    assert not ran.success
+    assert "a landing file holds it; delete the file (1)" in ran.error
+    assert request in ran.error
+    assert GONE not in ran.kept
+    with world.open() as opened:
+        opened.run(opened.plane.engine.store.delete([landed]))
+    assert run(world, "erase").success
+
+
+def test_errors_are_told_by_code_and_frames_and_quote_nothing(tmp_path: Path) -> None:
+    """A segment that is gone: the error of the store quotes its key, which holds the entity. Seen to fail with the
+    error's message in the log."""
+    world = built(tmp_path, "acme")
+    with world.open() as opened:
+        opened.run(delete_below(opened.plane, f"tenants/acme/entities/{GONE}/"))
+    ask(world, "acme", "acct-2")
+    ran = run(world, "erase")
+    assert not ran.success
+    assert "acme (object_not_found)" in ran.error
+    assert "assets/operations/erasure.py" in ran.kept
+    assert GONE not in ran.kept
+    assert "acct-2" not in ran.kept
+
+
+# --- collection, retention, re-embedding --------------------------------------------------------
+
+
+async def _forgotten(plane: Plane, tenant: str) -> str:
+    """An object that nothing names."""
+    key = str(SegmentKey(tenant, "acct-0", DAYS[0], "0" * 24 + "-unnamed"))
+    await plane.engine.store.put(key, b"garbage")
+    return key
+
+
+def test_a_collection_counts_and_deletes_only_when_told_to(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme")
+    with world.open() as opened:
+        key = opened.run(_forgotten(opened.plane, "acme"))
+    path = tmp_path / "store" / key
+    long_ago = time.time() - 3 * 86_400
+    os.utime(path, (long_ago, long_ago))
+    dry = run(world, "collect")
+    assert (dry.told["objects"], dry.told["segment_objects"], dry.told["bytes"]) == (1, 1, len(b"garbage"))
+    assert dry.told["dry_run"] is True
+    assert path.exists()
+    ran = run(world, "collect", dry_run=False)
+    assert ran.success, ran.error
+    assert (ran.told["objects"], ran.told["deletes"]) == (1, 1)
+    assert not path.exists()
+    assert GONE in entities(world, "acme")
+
+
+def test_tenants_lose_what_they_do_not_keep_and_only_they(tmp_path: Path) -> None:
+    today = day_of(time.time_ns() // 1000)
+    world = built(tmp_path, "acme", "beta")
+    age = next(n for n in range(1, 36_000) if add_days(today, -n) == DAYS[1])
+    with world.open() as opened:
+        opened.run(put_tenant(opened.plane.engine, "acme", TenantSettings(retain_days=age)))
+    dry = run(world, "retain")
+    assert (dry.told["days"], dry.told["events"], dry.told["kept_for_ever"]) == (1, 40, 1)
+    assert set(head(world, "acme").days) == set(DAYS)
+    ran = run(world, "retain", dry_run=False)
+    assert ran.success, ran.error
+    assert ran.told["days"] == 1
+    assert ran.told["bytes"] > 0
+    assert set(head(world, "acme").days) == {DAYS[1]}
+    assert set(head(world, "acme").bundles[SPEC]) == {DAYS[1]}
+    assert set(head(world, "beta").days) == set(DAYS)
+
+
+def test_another_model_is_taken_over_day_by_day_and_seen_at_once(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme")
+    other = EmbedderSettings(kind="given", model="theirs", dim=8)
+    moved = World(world.settings.model_copy(update={"embedder": other}))
+    dry = run(moved, "reembed")
+    assert (dry.told["days"], dry.told["rows"], dry.told["model"]) == (2, 80, "theirs/8")
+    assert head(world, "acme").model.name != "theirs/8"
+    before = head(world, "acme").version
+    ran = run(moved, "reembed", dry_run=False)
+    assert ran.success, ran.error
+    assert (ran.told["days"], ran.told["of_this_model"]) == (2, 0)
+    assert head(world, "acme").model.name == "theirs/8"
+    assert head(world, "acme").version == before + 1
+    assert run(moved, "reembed", dry_run=False).told["of_this_model"] == 1
+
+
+# --- verification -------------------------------------------------------------------------------
+
+
+def test_a_damaged_segment_fails_the_run_and_is_named_by_day(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme", "beta")
+    whole = run(world, "verify")
+    assert whole.success, whole.error
+    assert (whole.told["days"], whole.told["mismatches"], whole.told["events"]) == (4, 0, 160)
+    assert whole.told["bundle_days"] == 2
+    assert whole.told["embedded"] == 160
+    with world.open() as opened:
+        store = opened.plane.engine.store
+        [key, *_] = opened.run(_segments(opened.plane, "beta", DAYS[0]))
+        opened.run(store.put(key, b"not what was written"))
+    ran = run(world, "verify")
+    assert not ran.success
+    assert ran.told["mismatches"] == 1
+    assert f"beta: {DAYS[0]} segments: 1 of" in ran.error
+    assert "restore them from a backup" in ran.error
+    assert "acct-" not in ran.kept
+
+
+async def _segments(plane: Plane, tenant: str, day: str) -> list[str]:
+    found = []
+    async for info in plane.engine.store.list(f"tenants/{tenant}/entities/"):
+        key = parse(info.key)
+        if isinstance(key, SegmentKey) and key.day == day:
+            found.append(info.key)
+    return found
+
+
+# --- warming ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(world: World) -> Iterator[str]:
+    """The read service over the world's store, on a port of its own."""
+    server = uvicorn.Server(uvicorn.Config(create_app(world.settings), port=0, log_level="error", ws="none"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_service_is_asked_for_the_newest_days_with_the_key_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = built(tmp_path, "acme")
+    with world.open() as opened:
+        token = opened.run(
+            create_key(opened.plane.engine, tenant="acme", scopes=["read"], expires_us=None, note="")
+        ).token
+    with served(world) as url:
+        refused = run(world, "warm", url=url)
+        assert not refused.success
+        assert "acme (key_missing)" in refused.error
+        assert "`key_variable`" in refused.error
+        monkeypatch.setenv("THE_KEY", token)
+        ran = run(world, "warm", url=url, key_variable="THE_KEY", days=1)
+    assert ran.success, ran.error
+    assert set(ran.told) == METADATA["warm"] | ALWAYS
+    assert (ran.told["hints"], ran.told["days"]) == (1, 1)
+    assert ran.told["bytes"] == head(world, "acme").days[DAYS[1]].shards.bytes
+    assert token not in ran.kept
+
+
+def test_a_service_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme")
+    ran = run(world, "warm", url="http://127.0.0.1:9")
+    assert not ran.success
+    assert "acme (not_ready)" in ran.error
+    assert "Is the service running" in ran.error

@@ -1,0 +1,115 @@
+"""A request to erase names its entity in one object alone, survives interruptions, and goes when all is done."""
+
+from __future__ import annotations
+
+import pytest
+
+from context_plane.engine import Engine
+from context_plane.erase import load_receipt
+from context_plane.erased import mentions
+from context_plane.erasure_requests import load_request, open_requests, request_erasure
+from context_plane.errors import Conflict, Invalid, NotFound, Unavailable
+from context_plane.fulfil import fulfil, kind_of
+from context_plane.layout.keys import LandingKey
+from context_plane.plane import Plane
+from context_plane.reindex import build_day
+from context_plane.store.faults import Mishap
+from tests.laws.plane_world import BEACON, TENANT, World, ids, month_of, puts
+
+GONE = "acct-01"
+
+
+async def built(world: World) -> Plane:
+    plane = world.plane()
+    await world.write(plane, puts(month_of(2, entities=3)))
+    await plane.build(TENANT, world.days())
+    return plane
+
+
+async def naming(engine: Engine, entity: str) -> list[str]:
+    """Keys of objects that mention the entity."""
+    keys = [info.key async for info in engine.store.list(f"tenants/{TENANT}/")]
+    return [key for key in keys if mentions(key, await engine.store.get(key), entity)]
+
+
+async def test_a_request_hides_nothing_and_fulfilled_leaves_nothing(world: World) -> None:
+    """Seen to fail with a check that takes the request itself for a trace."""
+    plane = await built(world)
+    before = await ids(plane)
+    request = await request_erasure(plane.engine, TENANT, GONE)
+    assert await ids(world.plane()) == before
+    assert (await load_request(plane.engine.store, TENANT, request)).entity == GONE
+    done = await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert done.problems == ()
+    assert done.receipt.erasure == request
+    assert done.receipt.days_rebuilt == 2
+    assert await ids(world.plane()) == sorted(e.id for e in world.events() if e.entity != GONE)
+    assert await ids(world.plane(), entities=(GONE,)) == []
+    assert await naming(plane.engine, GONE) == []
+    assert await open_requests(plane.engine.store, TENANT) == []
+    again = await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert again.receipt == done.receipt
+
+
+async def test_an_entity_is_asked_for_once_and_each_has_an_id_of_its_own(world: World) -> None:
+    plane = await built(world)
+    first = await request_erasure(plane.engine, TENANT, GONE)
+    assert await request_erasure(plane.engine, TENANT, GONE) == first
+    other = await request_erasure(plane.engine, TENANT, "acct-02")
+    assert await open_requests(plane.engine.store, TENANT) == sorted([first, other])
+    assert GONE not in "".join(await open_requests(plane.engine.store, TENANT))
+
+
+@pytest.mark.parametrize("part", ["/erasures/", "/manifests/0", "/indexes/", "erasure-requests/"])
+async def test_interrupted_anywhere_it_goes_on_and_ends(world: World, part: str) -> None:
+    """The store fails writes to `part` for a while; the request stays until a call gets through."""
+    plane = await built(world)
+    request = await request_erasure(plane.engine, TENANT, GONE)
+    with (
+        world.faults.on(part, Mishap(lost="request"), "put", "put_new", "delete"),
+        pytest.raises((Unavailable, Conflict)),
+    ):
+        await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert await open_requests(plane.engine.store, TENANT) == [request]
+    done = await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert done.problems == ()
+    assert await load_receipt(plane.engine.store, TENANT, request) == done.receipt
+    assert await naming(plane.engine, GONE) == []
+
+
+async def test_a_request_stays_open_while_the_check_finds_something(world: World) -> None:
+    """A landed file is its owner's: the erasure is complete, and says so only once the file is gone."""
+    plane = await built(world)
+    landed = str(LandingKey(TENANT, "desk", "2026-03-01", f"{GONE}.csv"))
+    await plane.engine.store.put(landed, f'"{GONE}",export'.encode())
+    request = await request_erasure(plane.engine, TENANT, GONE)
+    done = await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert [kind_of(problem) for problem in done.problems] == ["a landing file holds it; delete the file"]
+    assert GONE not in kind_of(done.problems[0])
+    assert await open_requests(plane.engine.store, TENANT) == [request]
+    await plane.engine.store.delete([landed])
+    assert (await fulfil(plane.engine, TENANT, request, build_day=build_day)).problems == ()
+    assert await open_requests(plane.engine.store, TENANT) == []
+
+
+async def test_a_second_request_for_another_entity_is_no_trace_of_the_first(world: World) -> None:
+    """Two open requests: each names its own entity, and neither makes the other's check fail."""
+    plane = await built(world)
+    first = await request_erasure(plane.engine, TENANT, GONE)
+    await request_erasure(plane.engine, TENANT, "acct-02")
+    assert (await fulfil(plane.engine, TENANT, first, build_day=build_day)).problems == ()
+    assert await ids(world.plane(), request=BEACON) == sorted(e.id for e in world.events() if e.entity != GONE)
+
+
+@pytest.mark.parametrize("request_id", ["0" * 32, "../keys/x", "", "A" * 32])
+async def test_an_unknown_request_is_not_found(world: World, request_id: str) -> None:
+    plane = await built(world)
+    with pytest.raises(NotFound, match="erasure_not_found"):
+        await fulfil(plane.engine, TENANT, request_id, build_day=build_day)
+
+
+async def test_a_malformed_entity_is_refused_before_anything_is_written(world: World) -> None:
+    plane = world.plane()
+    with pytest.raises(Invalid):
+        await request_erasure(plane.engine, TENANT, "")
+    assert await open_requests(plane.engine.store, TENANT) == []
