@@ -10,6 +10,7 @@ from functools import partial
 
 import dagster as dg
 
+from assets.columns import fields_of
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
@@ -17,6 +18,7 @@ from assets.report import Made
 from assets.step import Result, daily_asset, failure, log_errors, result_of
 from assets.units import do
 from context_plane.bundle.spec import Spec
+from context_plane.catalog.bundles import BundleEntry
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.named import load_buckets
@@ -54,7 +56,7 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
         digests = {tenant: item.digest for tenant, item in made.items()}
-        yield result_of(outcome.only(made), digests, failed=outcome.failed, extra="tokens")
+        yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="tokens")
         if outcome.failed:
             raise failure(day, outcome.failed)
 
@@ -65,7 +67,11 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"json", "zstd"},
         tags={"layer": "bundle", "spec": name},
-        metadata={"budget_tokens": spec.budget_tokens, "lookback_days": spec.lookback_days},
+        metadata={
+            "budget_tokens": spec.budget_tokens,
+            "lookback_days": spec.lookback_days,
+            **fields_of(BundleEntry),
+        },
         description=spec.description or f"Bundles of {name}, at most {spec.budget_tokens} tokens each.",
     )
 

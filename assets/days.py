@@ -11,11 +11,13 @@ from typing import Final
 
 import dagster as dg
 
+from assets.columns import columns, fields_of
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, plan_day
 from assets.report import Made
 from assets.step import Result, daily_asset, run_of, run_step
 from context_plane.fold import fold_day
+from context_plane.index.rows import Rows
 from context_plane.plane import Plane
 from context_plane.reindex import index_entities, index_fulltext, index_vectors
 from resources.plane import OpenPlane
@@ -109,11 +111,6 @@ def _fulltext(
     yield from run_step(context, plane, workers, scope, fulltext)
 
 
-def _columns(*columns: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
-    made = [dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
-    return {"dagster/column_schema": dg.TableSchema(columns=made)}
-
-
 SEGMENTS: Final = daily_asset(
     _segments,
     name="segments",
@@ -126,7 +123,7 @@ SEGMENTS: Final = daily_asset(
         "batches into the segments built before; the last write of an event wins, a delete removes. Only "
         "entities that changed get a new object."
     ),
-    metadata=_columns(
+    metadata=columns(
         ("entity", "string", "whom the event is about"),
         ("ts", "timestamp", "RFC 3339, UTC: when the fact came to be"),
         ("id", "string", "identity within entity and day"),
@@ -150,7 +147,7 @@ VECTOR_SHARDS: Final = daily_asset(
         "Float32 vectors of the day's rows, a Lance dataset per tenant that plain lancedb opens. Embeds each "
         "text once: vectors of unchanged texts come from the day's previous shard of the same model."
     ),
-    metadata=_columns(
+    metadata=columns(
         ("row", "int64", "row number, shared by all shards of the day"),
         ("entity", "string", ""),
         ("id", "string", "event id"),
@@ -176,6 +173,7 @@ ENTITY_SHARDS: Final = daily_asset(
         "The primary read path: one pack per tenant with a block per entity (texts, attributes, vectors in "
         "fixed point, term counts), so that a read for one entity touches that entity's bytes and little else."
     ),
+    metadata=fields_of(Rows),
 )
 
 FULLTEXT_SHARDS: Final = daily_asset(
@@ -186,4 +184,8 @@ FULLTEXT_SHARDS: Final = daily_asset(
     kinds={"tantivy"},
     tags={"layer": "index"},
     description="A tantivy index per tenant over the analyzer's terms: proposes candidates of tenant-wide search.",
+    metadata=columns(
+        ("terms", "text", "the row's terms after analysis, each as often as it occurs; indexed, not stored"),
+        ("row", "u64", "row number, shared by all shards of the day"),
+    ),
 )

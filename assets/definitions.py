@@ -13,6 +13,8 @@ import dagster as dg
 from assets.automation import bundles_job, daily_schedule, day_job, dirt_sensor, rollups_job
 from assets.bundles import bundle_assets
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
+from assets.external import external_assets
+from assets.freshness import FRESH, FRESHNESS_JOB, FRESHNESS_SCHEDULE
 from assets.landing import LANDED
 from assets.operations import OPERATIONS
 from assets.published import PUBLISHED_DAYS
@@ -31,10 +33,12 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     bundles = bundle_assets(load_specs(settings.specs_dir or shipped_specs()))
     daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
     of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
+    outside = external_assets(settings, [PUBLISHED_DAYS.key, ROLLUPS.key, *(asset.key for asset in bundles)])
     return dg.Definitions(
-        assets=[*daily, ROLLUPS],
-        jobs=[of_day, of_bundles, of_month, *OPERATIONS],
-        schedules=[daily_schedule(of_day)],
+        assets=[*outside, *daily, ROLLUPS],
+        asset_checks=[FRESH],
+        jobs=[of_day, of_bundles, of_month, FRESHNESS_JOB, *OPERATIONS],
+        schedules=[daily_schedule(of_day), FRESHNESS_SCHEDULE],
         sensors=[dirt_sensor([of_day, of_bundles, of_month])],
         resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,

@@ -47,6 +47,7 @@ def _landing(
 LANDED: Final = daily_asset(
     _landing,
     name=LANDING,
+    deps=[dg.AssetKey("object_store")],
     group_name=GROUP,
     kinds={"csv", "parquet", "jsonl"},
     tags={"layer": "source"},

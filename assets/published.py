@@ -65,7 +65,7 @@ def _published(
     digests = {tenant: version_of(dict(found)) for tenant, found in plan.unchanged.items()}
     digests |= {tenant: made.digest for tenant, made in visible.items()}
     verdicts = check_result(day, len(plan.left()) + len(outcome.failed), withheld)
-    yield result_of(outcome.only(visible), digests, failed=plan.failed, checks=[verdicts])
+    yield result_of(context, outcome.only(visible), digests, failed=plan.failed, checks=[verdicts])
     if plan.failed:
         raise failure(day, plan.failed)
 

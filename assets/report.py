@@ -11,12 +11,16 @@ from typing import Any, Final
 
 import dagster as dg
 
+from assets import plots
+from assets.cost import Prices, requests_usd, storage_usd_month
 from assets.plan import Failed
 from context_plane.model import canonical_json, sha256_hex
 from context_plane.store.counting import Trace
 
 TABLE_TENANTS_MAX: Final = 50
 """Rows of the table in the UI: the largest tenants; the sums cover all."""
+SERIES_MAX: Final = 30
+"""Partitions of a plot."""
 NAMED_MAX: Final = 20
 """Failures spelled out in a message; the table lists more."""
 
@@ -40,7 +44,7 @@ class Made:
 
 def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, seconds: float) -> dict[str, Any]:
     """Metadata of one materialization. `seconds` is wall clock of the step."""
-    values = list(made.values())
+    values, prices = list(made.values()), Prices()
     return {
         "dagster/row_count": sum(item.rows for item in values),
         "rows": sum(item.rows for item in values),
@@ -54,8 +58,20 @@ def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, s
         "gets": spent.gets,
         "puts": spent.puts,
         "lists": spent.lists,
+        "bytes_read": spent.bytes_read,
+        "bytes_written": spent.bytes_written,
+        "requests_usd": round(requests_usd(spent, prices), 6),
+        "storage_usd_month": round(storage_usd_month(spent.bytes_written, prices), 6),
         "tenant_days": _table(made, failed),
     }
+
+
+def plot(made: Mapping[str, Made], before: Mapping[str, float], partition: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Plots of a materialization: rows by tenant, and rows of it and of the partitions `before`. Empty of no rows."""
+    rows = {tenant: float(item.rows) for tenant, item in made.items() if item.rows}
+    series = sorted({**before, partition: sum(rows.values())}.items())[-SERIES_MAX:]
+    drawn = {"rows_by_tenant": plots.bars(rows, unit="rows"), "rows_by_partition": plots.line(series, unit="rows")}
+    return {name: dg.MetadataValue.md(text) for name, text in drawn.items() if text}
 
 
 def data_version(digests: Mapping[str, str]) -> dg.DataVersion:

@@ -67,7 +67,7 @@ def _rollups(
     made = {tenant: item for tenant, item in outcome.made.items() if tenant not in left}
     states = dg.MetadataValue.json(dict(sorted(Counter(left.values()).items())))
     told = {"left_alone": len(left), "left_alone_states": states}
-    yield result_of(outcome.only(made), digests, failed=outcome.failed, extra="days", more=told)
+    yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="days", more=told)
     if outcome.failed:
         raise failure(month, outcome.failed)
 

@@ -14,7 +14,7 @@ import dagster as dg
 
 from assets.partitions import DAILY
 from assets.plan import DayPlan, Failed, load_plan, save_plan
-from assets.report import data_version, metadata, name_failures
+from assets.report import SERIES_MAX, data_version, metadata, name_failures, plot
 from assets.units import Outcome, Work, do
 from context_plane.errors import CODES
 from resources.plane import OpenPlane
@@ -70,13 +70,14 @@ def run_step(
     opened.run(save_plan(store, after))
     unchanged = {tenant: found[step] for tenant, found in plan.unchanged.items() if step in found}
     mine = [item for item in after.failed if item.step == step]
-    yield result_of(outcome, {**unchanged, **_digests(outcome)}, failed=mine, extra=extra)
+    yield result_of(context, outcome, {**unchanged, **_digests(outcome)}, failed=mine, extra=extra)
     log_errors(context, outcome)
     if mine and (not after.left() or not _is_published_later(context)):
         raise failure(day, mine)
 
 
 def result_of(
+    context: dg.AssetExecutionContext,
     outcome: Outcome,
     digests: Mapping[str, str],
     *,
@@ -88,9 +89,22 @@ def result_of(
     """`more`: metadata of this step alone."""
     told = {**metadata(outcome.made, failed, outcome.spent, outcome.seconds), **(more or {})}
     told |= {"units": outcome.units, "workers_lost": outcome.lost}
+    told |= plot(outcome.made, _rows_before(context), context.partition_key)
     if extra:
         told[extra] = sum(item.extra for item in outcome.made.values())
     return dg.MaterializeResult(metadata=told, data_version=data_version(digests), check_results=list(checks))
+
+
+def _rows_before(context: dg.AssetExecutionContext) -> dict[str, float]:
+    """Rows of the asset's latest materializations by partition."""
+    filter_ = dg.AssetRecordsFilter(asset_key=context.asset_key)
+    found: dict[str, float] = {}
+    for record in context.instance.fetch_materializations(filter_, limit=2 * SERIES_MAX).records:
+        made = record.asset_materialization
+        rows = None if made is None else made.metadata.get("rows")
+        if record.partition_key and rows is not None:
+            found.setdefault(record.partition_key, float(str(rows.value)))  # the newest comes first
+    return found
 
 
 def failure(day: str, failed: Sequence[Failed]) -> dg.Failure:

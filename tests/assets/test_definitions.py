@@ -9,9 +9,11 @@ import pytest
 
 from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB
+from assets.external import without_credentials
 from assets.partitions import DAILY, MONTHLY
 from context_plane.wire import HORIZON_US
 
+OUTSIDE = {"object_store": set(), "read_api": {"published", "rollups", "bundles/customer_context_v0"}}
 ASSETS = {
     "landing",
     "segments",
@@ -23,7 +25,7 @@ ASSETS = {
     "rollups",
 }
 DEPENDENCIES = {
-    "landing": set(),
+    "landing": {"object_store"},
     "segments": {"landing"},
     "vector_shards": {"segments"},
     "entity_shards": {"segments", "vector_shards"},
@@ -46,22 +48,23 @@ OPERATIONS = {
 
 def test_every_asset_check_job_schedule_and_sensor_is_named_here() -> None:
     graph = defs.resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == ASSETS | {*OUTSIDE}
     assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
-        ("published", "row_counts_agree")
+        ("published", "row_counts_agree"),
+        ("published", "fresh"),
     }
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     building = {DAY_JOB, BUNDLES_JOB, ROLLUPS_JOB}
     assert building == {"build_day", "build_bundles", "roll_up_month"}
-    assert jobs == building | OPERATIONS
+    assert jobs == building | {"check_freshness"} | OPERATIONS
     repository = defs.get_repository_def()
-    assert [schedule.name for schedule in repository.schedule_defs] == ["daily"]
+    assert [schedule.name for schedule in repository.schedule_defs] == ["daily", "freshness"]
     assert [sensor.name for sensor in repository.sensor_defs] == ["dirt"]
 
 
 def test_dependencies_are_those_of_the_data() -> None:
     graph = defs.resolve_asset_graph()
-    for name, upstream in DEPENDENCIES.items():
+    for name, upstream in {**DEPENDENCIES, **OUTSIDE}.items():
         node = graph.get(dg.AssetKey(name.split("/")))
         assert {key.to_user_string() for key in node.parent_keys} == upstream, name
 
@@ -78,8 +81,31 @@ def test_every_asset_is_a_day_or_month_under_one_policy_with_an_owner_and_a_desc
     assert node.tags
 
 
+@pytest.mark.parametrize(
+    "name", ["segments", "vector_shards", "entity_shards", "fulltext_shards", "bundles/customer_context_v0"]
+)
+def test_what_holds_rows_shows_its_columns(name: str) -> None:
+    schema = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata["dagster/column_schema"]
+    assert len(schema.columns) >= 2
+
+
+@pytest.mark.parametrize("name", sorted(OUTSIDE))
+def test_what_is_not_built_here_says_where_it_is(name: str) -> None:
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name))
+    assert not node.is_executable
+    assert {"dagster/uri", "url"} & {*node.metadata}
+    assert node.description
+
+
+def test_urls_are_shown_without_credentials() -> None:
+    """Seen to fail with the URL as it is configured."""
+    assert without_credentials("s3://key:secret@bucket/prefix?token=x") == "s3://bucket/prefix"
+    assert without_credentials("file:///var/plane") == "file:///var/plane"
+
+
 def test_the_check_blocks_and_is_partitioned() -> None:
-    spec = next(iter(defs.resolve_asset_graph().get(dg.AssetKey("published")).assets_def.check_specs))
+    specs = defs.resolve_asset_graph().get(dg.AssetKey("published")).assets_def.check_specs
+    spec = next(spec for spec in specs if spec.name == "row_counts_agree")
     assert spec.blocking
     assert spec.partitions_def == DAILY
 

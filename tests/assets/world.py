@@ -22,7 +22,7 @@ from context_plane.recall.values import SearchRequest
 from context_plane.settings import Settings
 from resources.plane import OpenPlane, open_plane
 from resources.scope import BuildScope
-from resources.workers import open_workers
+from resources.workers import Processes, open_workers
 
 DAYS = ["2026-03-03", "2026-03-04"]
 SPEC = "customer_context_v0"
@@ -81,6 +81,15 @@ class World:
                 asset_selection=[dg.AssetKey(name.split("/")) for name in selection],
                 raise_on_error=False,
             )
+
+    def check(self, job: str) -> dg.AssetCheckEvaluation:
+        """The verdict of a job that runs one check."""
+        with open_plane(self.settings) as opened, dg.DagsterInstance.ephemeral() as instance:
+            resources = {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
+            defs = build_definitions(self.settings, resources)
+            done = defs.resolve_job_def(job).execute_in_process(run_config=LOGGERS, instance=instance)
+        [found] = done.get_asset_check_evaluations()
+        return found
 
     def open(self) -> AbstractContextManager[OpenPlane]:
         return open_plane(self.settings)

@@ -1,0 +1,136 @@
+"""The freshness check: how long writes have been waiting to be built, asked of the store, not of Dagster's memory.
+
+A day is as fresh as the oldest log batch that its build does not cover: a late event makes an old day stale, and a
+quiet tenant is fresh however long ago its days were built. Bundles count from when a day they look at was published.
+"""
+
+# No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dagster as dg
+
+from assets.automation import look
+from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
+from assets.report import NAMED_MAX
+from assets.step import PUBLISHED
+from resources.plane import OpenPlane
+
+CHECK: Final = "fresh"
+MINUTE_US: Final = 60 * 1_000_000
+LATE_US: Final = 15 * MINUTE_US
+"""Dirt rests five minutes and a run takes some: three times that says the sensor or the queue is behind."""
+FAILED_US: Final = 26 * 60 * MINUTE_US
+"""The daily schedule asks for every dirty day: what waited longer than a day fails whenever it is built."""
+RECOVERY: Final = (
+    "The events are found by searches meanwhile. Look at the runs of the days below: a failed one says what to mend; "
+    "where there is none, see that the daemon runs and the sensor `dirt` is on. Then materialize these days."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A day with something to build. `oldest_us`: age of the oldest of it."""
+
+    day: str
+    what: str
+    tenants: int
+    oldest_us: int
+
+
+def waiting(dirt: Iterable[Dirt], now_us: int) -> list[Waiting]:
+    """Days by the age of what waits in them, the oldest first. Pure."""
+    groups: dict[tuple[str, str], list[Dirt]] = {}
+    for item in dirt:
+        if item.job in (DAY_JOB, BUNDLES_JOB):
+            groups.setdefault((item.job, item.day), []).append(item)
+    found = [
+        Waiting(
+            day,
+            "events" if job == DAY_JOB else "bundles",
+            len({item.tenant for item in items}),
+            max(0, now_us - min(item.oldest_us for item in items)),
+        )
+        for (job, day), items in groups.items()
+    ]
+    return sorted(found, key=lambda item: (-item.oldest_us, item.day, item.what))
+
+
+def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
+    """Passed while nothing waited for long and every tenant could be read. Pure."""
+    oldest_us = found[0].oldest_us if found else 0
+    late = [item for item in found if item.oldest_us > LATE_US]
+    rows = [
+        dg.TableRecord(
+            {"day": x.day, "what": x.what, "tenants": x.tenants, "oldest_minutes": round(x.oldest_us / MINUTE_US, 1)}
+        )
+        for x in found[:NAMED_MAX]
+    ]
+    metadata: dict[str, Any] = {
+        "days_waiting": len(found),
+        "days_late": len(late),
+        "oldest_minutes": round(oldest_us / MINUTE_US, 1),
+        "tenants_unreadable": unreadable,
+        "waiting": dg.MetadataValue.table(rows, schema=_SCHEMA),
+    }
+    if not late and not unreadable:
+        return dg.AssetCheckResult(passed=True, check_name=CHECK, metadata=metadata, description="nothing is late")
+    severity = dg.AssetCheckSeverity.ERROR if oldest_us > FAILED_US else dg.AssetCheckSeverity.WARN
+    named = ", ".join(f"{x.day} ({x.what}, {x.oldest_us // MINUTE_US} min)" for x in late[:NAMED_MAX])
+    told = f"{len(late)} days are late: {named}." if late else ""
+    if unreadable:
+        told += f" {unreadable} tenants cannot be read; `context-plane doctor` says why."
+    return dg.AssetCheckResult(
+        passed=False,
+        check_name=CHECK,
+        severity=severity,
+        metadata={**metadata, "recovery": RECOVERY},
+        description=f"{told.strip()} {RECOVERY}",
+    )
+
+
+_SCHEMA: Final = dg.TableSchema(
+    columns=[
+        dg.TableColumn("day", "string"),
+        dg.TableColumn("what", "string"),
+        dg.TableColumn("tenants", "int"),
+        dg.TableColumn("oldest_minutes", "float"),
+    ]
+)
+
+
+def _made() -> dg.AssetChecksDefinition:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
+
+        @dg.asset_check(
+            asset=PUBLISHED,
+            name=CHECK,
+            description=(
+                "No day has had unbuilt writes for more than 15 minutes, nor stale bundles. A warning then, and an "
+                "error after 26 hours, when the daily schedule did not build it either."
+            ),
+        )
+        def fresh(plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:
+            found = plane.run(look(plane.plane))
+            return verdict(waiting(found.dirt, plane.plane.engine.now_us()), len(found.failed))
+
+        return fresh
+
+
+FRESH: Final = _made()
+FRESHNESS_JOB: Final = dg.define_asset_job(
+    "check_freshness",
+    selection=dg.AssetSelection.checks(FRESH),
+    description="Looks at the store for days whose writes or bundles wait for too long. Builds nothing.",
+)
+FRESHNESS_SCHEDULE: Final = dg.ScheduleDefinition(
+    name="freshness",
+    job=FRESHNESS_JOB,
+    cron_schedule="*/15 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every quarter of an hour: is anything late?",
+)

@@ -1,0 +1,161 @@
+"""What a materialization tells: names that stay, costs, plots, and freshness as the store has it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import dagster as dg
+import pytest
+
+from assets import plots, report
+from assets.cost import Prices, requests_usd, storage_usd_month
+from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB, Dirt
+from assets.freshness import FAILED_US, LATE_US, verdict, waiting
+from assets.report import Made
+from context_plane.store.counting import Trace
+from tests.assets.world import DAYS, World, events
+
+NAMES = {
+    "dagster/row_count",
+    "rows",
+    "events",
+    "entities",
+    "bytes",
+    "objects",
+    "seconds",
+    "tenants",
+    "failed",
+    "gets",
+    "puts",
+    "lists",
+    "bytes_read",
+    "bytes_written",
+    "requests_usd",
+    "storage_usd_month",
+    "tenant_days",
+}
+"""The UI draws a series of each: a name that changes begins a new one."""
+NOW_US = 1_800_000_000_000_000
+
+
+def drawn(markdown: str) -> ElementTree.Element:
+    found = re.fullmatch(r"!\[[^\]]+\]\(data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)\)", markdown)
+    assert found is not None, markdown[:80]
+    return ElementTree.fromstring(base64.b64decode(found[1]))
+
+
+def texts(markdown: str) -> list[str]:
+    return [element.text or "" for element in drawn(markdown).iter() if element.tag.endswith("text")]
+
+
+def test_metadata_names_stay() -> None:
+    assert set(report.metadata({"acme": Made("d", rows=3)}, (), Trace(), 1.0)) == NAMES
+
+
+def test_requests_and_bytes_have_prices() -> None:
+    prices = Prices(puts_1000=5, gets_1000=1, gb_month=2)
+    assert requests_usd(Trace(gets=500, puts=100, lists=100, deletes=9), prices) == pytest.approx(1.5)
+    assert storage_usd_month(500_000_000, prices) == pytest.approx(1.0)
+
+
+def test_prices_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTEXT_PLANE_PRICE_GETS_1000", "7")
+    told = report.metadata({}, (), Trace(gets=1000), 1.0)
+    assert told["requests_usd"] == pytest.approx(7)
+
+
+def test_bars_show_the_largest_and_sum_up_the_rest() -> None:
+    found = texts(plots.bars({f"t{n:02}": float(n) for n in range(40)}, unit="rows"))
+    assert found[:2] == ["t39", "39"]
+    assert found[-2:] == ["26 others", f"{sum(range(26)):,}"]
+
+
+def test_names_are_no_markup() -> None:
+    """Seen to fail without escaping."""
+    assert texts(plots.bars({"<script>": 1.0}, unit="rows"))[0] == "<script>"
+
+
+def test_a_line_has_a_point_for_each_partition() -> None:
+    found = drawn(plots.line([(f"2026-03-{n:02}", float(n)) for n in range(1, 11)], unit="rows"))
+    assert sum(element.tag.endswith("circle") for element in found.iter()) == 10
+    assert plots.line([("2026-03-01", 1.0)], unit="rows") == ""
+
+
+def test_plots_join_earlier_partitions_in_order() -> None:
+    before = {f"2026-03-{n:02}": 1.0 for n in range(1, 32)}
+    found = report.plot({"acme": Made("d", rows=9)}, before, "2026-02-28")
+    assert set(found) == {"rows_by_tenant", "rows_by_partition"}
+    labels = texts(str(found["rows_by_partition"].value))
+    assert labels[-2:] == ["2026-03-02", "2026-03-31"]  # thirty of thirty-two
+    assert report.plot({}, {}, "2026-02-28") == {}
+
+
+def test_a_second_day_is_drawn_beside_the_first(tmp_path: Path) -> None:
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert all(day.ok for day in world.build(instance=instance))
+        made = instance.get_latest_materialization_event(dg.AssetKey("published"))
+    assert made is not None
+    assert made.asset_materialization is not None
+    told = made.asset_materialization.metadata
+    assert {*NAMES, "units", "workers_lost", "rows_by_tenant", "rows_by_partition"} <= {*told}
+    assert [label[:10] for label in texts(str(told["rows_by_partition"].value))[-2:]] == DAYS
+
+
+# --- freshness ----------------------------------------------------------------------------------
+
+
+def dirt(day: str, age_us: int, *, job: str = DAY_JOB, tenant: str = "acme") -> Dirt:
+    return Dirt(job, tenant, day, "d", NOW_US - age_us)
+
+
+def test_what_waits_is_told_by_day_the_oldest_first() -> None:
+    found = waiting(
+        [
+            dirt("2026-03-03", 5),
+            dirt("2026-03-03", 9, tenant="globex"),
+            dirt("2026-03-01", 7, job=BUNDLES_JOB),
+            dirt("2026-03-01", 10**12, job=ROLLUPS_JOB),
+        ],
+        NOW_US,
+    )
+    assert [(x.day, x.what, x.tenants, x.oldest_us) for x in found] == [
+        ("2026-03-03", "events", 2, 9),
+        ("2026-03-01", "bundles", 1, 7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age_us", "passed", "severity"),
+    [
+        (LATE_US, True, None),
+        (LATE_US + 1, False, dg.AssetCheckSeverity.WARN),
+        (FAILED_US + 1, False, dg.AssetCheckSeverity.ERROR),
+    ],
+)
+def test_lateness_warns_then_fails(age_us: int, passed: bool, severity: dg.AssetCheckSeverity | None) -> None:
+    found = verdict(waiting([dirt("2026-03-03", age_us)], NOW_US), 0)
+    assert found.passed == passed
+    if severity is not None:
+        assert found.severity == severity
+        assert "2026-03-03 (events" in str(found.description)
+        assert "sensor `dirt`" in str(found.description)
+
+
+def test_an_unreadable_tenant_is_not_fresh() -> None:
+    assert not verdict([], 1).passed
+
+
+def test_the_check_asks_the_store(tmp_path: Path) -> None:
+    """A batch that was just written waits, but is not late; and the check runs by its job."""
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    found = world.check("check_freshness")
+    assert found.passed
+    assert found.metadata["days_waiting"].value == len(DAYS)
+    world.build()
+    assert world.check("check_freshness").metadata["days_waiting"].value == 0
