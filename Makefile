@@ -49,6 +49,9 @@ bench: $(VENV)/.installed-dev ## measure (BENCH="quality --quick")
 lock: ## choose newest releases again and write the requirements files (needs uv)
 	$(UV) pip compile pyproject.toml --extra setup --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.txt
+	$(UV) pip compile pyproject.toml --extra setup --extra deploy --constraint requirements.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
+	  --output-file requirements-deploy.txt
 	$(UV) pip compile pyproject.toml --extra setup --extra dev --extra onnx --constraint requirements.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-strip-extras --no-header --no-emit-index-url --no-emit-find-links --quiet \
 	  --output-file requirements-dev.txt

@@ -34,6 +34,9 @@ from resources.plane import OpenPlane
 SENSOR_INTERVAL_S: Final = 30
 SCHEDULE_DAYS_MAX: Final = 31
 """Days a daily tick asks for: a month of failed runs is looked at again every night."""
+RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
+"""A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
+from the failed step would retry nothing."""
 DAY_TAG: Final = "dagster/partition"
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
 UNDER_WAY: Final = [
@@ -49,6 +52,7 @@ def day_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefiniti
     return dg.define_asset_job(
         DAY_JOB,
         selection=dg.AssetSelection.assets(*assets),
+        tags=RETRY_ALL_STEPS,
         description="Builds a day: lands files, folds the log, indexes, publishes, and makes the bundles.",
     )
 
@@ -58,6 +62,7 @@ def bundles_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefi
     return dg.define_asset_job(
         BUNDLES_JOB,
         selection=dg.AssetSelection.assets(*assets),
+        tags=RETRY_ALL_STEPS,
         description="Makes the bundles of a day whose segments and shards are published.",
     )
 
@@ -67,6 +72,7 @@ def rollups_job(asset: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         ROLLUPS_JOB,
         selection=dg.AssetSelection.assets(asset),
+        tags=RETRY_ALL_STEPS,
         description="Merges the shards of a closed month into one, tenant by tenant.",
     )
 

@@ -136,9 +136,13 @@ SEGMENTS: Final = daily_asset(
     ),
 )
 
+EMBEDDING_POOL: Final = "embedding"
+"""Bounds how many days embed at once, where the deployment sets a limit (deploy/dagster/production.yaml)."""
+
 VECTOR_SHARDS: Final = daily_asset(
     _vectors,
     name="vector_shards",
+    pool=EMBEDDING_POOL,
     deps=[SEGMENTS],
     group_name=GROUP,
     kinds={"lance", "lancedb"},

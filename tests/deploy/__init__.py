@@ -1,0 +1,1 @@
+"""What the files under `deploy/` promise, checked by what they are for."""
