@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 
+from assets.cost import Prices
+from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE
 from context_plane.embed.open import EmbedderSettings
 from context_plane.settings import Settings, store_options_from_environment
+from resources.workers import KIND_VARIABLE, PROCESSES_VARIABLE, RAY_VARIABLE
 from tests.deploy.files import DEPLOY, document, values_of
 
 README = (DEPLOY / "README.md").read_text()
@@ -19,7 +22,8 @@ def read_variables() -> set[str]:
     store = set(re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(store_options_from_environment)))
     assert len(store) > 5
     dagster = {"DAGSTER_HOME", *values_of(document("dagster/production.yaml"), "env")}
-    return settings | embedder | store | dagster | {START_VARIABLE}
+    workers = {KIND_VARIABLE, PROCESSES_VARIABLE, RAY_VARIABLE}
+    return settings | embedder | store | dagster | workers | {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
 
 
 def test_every_variable_is_documented_and_no_other() -> None:
@@ -33,6 +37,11 @@ def test_every_setting_of_the_embedder_is_named() -> None:
     (row,) = [line for line in README.splitlines() if line.startswith("| `CONTEXT_PLANE_EMBEDDER__…`")]
     named = set(re.findall(r"`([A-Z_]+)`", row.split("|")[3]))
     assert named == {name.upper() for name in EmbedderSettings.model_fields if name != "kind"}
+
+
+def test_every_price_is_named() -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith("| `CONTEXT_PLANE_PRICE_…`")]
+    assert set(re.findall(r"`([A-Z_0-9]+)`", row.split("|")[3])) == {name.upper() for name in Prices.model_fields}
 
 
 def test_every_file_is_in_the_table() -> None:
