@@ -26,6 +26,7 @@ from assets.dirt import (
 )
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
+from assets.step import PUBLISHED
 from context_plane.model import add_days
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
@@ -47,11 +48,14 @@ UNDER_WAY: Final = [
 ]
 
 
+FRESH: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
+
+
 def day_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
-    """Everything of a day."""
+    """Everything of a day. Freshness is of the whole store, and has a job of its own."""
     return dg.define_asset_job(
         DAY_JOB,
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(FRESH),
         tags=RETRY_ALL_STEPS,
         description="Builds a day: lands files, folds the log, indexes, publishes, and makes the bundles.",
     )

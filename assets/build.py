@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
 
+from assets.automation import FRESH
 from assets.bundles import PREFIX
 from assets.definitions import build_definitions
 from assets.dirt import BUNDLES_JOB, DAY_JOB
@@ -115,11 +116,17 @@ def _run(
     defs: dg.Definitions, job: str, instance: dg.DagsterInstance, day: str, *, bundles: bool
 ) -> dg.ExecuteInProcessResult:
     definition = defs.resolve_job_def(job)
-    keys = definition.asset_layer.selected_asset_keys if not bundles else frozenset()
-    selection = [key for key in keys if key.path[0] != PREFIX] or None
-    return definition.execute_in_process(
-        run_config=LOGGERS, instance=instance, partition_key=day, raise_on_error=False, asset_selection=selection
-    )
+    if not bundles:
+        keys = definition.asset_layer.selected_asset_keys
+        definition = part_of(definition, [key for key in keys if key.path[0] != PREFIX])
+    return definition.execute_in_process(run_config=LOGGERS, instance=instance, partition_key=day, raise_on_error=False)
+
+
+def part_of(job: dg.JobDefinition, keys: Iterable[dg.AssetKey]) -> dg.JobDefinition:
+    """The job of these of its assets, with its own checks of them: a selection alone would run every check."""
+    chosen = set(keys)
+    checks = {check for check in job.asset_layer.asset_graph.asset_check_keys if check.asset_key in chosen} - {FRESH}
+    return job.get_subset(asset_selection=chosen, asset_check_selection=checks)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import dagster as dg
 
+from assets import automation
 from assets.automation import look
 from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
 from assets.report import NAMED_MAX
 from assets.step import PUBLISHED
 from resources.plane import OpenPlane
 
-CHECK: Final = "fresh"
 MINUTE_US: Final = 60 * 1_000_000
 LATE_US: Final = 15 * MINUTE_US
 """Dirt rests five minutes and a run takes some: three times that says the sensor or the queue is behind."""
@@ -76,7 +76,9 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
         "waiting": dg.MetadataValue.table(rows, schema=_SCHEMA),
     }
     if not late and not unreadable:
-        return dg.AssetCheckResult(passed=True, check_name=CHECK, metadata=metadata, description="nothing is late")
+        return dg.AssetCheckResult(
+            passed=True, check_name=automation.FRESH.name, metadata=metadata, description="nothing is late"
+        )
     severity = dg.AssetCheckSeverity.ERROR if oldest_us > FAILED_US else dg.AssetCheckSeverity.WARN
     named = ", ".join(f"{x.day} ({x.what}, {x.oldest_us // MINUTE_US} min)" for x in late[:NAMED_MAX])
     told = f"{len(late)} days are late: {named}." if late else ""
@@ -84,7 +86,7 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
         told += f" {unreadable} tenants cannot be read; `context-plane doctor` says why."
     return dg.AssetCheckResult(
         passed=False,
-        check_name=CHECK,
+        check_name=automation.FRESH.name,
         severity=severity,
         metadata={**metadata, "recovery": RECOVERY},
         description=f"{told.strip()} {RECOVERY}",
@@ -107,7 +109,7 @@ def _made() -> dg.AssetChecksDefinition:
 
         @dg.asset_check(
             asset=PUBLISHED,
-            name=CHECK,
+            name=automation.FRESH.name,
             description=(
                 "No day has had unbuilt writes for more than 15 minutes, nor stale bundles. A warning then, and an "
                 "error after 26 hours, when the daily schedule did not build it either."

@@ -1,4 +1,5 @@
-"""The gate before the commit: what a day's artefacts hold, counted from their stored bytes, must agree.
+"""The gate before the commit: what a day's artefacts hold, counted from their stored bytes, must agree, and be what the
+log and the day as published say (`context_plane/conserve.py`).
 
 Judged per tenant-day. Counts are read again from the objects, not taken from the records that their makers
 left: a shard that was cut short, or is not there, is found before anybody reads it.
@@ -16,6 +17,7 @@ import dagster as dg
 from assets.report import NAMED_MAX
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRef
+from context_plane.conserve import Conservation, conservation
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard
 from context_plane.index.entity_shard import BlockEntry
@@ -67,12 +69,27 @@ class Withheld:
 
 
 async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
-    """None when the day's artefacts agree. Raises `PlaneError` when one is not staged."""
+    """None when the day's artefacts agree, and hold what the log says. Raises `PlaneError` when one is not staged."""
     try:
         counts = await count(plane, tenant, day)
+        if not counts.agree:
+            return Withheld(tenant, counts, "counts disagree")
+        events = await conservation(plane.engine, tenant, day)
     except Corrupt as error:
         return Withheld(tenant, Counts(), error.code)
-    return None if counts.agree else Withheld(tenant, counts, "counts disagree")
+    return None if events is None or events.holds else Withheld(tenant, counts, reason_of(events))
+
+
+def reason_of(events: Conservation) -> str:
+    """What is wrong with a day's events, in words. Pure."""
+    told = [
+        (events.missing, "events missing"),
+        (events.surplus, "events that nobody wrote"),
+        (events.changed, "events with another content"),
+        (events.foreign, "objects outside of the tenant"),
+    ]
+    named = ", ".join(f"{number} {what}" for number, what in told if number)
+    return f"{named}; the log and the day before say {events.expected} events"
 
 
 async def count(plane: Plane, tenant: str, day: str) -> Counts:

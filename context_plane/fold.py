@@ -93,7 +93,7 @@ async def fold_day(
     built = await load_segments(engine.store, entry)
     applied = entry.erasures if entry else 0
     kept = {e.entity: e for e in built if not erasures.hides_built(e.entity, applied)}
-    writes = await _writes_of(engine.store, tenant, day, pending, erasures)
+    writes = await writes_of(engine.store, tenant, day, pending, erasures)
     folded = await _fold_entities(engine, tenant, day, kept, writes, lines)
     entries = sorted(folded.entries.values(), key=lambda e: e.entity)
     reusable = entry.segments if entry is not None and entries == built else None
@@ -136,7 +136,7 @@ async def read_segments(store: Store, tenant: str, day: str, entries: Sequence[S
     return list(await asyncio.gather(*(one(entry) for entry in entries)))
 
 
-async def _writes_of(
+async def writes_of(
     store: Store, tenant: str, day: str, pending: Pending, erasures: Erasures
 ) -> dict[str, list[WriteLine]]:
     """Uncovered writes of the day by entity, in write order, without erased lives."""

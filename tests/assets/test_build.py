@@ -4,24 +4,28 @@ derived can be thrown away."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+import assets.days
 from assets.gate import CHECK
 from assets.plan import plan_key
+from assets.report import Made
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import object_ref
 from context_plane.catalog.named import named_keys
 from context_plane.engine import Engine
+from context_plane.fold import fold_day, load_pending
 from context_plane.index import fulltext_shard
 from context_plane.index.entity_shard import decode_entry_block
 from context_plane.layout.keys import LogKey
 from context_plane.layout.pack import decode_page
 from context_plane.model import identity
 from context_plane.plane import Plane
-from context_plane.staging import load_entity_stage, load_fulltext_stage, save
+from context_plane.staging import LogDays, load_entity_stage, load_fulltext_stage, save
 from resources.scope import BuildScope
 from tests.assets.world import DAYS, SPEC, World, answers, delete_below, digests, events
 from tests.store.servers import Server
@@ -158,6 +162,37 @@ def test_the_gate_withholds_what_disagrees_and_publishes_the_rest(tmp_path: Path
     assert again.ok, "the recovery text is right"
     with world.open() as opened:
         assert DAYS[0] in digests(opened, "acme")
+
+
+async def forgetful_fold(plane: Plane, tenant: str, day: str) -> Made:
+    """A fold that loses the newest batch of `acme`, and says that it has it."""
+    pending = await load_pending(plane.engine, tenant)
+    short = replace(pending, batches=pending.batches[:-1]) if tenant == "acme" else pending
+    stage = await fold_day(plane.engine, tenant, day, pending=short)
+    observed = tuple(LogDays(number=b.number, days=tuple(b.header.days)) for b in pending.batches)
+    said = stage.model_copy(update={"covered": pending.log_number, "observed": observed})
+    await save(plane.engine.store, tenant, day, "segments", said)
+    return Made("")
+
+
+def test_the_gate_withholds_a_day_that_lost_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All artefacts agree, but the log has more. Seen to fail (published, and the events gone for good) with counts
+    alone."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant), batch=30)
+    monkeypatch.setattr(assets.days, "fold", forgetful_fold)
+    (day,) = world.build(DAYS[-1:])
+    assert not day.ok
+    said = " ".join(day.problems)
+    assert f"acme {DAYS[-1]}: 20 events missing; the log and the day before say 40 events" in said
+    assert "beta" not in said
+    monkeypatch.undo()
+    with world.open() as opened:
+        assert digests(opened, "acme") == {}
+    assert world.build()[-1].ok
+    with world.open() as opened:
+        assert DAYS[-1] in digests(opened, "acme")
 
 
 async def missing(plane: Plane, tenant: str) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.build import LOGGERS, DayBuild, build_days
+from assets.build import LOGGERS, DayBuild, build_days, part_of
 from assets.definitions import build_definitions
 from assets.dirt import DAY_JOB
 from context_plane.catalog.head import load_head
@@ -74,12 +74,9 @@ class World:
         ):
             resources = {"plane": opened, "workers": workers, "scope": scope or BuildScope()}
             defs = build_definitions(self.settings, resources)
-            return defs.resolve_job_def(DAY_JOB).execute_in_process(
-                run_config=LOGGERS,
-                instance=instance,
-                partition_key=day,
-                asset_selection=[dg.AssetKey(name.split("/")) for name in selection],
-                raise_on_error=False,
+            job = part_of(defs.resolve_job_def(DAY_JOB), [dg.AssetKey(name.split("/")) for name in selection])
+            return job.execute_in_process(
+                run_config=LOGGERS, instance=instance, partition_key=day, raise_on_error=False
             )
 
     def check(self, job: str) -> dg.AssetCheckEvaluation:
