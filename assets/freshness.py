@@ -1,7 +1,8 @@
 """The freshness check: how long writes have been waiting to be built, asked of the store, not of Dagster's memory.
 
 A day is as fresh as the oldest log batch that its build does not cover: a late event makes an old day stale, and a
-quiet tenant is fresh however long ago its days were built. Bundles count from when a day they look at was published.
+quiet tenant is fresh however long ago its days were built. Bundles count from the commit that made them stale
+(`assets/staleness.py`).
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
@@ -15,8 +16,11 @@ import dagster as dg
 from assets import automation
 from assets.automation import look
 from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
+from assets.partitions import START_VARIABLE
 from assets.report import NAMED_MAX
+from assets.staleness import with_ages
 from assets.step import PUBLISHED
+from context_plane.plane import Plane
 from resources.plane import OpenPlane
 
 MINUTE_US: Final = 60 * 1_000_000
@@ -26,18 +30,20 @@ FAILED_US: Final = 26 * 60 * MINUTE_US
 """The daily schedule asks for every dirty day: what waited longer than a day fails whenever it is built."""
 RECOVERY: Final = (
     "The events are found by searches meanwhile. Look at the runs of the days below: a failed one says what to mend; "
-    "where there is none, see that the daemon runs and the sensor `dirt` is on. Then materialize these days."
+    "where there is none, see that the daemon runs and the sensor `dirt` is on. Then materialize these days. "
+    f"Days before the first partition are built by no run until {START_VARIABLE} names an earlier one."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A day with something to build. `oldest_us`: age of the oldest of it."""
+    """A day with something to build. `oldest_us`: age of the oldest of it, which is that of the tenant `longest`."""
 
     day: str
     what: str
     tenants: int
     oldest_us: int
+    longest: str
 
 
 def waiting(dirt: Iterable[Dirt], now_us: int) -> list[Waiting]:
@@ -46,15 +52,12 @@ def waiting(dirt: Iterable[Dirt], now_us: int) -> list[Waiting]:
     for item in dirt:
         if item.job in (DAY_JOB, BUNDLES_JOB):
             groups.setdefault((item.job, item.day), []).append(item)
-    found = [
-        Waiting(
-            day,
-            "events" if job == DAY_JOB else "bundles",
-            len({item.tenant for item in items}),
-            max(0, now_us - min(item.oldest_us for item in items)),
-        )
-        for (job, day), items in groups.items()
-    ]
+    found = []
+    for (job, day), items in groups.items():
+        oldest = min(items, key=lambda item: (item.oldest_us, item.tenant))
+        what = "events" if job == DAY_JOB else "bundles"
+        age_us = max(0, now_us - oldest.oldest_us)
+        found.append(Waiting(day, what, len({item.tenant for item in items}), age_us, oldest.tenant))
     return sorted(found, key=lambda item: (-item.oldest_us, item.day, item.what))
 
 
@@ -64,7 +67,13 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
     late = [item for item in found if item.oldest_us > LATE_US]
     rows = [
         dg.TableRecord(
-            {"day": x.day, "what": x.what, "tenants": x.tenants, "oldest_minutes": round(x.oldest_us / MINUTE_US, 1)}
+            {
+                "day": x.day,
+                "what": x.what,
+                "tenants": x.tenants,
+                "oldest_minutes": round(x.oldest_us / MINUTE_US, 1),
+                "longest": x.longest,
+            }
         )
         for x in found[:NAMED_MAX]
     ]
@@ -99,8 +108,15 @@ _SCHEMA: Final = dg.TableSchema(
         dg.TableColumn("what", "string"),
         dg.TableColumn("tenants", "int"),
         dg.TableColumn("oldest_minutes", "float"),
+        dg.TableColumn("longest", "string", description="the tenant that waits the longest"),
     ]
 )
+
+
+async def look_with_ages(plane: Plane) -> tuple[list[Dirt], int]:
+    """Everything that waits, and how many tenants cannot be read."""
+    found = await look(plane)
+    return await with_ages(plane, found.dirt), len(found.failed)
 
 
 def _made() -> dg.AssetChecksDefinition:
@@ -116,8 +132,8 @@ def _made() -> dg.AssetChecksDefinition:
             ),
         )
         def fresh(plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:
-            found = plane.run(look(plane.plane))
-            return verdict(waiting(found.dirt, plane.plane.engine.now_us()), len(found.failed))
+            dirt, unreadable = plane.run(look_with_ages(plane.plane))
+            return verdict(waiting(dirt, plane.plane.engine.now_us()), unreadable)
 
         return fresh
 
