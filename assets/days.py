@@ -16,7 +16,7 @@ from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, plan_day
 from assets.report import Made
 from assets.step import Result, daily_asset, run_of, run_step
-from context_plane.fold import fold_day
+from context_plane.fold import fold_day, load_pending
 from context_plane.index.rows import Rows
 from context_plane.plane import Plane
 from context_plane.reindex import index_entities, index_fulltext, index_vectors
@@ -26,7 +26,10 @@ from resources.workers import Workers
 
 
 async def fold(plane: Plane, tenant: str, day: str) -> Made:
-    stage = await fold_day(plane.engine, tenant, day)
+    pending = await load_pending(plane.engine, tenant)
+    oldest_us = min((batch.header.created_us for batch in pending.dirty.get(day, ())), default=None)
+    waited_us = 0 if oldest_us is None else max(0, plane.engine.now_us() - oldest_us)
+    stage = await fold_day(plane.engine, tenant, day, pending=pending)
     held = stage.segments
     return Made(
         digest=held.digest[:VERSION_CHARS] if held else "",
@@ -36,6 +39,7 @@ async def fold(plane: Plane, tenant: str, day: str) -> Made:
         bytes=stage.bytes,
         objects=stage.objects,
         extra=stage.changed,
+        waited_us=waited_us,
     )
 
 
@@ -60,6 +64,7 @@ async def entities(plane: Plane, tenant: str, day: str) -> Made:
         entities=stage.entities,
         bytes=stage.shard.bytes,
         objects=1,
+        newest_us=stage.last_ts_us,
     )
 
 

@@ -38,7 +38,14 @@ async def publish(plane: Plane, tenant: str, day: str) -> Made:
     if entry.shards is None:
         return Made(digest)
     shards = entry.shards
-    return Made(digest, rows=shards.rows, events=shards.events, entities=shards.entities, objects=1)
+    return Made(
+        digest,
+        rows=shards.rows,
+        events=shards.events,
+        entities=shards.entities,
+        objects=1,
+        newest_us=shards.last_ts_us,
+    )
 
 
 def version_of(digests: dict[str, str]) -> str:

@@ -38,6 +38,10 @@ class Made:
     seconds: float = 0.0
     extra: int = 0
     """A step's own count: vectors embedded, packs reused."""
+    newest_us: int = 0
+    """Time of the newest event in it; 0 where the step does not know."""
+    waited_us: int | None = None
+    """How long the oldest log batch of the day had waited when it was read; None where the step reads none."""
     aside: Any = None
     """What a step tells of the tenant beside counts: a verdict, or why it was left alone."""
 
@@ -63,7 +67,16 @@ def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, s
         "requests_usd": round(requests_usd(spent, prices), 6),
         "storage_usd_month": round(storage_usd_month(spent.bytes_written, prices), 6),
         "tenant_days": _table(made, failed),
+        **_freshness(values),
     }
+
+
+def _freshness(values: Sequence[Made]) -> dict[str, Any]:
+    """Of the steps that know it: the newest event, and the longest that a write had waited for this build."""
+    newest_us = max((item.newest_us for item in values), default=0)
+    waited_us = [item.waited_us for item in values if item.waited_us is not None]
+    told: dict[str, Any] = {"oldest_unbuilt_s": round(max(waited_us) / 1e6, 3)} if waited_us else {}
+    return {**told, "newest_event": dg.MetadataValue.timestamp(newest_us / 1e6)} if newest_us else told
 
 
 def plot(made: Mapping[str, Made], before: Mapping[str, float], partition: str) -> dict[str, dg.MetadataValue[Any]]:

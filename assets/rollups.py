@@ -46,6 +46,7 @@ async def roll_up(plane: Plane, tenant: str, month: str) -> Made:
         bytes=shards.entity.bytes + shards.fulltext.bytes + sum(file.bytes for file in shards.vector.files),
         objects=2 + len(shards.vector.files),
         extra=len(entry.covered),
+        newest_us=shards.last_ts_us,
     )
 
 

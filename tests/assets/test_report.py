@@ -15,8 +15,9 @@ from assets.cost import Prices, requests_usd, storage_usd_month
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB, Dirt
 from assets.freshness import FAILED_US, LATE_US, verdict, waiting
 from assets.report import Made
+from context_plane.model import Put, Write
 from context_plane.store.counting import Trace
-from tests.assets.world import DAYS, World, events
+from tests.assets.world import DAYS, SPEC, World, events
 
 NAMES = {
     "dagster/row_count",
@@ -53,6 +54,47 @@ def texts(markdown: str) -> list[str]:
 
 def test_metadata_names_stay() -> None:
     assert set(report.metadata({"acme": Made("d", rows=3)}, (), Trace(), 1.0)) == NAMES
+
+
+OWN = {
+    "landing": {"rows_rejected"},
+    "segments": {"entities_changed", "oldest_unbuilt_s"},
+    "vector_shards": {"texts_embedded"},
+    "entity_shards": {"newest_event"},
+    "fulltext_shards": set(),
+    "published": {"newest_event"},
+    f"bundles/{SPEC}": {"tokens"},
+}
+"""What each step tells beside `NAMES`."""
+
+
+def test_every_step_tells_its_names_and_no_others(tmp_path: Path) -> None:
+    """Seen to fail with a name that the list lacks, and with one that no step tells."""
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    ran = world.run(list(OWN), DAYS[0])
+    assert ran.success
+    made = [event.step_materialization_data.materialization for event in ran.get_asset_materialization_events()]
+    told = {one.asset_key.to_user_string(): {*one.metadata} - {"rows_by_tenant", "rows_by_partition"} for one in made}
+    assert told == {name: NAMES | {"units", "workers_lost"} | own for name, own in OWN.items()}
+    values = {one.asset_key.to_user_string(): one.metadata for one in made}
+    newest_us = max(identity_us(write) for write in events("acme", DAYS[:1]))
+    assert values["published"]["newest_event"].value == newest_us / 1e6
+    assert 0 < float(str(values["segments"]["oldest_unbuilt_s"].value)) < 600
+    assert all(one["requests_usd"].value for one in values.values())
+
+
+def identity_us(write: Write) -> int:
+    assert isinstance(write, Put)
+    return write.event.ts_us
+
+
+def test_freshness_is_that_of_the_newest_event_and_of_who_waited_the_longest() -> None:
+    made = {"a": Made("d", newest_us=5_000_000, waited_us=0), "b": Made("d", newest_us=3_000_000, waited_us=1_500_000)}
+    told = report.metadata(made, (), Trace(), 1.0)
+    assert told["newest_event"] == dg.MetadataValue.timestamp(5.0)
+    assert told["oldest_unbuilt_s"] == 1.5
+    assert report.metadata({"a": Made("d", waited_us=0)}, (), Trace(), 1.0)["oldest_unbuilt_s"] == 0
 
 
 def test_requests_and_bytes_have_prices() -> None:
