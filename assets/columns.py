@@ -1,12 +1,23 @@
-"""Column schemas as the Dagster UI shows them: written down, or taken from the types that hold the data. Pure."""
+"""Column schemas as the Dagster UI shows them: written down, or taken from the types that hold the data.
+
+Names, types and descriptions of a dataclass are its fields, their annotations and the strings below them, so a field
+that is added or renamed shows by itself. Reads source files, and nothing else.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
+from collections.abc import Collection
+from typing import Any, Final, get_args, get_type_hints
 
 import dagster as dg
+import numpy as np
 
-NAME = "dagster/column_schema"
+NAME: Final = "dagster/column_schema"
 
 
 def columns(*described: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
@@ -15,10 +26,31 @@ def columns(*described: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
     return {NAME: dg.TableSchema(columns=made)}
 
 
-def fields_of(held: type) -> dict[str, dg.TableSchema]:
-    """Metadata of a dataclass's fields, with their types as it declares them."""
-    return columns(*((field.name, _type_name(field.type), "") for field in dataclasses.fields(held)))
+def fields_of(held: type[Any], *, without: Collection[str] = ()) -> dict[str, dg.TableSchema]:
+    """Metadata of a dataclass's fields, but for those of `without`, which are not stored."""
+    told, hints = field_texts(held), get_type_hints(held)
+    names = [field.name for field in dataclasses.fields(held) if field.name not in without]
+    declared = {field.name: field.type for field in dataclasses.fields(held)}
+    return columns(*((name, _type_name(hints[name], declared[name]), told.get(name, "")) for name in names))
 
 
-def _type_name(declared: object) -> str:
+def field_texts(held: type[Any]) -> dict[str, str]:
+    """The string below each field of a class, in one line; fields without one are left out."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(held))).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for field, below in itertools.pairwise(tree.body):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
+            found[field.target.id] = " ".join(below.value.value.split())
+    return found
+
+
+def _type_name(hint: Any, declared: Any) -> str:
+    """`int32[]` of an array of numpy, else as the class declares it."""
+    for argument in get_args(hint):
+        for scalar in get_args(argument):
+            if isinstance(scalar, type) and issubclass(scalar, np.generic):
+                return f"{scalar.__name__}[]"
     return declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))

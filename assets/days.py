@@ -182,7 +182,7 @@ ENTITY_SHARDS: Final = daily_asset(
         "The primary read path: one pack per tenant with a block per entity (texts, attributes, vectors in "
         "fixed point, term counts), so that a read for one entity touches that entity's bytes and little else."
     ),
-    metadata=fields_of(Rows),
+    metadata=fields_of(Rows, without={"segments"}),
 )
 
 FULLTEXT_SHARDS: Final = daily_asset(

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import fields, replace
+from pathlib import Path
 
 import dagster as dg
+import lancedb
+import numpy as np
 import pytest
 
 from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB
 from assets.external import without_credentials
 from assets.partitions import DAILY, MONTHLY
+from context_plane.index.blocks import row_text_digests, row_vectors, rows_to_embed
+from context_plane.index.rows import Rows, decode_rows, encode_rows
+from context_plane.index.vector_shard import write_dataset
+from context_plane.model import Event, event_record
 from context_plane.wire import HORIZON_US
+from tests.retrieval.world import DIM, block_of, embed, grouped, made_events
 
 OUTSIDE = {"object_store": set(), "read_api": {"published", "rollups", "bundles/customer_context_v0"}}
 ASSETS = {
@@ -87,6 +96,40 @@ def test_every_asset_is_a_day_or_month_under_one_policy_with_an_owner_and_a_desc
 def test_what_holds_rows_shows_its_columns(name: str) -> None:
     schema = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata["dagster/column_schema"]
     assert len(schema.columns) >= 2
+
+
+def columns_of(name: str) -> dict[str, tuple[str, str | None]]:
+    schema = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata["dagster/column_schema"]
+    return {column.name: (column.type, column.description) for column in schema.columns}
+
+
+def test_columns_of_segments_are_those_of_a_stored_event() -> None:
+    """Seen to fail with a column removed."""
+    whole = Event("a", 0, "i", "s", "k", "t", "text", {"a": 1}, np.ones(2, np.float32))
+    assert list(columns_of("segments")) == list(event_record(whole))
+
+
+def test_columns_of_vector_shards_are_those_of_the_dataset(tmp_path: Path) -> None:
+    """Seen to fail with two of them exchanged."""
+    own = next(iter(grouped(made_events(1, 60, days=1)).values()))
+    columns, vectors = block_of(own), row_vectors(own, embed(rows_to_embed(own)), DIM)
+    write_dataset(tmp_path, "made", columns, vectors, row_text_digests(own))
+    assert list(columns_of("vector_shards")) == lancedb.connect(tmp_path).open_table("made").schema.names
+
+
+def test_columns_of_entity_shards_are_what_a_block_stores() -> None:
+    """Seen to fail with `segments` among them, which the reader attaches."""
+    own = next(iter(grouped(made_events(1, 60, days=1)).values()))
+    rows = replace(block_of(own), segments=("tenants/…",))
+    shown = columns_of("entity_shards")
+    assert {field.name for field in fields(Rows)} - {*shown} == {"segments"}
+    read_back = decode_rows(encode_rows(rows))
+    assert read_back.segments == ()
+    for name, (kind, _) in shown.items():
+        value = getattr(read_back, name)
+        if isinstance(value, np.ndarray):
+            assert kind == f"{value.dtype.name}[]", name
+    assert shown["row_stop"] == ("int32[]", "[N] end of the chunk, exclusive; equals start for an event without text.")
 
 
 @pytest.mark.parametrize("name", sorted(OUTSIDE))
