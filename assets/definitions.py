@@ -5,8 +5,9 @@ Steps of a run share one process: they are a chain, and a process each would spe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import dagster as dg
 
@@ -35,7 +36,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
     outside = external_assets(settings, [PUBLISHED_DAYS.key, ROLLUPS.key, *(asset.key for asset in bundles)])
     return dg.Definitions(
-        assets=[*outside, *daily, ROLLUPS],
+        assets=[*outside, *_with_code([*daily, ROLLUPS])],
         asset_checks=[FRESH],
         jobs=[of_day, of_bundles, of_month, FRESHNESS_JOB, *OPERATIONS],
         schedules=[daily_schedule(of_day), FRESHNESS_SCHEDULE],
@@ -43,6 +44,13 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
         resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,
     )
+
+
+def _with_code(assets: Sequence[dg.AssetsDefinition]) -> Sequence[Any]:
+    """The same assets with the file and line of what makes each: the UI opens them where it runs beside the sources."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the version is pinned
+        return dg.with_source_code_references(assets)
 
 
 defs: Final = build_definitions(Settings())

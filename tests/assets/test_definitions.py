@@ -98,6 +98,15 @@ def test_what_holds_rows_shows_its_columns(name: str) -> None:
     assert len(schema.columns) >= 2
 
 
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_asset_leads_to_its_code(name: str) -> None:
+    """Seen to fail without the references."""
+    metadata = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata
+    (place,) = metadata["dagster/code_references"].code_references
+    lines = Path(place.file_path).read_text().splitlines()
+    assert lines[place.line_number - 1].strip().startswith("def ")
+
+
 def columns_of(name: str) -> dict[str, tuple[str, str | None]]:
     schema = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata["dagster/column_schema"]
     return {column.name: (column.type, column.description) for column in schema.columns}

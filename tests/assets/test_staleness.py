@@ -34,7 +34,8 @@ def spec() -> Spec:
 
 def history(spec: Spec, *, bundles: bool = True) -> list[Manifest]:
     """A day that is published every minute; its bundles were made once."""
-    found, held = [], dict[str, dict[str, BundleDay]]()
+    found: list[Manifest] = []
+    held: dict[str, dict[str, BundleDay]] = {}
     for version in range(1, NEWEST + 1):
         covered = version - 1 if version == MADE_AT else version
         entry = DayEntry(covered=covered, segments=None, shards=None, erasures=0, built_us=covered * MINUTE_US)
