@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from tests.assets.world import DAYS, World, digests, events  # noqa: E402
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    from ray.cluster_utils import Cluster
-
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # what the nodes import
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made = import_module("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     made.add_node(num_cpus=1)
     yield made
-    made.shutdown()  # type: ignore[no-untyped-call]
+    made.shutdown()
 
 
 @pytest.fixture
@@ -44,9 +45,7 @@ def workers(cluster: Any) -> Iterator[RayCluster]:
 
 
 def node_of(_: int) -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
+    return str(import_module("ray").get_runtime_context().get_node_id())
 
 
 def die_of(number: int) -> int:
