@@ -28,6 +28,7 @@ from context_plane.model import add_days, day_of
 from context_plane.plane import Plane
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.scope import BuildScope
+from resources.workers import Processes
 from serving.app import create_app
 from tests.assets.world import DAYS, SPEC, World, delete_below, events
 
@@ -113,7 +114,7 @@ class Ran:
 
 def run(world: World, op: str, **config: Any) -> Ran:
     with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
-        defs = build_definitions(world.settings, {"plane": opened, "scope": BuildScope()})
+        defs = build_definitions(world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()})
         settings: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         if config:
             settings["ops"] = {op: {"config": config}}

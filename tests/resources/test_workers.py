@@ -62,12 +62,16 @@ def test_a_killed_worker_costs_its_unit_alone(workers: Processes) -> None:
         assert found == {n: LOST if n == 3 else n for n in range(8)}
 
 
-def test_a_worker_killed_at_rest_costs_nothing(workers: Processes) -> None:
+def test_a_worker_killed_at_rest_costs_one_unit_at_most(workers: Processes) -> None:
+    """The unit that is given to it before its death is noticed comes back as lost; then there is another worker."""
     for _, pid in list(workers.map(pid_of, range(4))):
         with_pid = [child for child in multiprocessing.active_children() if child.pid == pid]
         for child in with_pid:
             child.kill()
             child.join()
+    found = dict(workers.map(double, range(4)))
+    assert all(result in (LOST, 2 * n) for n, result in found.items())
+    assert sum(result is LOST for result in found.values()) <= workers.slots
     assert sorted(workers.map(double, range(4))) == [(n, 2 * n) for n in range(4)]
 
 
