@@ -48,14 +48,14 @@ UNDER_WAY: Final = [
 ]
 
 
-FRESH: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
+FRESHNESS: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
 
 
 def day_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
     """Everything of a day. Freshness is of the whole store, and has a job of its own."""
     return dg.define_asset_job(
         DAY_JOB,
-        selection=dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(FRESH),
+        selection=dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(FRESHNESS),
         tags=RETRY_ALL_STEPS,
         description="Builds a day: lands files, folds the log, indexes, publishes, and makes the bundles.",
     )

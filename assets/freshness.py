@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from assets import automation
-from assets.automation import look
+from assets.automation import FRESHNESS, look
 from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
 from assets.partitions import START_VARIABLE
 from assets.report import NAMED_MAX
@@ -86,7 +85,7 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
     }
     if not late and not unreadable:
         return dg.AssetCheckResult(
-            passed=True, check_name=automation.FRESH.name, metadata=metadata, description="nothing is late"
+            passed=True, check_name=FRESHNESS.name, metadata=metadata, description="nothing is late"
         )
     severity = dg.AssetCheckSeverity.ERROR if oldest_us > FAILED_US else dg.AssetCheckSeverity.WARN
     named = ", ".join(f"{x.day} ({x.what}, {x.oldest_us // MINUTE_US} min)" for x in late[:NAMED_MAX])
@@ -95,7 +94,7 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
         told += f" {unreadable} tenants cannot be read; `context-plane doctor` says why."
     return dg.AssetCheckResult(
         passed=False,
-        check_name=automation.FRESH.name,
+        check_name=FRESHNESS.name,
         severity=severity,
         metadata={**metadata, "recovery": RECOVERY},
         description=f"{told.strip()} {RECOVERY}",
@@ -125,7 +124,7 @@ def _made() -> dg.AssetChecksDefinition:
 
         @dg.asset_check(
             asset=PUBLISHED,
-            name=automation.FRESH.name,
+            name=FRESHNESS.name,
             description=(
                 "No day has had unbuilt writes for more than 15 minutes, nor stale bundles. A warning then, and an "
                 "error after 26 hours, when the daily schedule did not build it either."

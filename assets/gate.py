@@ -26,7 +26,7 @@ from context_plane.layout.pack import decode_page
 from context_plane.model import sha256_hex
 from context_plane.plane import Plane
 from context_plane.reindex import read_vectors
-from context_plane.staging import load_entity_stage, load_fulltext_stage, load_segments_stage, load_vector_stage
+from context_plane.staging import Staged, load_staged
 from context_plane.store.base import ByteRange, Store
 
 CHECK: Final = "row_counts_agree"
@@ -71,10 +71,11 @@ class Withheld:
 async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
     """None when the day's artefacts agree, and hold what the log says. Raises `PlaneError` when one is not staged."""
     try:
-        counts = await count(plane, tenant, day)
+        staged = await load_staged(plane.engine.store, tenant, day)
+        counts = await count(plane.engine.store, staged)
         if not counts.agree:
             return Withheld(tenant, counts, "counts disagree")
-        events = await conservation(plane.engine, tenant, day)
+        events = await conservation(plane.engine, staged)
     except Corrupt as error:
         return Withheld(tenant, Counts(), error.code)
     return None if events is None or events.holds else Withheld(tenant, counts, reason_of(events))
@@ -92,13 +93,9 @@ def reason_of(events: Conservation) -> str:
     return f"{named}; the log and the day before say {events.expected} events"
 
 
-async def count(plane: Plane, tenant: str, day: str) -> Counts:
+async def count(store: Store, staged: Staged) -> Counts:
     """Read the staged artefacts and count. Raises `Corrupt` for one that does not decode, `PlaneError`."""
-    store = plane.engine.store
-    segments = await load_segments_stage(store, tenant, day)
-    vector = await load_vector_stage(store, tenant, day)
-    entity = await load_entity_stage(store, tenant, day)
-    fulltext = await load_fulltext_stage(store, tenant, day)
+    segments, vector, entity, fulltext = staged.segments, staged.vector, staged.entity, staged.fulltext
     entries = [] if segments.segments is None else await _segment_entries(store, segments.segments)
     blocks = [] if entity.shard is None else await _block_entries(store, entity.shard)
     return Counts(

@@ -5,6 +5,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.external import OBJECT_STORE
 from assets.partitions import GROUP
 from assets.plan import LANDING, DayPlan, chosen_tenants
 from assets.report import Made
@@ -47,7 +48,7 @@ def _landing(
 LANDED: Final = daily_asset(
     _landing,
     name=LANDING,
-    deps=[dg.AssetKey("object_store")],
+    deps=[OBJECT_STORE],
     group_name=GROUP,
     kinds={"csv", "parquet", "jsonl"},
     tags={"layer": "source"},

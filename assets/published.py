@@ -60,7 +60,8 @@ def _published(
 ) -> Result:
     day = context.partition_key
     plan = plane.run(load_plan(plane.plane, scope, run_of(context), day))
-    judged = do(plane, workers, plan.weights(), day, "published", verdict)
+    asked = plan.weights()
+    judged = do(plane, workers, asked, day, "published", verdict)
     withheld: list[Withheld] = [made.aside for made in judged.made.values() if made.aside is not None]
     passed = [tenant for tenant, made in judged.made.items() if made.aside is None]
     committed = plane.run(each_tenant(plane.plane, passed, day, "published", publish))
@@ -71,8 +72,8 @@ def _published(
     log_errors(context, outcome)
     digests = {tenant: version_of(dict(found)) for tenant, found in plan.unchanged.items()}
     digests |= {tenant: made.digest for tenant, made in visible.items()}
-    verdicts = check_result(day, len(plan.left()) + len(outcome.failed), withheld)
-    yield result_of(context, outcome.only(visible), digests, failed=plan.failed, checks=[verdicts])
+    shown = outcome.only(visible)
+    yield result_of(context, shown, digests, failed=plan.failed, checks=[check_result(day, len(asked), withheld)])
     if plan.failed:
         raise failure(day, plan.failed)
 
@@ -87,7 +88,8 @@ def _check_spec() -> dg.AssetCheckSpec:
             partitions_def=DAILY,
             description=(
                 "Rows of the three shards and events of the segments agree, counted from the stored objects before "
-                "the commit. A tenant-day that fails is withheld; the others are published; then this check fails."
+                "the commit, and the events are those that the log and the day as published say. A tenant-day that "
+                "fails is withheld; the others are published; then this check fails."
             ),
         )
 

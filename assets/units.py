@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, TypeAlias
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from assets.plan import TENANTS_AT_ONCE, Failed
 from assets.report import Made
@@ -26,6 +26,8 @@ from context_plane.settings import Settings
 from context_plane.store.counting import Trace, trace
 from resources.plane import OpenPlane, open_plane
 from resources.workers import Lost, Workers
+
+T = TypeVar("T")
 
 log = logging.getLogger("context_plane.assets")
 
@@ -57,8 +59,17 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Gathered(Generic[T]):
+    """What became of each tenant, ascending. `errors`: for the log."""
+
+    done: Mapping[str, T]
+    failed: tuple[Failed, ...]
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step, or a unit of it, did. `errors`: tracebacks for the log. `units`: how many it was cut into."""
+    """What a step, or a unit of it, did. `errors`: for the log. `units`: how many it was cut into."""
 
     made: Mapping[str, Made]
     failed: tuple[Failed, ...]
@@ -87,12 +98,12 @@ def do(opened: OpenPlane, workers: Workers, tenants: Mapping[str, int], day: str
     alone = [replace(unit, tenants=(tenant,)) for unit in lost for tenant in unit.tenants]
     again, dead = _through(workers, alone)
     failed = [Failed(tenant=tenant, step=step, code="worker_lost") for unit in dead for tenant in unit.tenants]
-    told = [f"{item.tenant} {day}: {step}\nits worker died twice" for item in failed]
+    deaths = [f"{item.tenant} {day} {step}: its worker died twice" for item in failed]
     whole = joined([*done, *again], time.perf_counter() - started)
     return replace(
         whole,
         failed=tuple(sorted([*whole.failed, *failed], key=lambda item: item.tenant)),
-        errors=(*whole.errors, *told),
+        errors=(*whole.errors, *deaths),
         units=len(units),
         lost=len(lost) + len(dead),
     )
@@ -119,41 +130,70 @@ def joined(outcomes: Iterable[Outcome], seconds: float) -> Outcome:
     made: dict[str, Made] = {}
     failed: list[Failed] = []
     errors: list[str] = []
-    spent = Trace()
+    spent, units, lost = Trace(), 0, 0
     for outcome in outcomes:
         made |= outcome.made
         failed += outcome.failed
         errors += outcome.errors
         spent.include(outcome.spent)
+        units += outcome.units
+        lost += outcome.lost
     ordered = tuple(sorted(failed, key=lambda item: item.tenant))
-    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds)
+    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds, units, lost)
 
 
 async def each_tenant(
     plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work, at_once: int = TENANTS_AT_ONCE
 ) -> Outcome:
-    """Work on every tenant, some at once. Whatever one raises fails that tenant alone."""
-    gate = asyncio.Semaphore(at_once)
-    made: dict[str, Made] = {}
-    failed: list[Failed] = []
-    errors: list[str] = []
+    """Work on every tenant of a day, some at once."""
 
-    async def one(tenant: str) -> None:
-        async with gate:
-            started = time.perf_counter()
-            try:
-                done = await work(plane, tenant, day)
-            except Exception as error:  # a foreign library's error too must cost its tenant alone
-                failed.append(_failed(tenant, day, step, error))
-                errors.append(_told(tenant, day, step))
-                return
-            made[tenant] = replace(done, seconds=time.perf_counter() - started)
+    async def timed(tenant: str) -> Made:
+        started = time.perf_counter()
+        return replace(await work(plane, tenant, day), seconds=time.perf_counter() - started)
 
     started = time.perf_counter()
     with trace() as spent:
-        await asyncio.gather(*(one(tenant) for tenant in tenants))
-    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
-    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, time.perf_counter() - started)
+        found = await gathered(tenants, f"{day} {step}", step, timed, at_once)
+    return Outcome(found.done, found.failed, found.errors, spent, time.perf_counter() - started)
+
+
+async def gathered(
+    tenants: Iterable[str], label: str, step: str, work: Callable[[str], Awaitable[T]], at_once: int = TENANTS_AT_ONCE
+) -> Gathered[T]:
+    """What `work` gives for every tenant, some at once. Whatever one raises fails that tenant alone."""
+    gate = asyncio.Semaphore(at_once)
+    done: dict[str, T] = {}
+    failed: dict[str, Exception] = {}
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            try:
+                done[tenant] = await work(tenant)
+            except Exception as error:  # a foreign library's error too must cost its tenant alone
+                failed[tenant] = error
+
+    await asyncio.gather(*(one(tenant) for tenant in tenants))
+    ordered = sorted(failed.items())
+    errors = tuple(told(f"{tenant} {label}", error) for tenant, error in ordered)
+    for (_, error), text in zip(ordered, errors, strict=True):
+        if code_of(error) == "internal":  # also where no instance keeps the step's log
+            log.error("unexpected: %s", text)
+    return Gathered(
+        dict(sorted(done.items())),
+        tuple(Failed(tenant=tenant, step=step, code=code_of(error)) for tenant, error in ordered),
+        errors,
+    )
+
+
+def code_of(error: Exception) -> str:
+    return error.code if isinstance(error, PlaneError) else "internal"
+
+
+def told(label: str, error: Exception) -> str:
+    """An error for the log: its code, its type and the frames it came through. No message: those quote keys and ids,
+    and a key may hold an entity that was erased since."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{label}: {code_of(error)} ({type(error).__name__})\n{frames}"
 
 
 # --- in a worker --------------------------------------------------------------------------------
@@ -166,9 +206,8 @@ def run_unit(unit: Unit) -> Outcome:
         work = each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work, WORKER_TENANTS_AT_ONCE)
         return opened.run(work)
     except Exception as error:  # the store cannot be opened: every tenant of the unit has failed
-        failed = tuple(_failed(tenant, unit.day, unit.step, error) for tenant in unit.tenants)
-        errors = tuple(_told(tenant, unit.day, unit.step) for tenant in unit.tenants)
-        return Outcome({}, failed, errors, Trace(), 0.0)
+        failed = tuple(Failed(tenant=tenant, step=unit.step, code=code_of(error)) for tenant in unit.tenants)
+        return Outcome({}, failed, (told(f"{unit.day} {unit.step}", error),), Trace(), 0.0)
 
 
 def _through(workers: Workers, units: Sequence[Unit]) -> tuple[list[Outcome], list[Unit]]:
@@ -190,14 +229,3 @@ def _kept_open(settings: Settings) -> OpenPlane:
 
 
 _STACK: Final = ExitStack()
-
-
-def _failed(tenant: str, day: str, step: str, error: Exception) -> Failed:
-    code = error.code if isinstance(error, PlaneError) else "internal"
-    if code == "internal":  # also where no instance keeps the step's log
-        log.exception("%s of a tenant-day failed unexpectedly: %s", step, day)
-    return Failed(tenant=tenant, step=step, code=code)
-
-
-def _told(tenant: str, day: str, step: str) -> str:
-    return f"{tenant} {day}: {step}\n{traceback.format_exc()}"

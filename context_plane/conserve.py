@@ -10,7 +10,7 @@ anybody can read them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -19,17 +19,17 @@ import orjson
 from context_plane.catalog.days import load_day, load_segments
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.lists import SegmentEntry
-from context_plane.catalog.manifest import DayEntry, PackRef
+from context_plane.catalog.manifest import DayEntry
 from context_plane.engine import Engine
 from context_plane.errors import PlaneError
 from context_plane.fold import load_pending, read_segments, writes_of
-from context_plane.index import entity_shard
 from context_plane.index.blocks import line_digest
 from context_plane.index.rows import Rows
 from context_plane.layout.batch import WriteLine
 from context_plane.layout.keys import tenant_prefix
 from context_plane.layout.segment import decode_lines
-from context_plane.staging import load_entity_stage, load_fulltext_stage, load_segments_stage, load_vector_stage
+from context_plane.reindex import read_columns
+from context_plane.staging import Staged
 from context_plane.store.base import Store
 
 Held: TypeAlias = dict[tuple[str, str], bytes]
@@ -51,12 +51,11 @@ class Conservation:
         return not (self.missing or self.surplus or self.changed or self.foreign)
 
 
-async def conservation(engine: Engine, tenant: str, day: str) -> Conservation | None:
+async def conservation(engine: Engine, staged: Staged) -> Conservation | None:
     """What the staged day holds beside what it must. None when the day was published or erased from since it was
-    staged: its publish is refused anyway. Raises `PlaneError` when something of the day is not staged or damaged."""
-    store = engine.store
-    stage = await load_segments_stage(store, tenant, day)
-    entity = await load_entity_stage(store, tenant, day)
+    staged: its publish is refused anyway. Raises `PlaneError` when something of it cannot be read."""
+    store, stage, shard = engine.store, staged.segments, staged.entity.shard
+    tenant, day = stage.tenant, stage.day
     pending = await load_pending(engine, tenant)
     manifest = pending.manifest
     if manifest.sources(day) != stage.base or manifest.erasures != stage.erasures:
@@ -65,8 +64,8 @@ async def conservation(engine: Engine, tenant: str, day: str) -> Conservation | 
     covered = replace(pending, batches=tuple(b for b in pending.batches if b.number <= stage.covered))
     writes = await writes_of(store, tenant, day, covered, erasures)
     before = await _published(store, tenant, day, await load_day(store, manifest, day), erasures)
-    found = {} if entity.shard is None else held(await _columns(store, entity.shard))
-    foreign = sum(not key.startswith(tenant_prefix(tenant)) for key in await _staged_keys(store, tenant, day))
+    found = {} if shard is None else held(await read_columns(store, shard))
+    foreign = sum(not key.startswith(tenant_prefix(tenant)) for key in staged.keys)
     return replace(compared(after(before, writes), found), foreign=foreign)
 
 
@@ -107,7 +106,7 @@ async def _published(store: Store, tenant: str, day: str, entry: DayEntry | None
     if entry is None or entry.shards is None:
         return {}
     try:
-        events = held(await _columns(store, entry.shards.entity))
+        events = held(await read_columns(store, entry.shards.entity))
     except PlaneError:  # derived state is disposable
         events = await _recorded(store, tenant, day, await load_segments(store, entry))
     gone = {entity for entity in {entity for entity, _ in events} if erasures.hides_built(entity, entry.erasures)}
@@ -126,20 +125,3 @@ async def _recorded(store: Store, tenant: str, day: str, entries: Sequence[Segme
         }
 
     return await asyncio.to_thread(decode)
-
-
-async def _columns(store: Store, ref: PackRef) -> Rows:
-    frame = await store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
-    return await asyncio.to_thread(entity_shard.decode_columns, frame)
-
-
-async def _staged_keys(store: Store, tenant: str, day: str) -> Iterable[str]:
-    """Keys of every object that the staged day names."""
-    segments = await load_segments_stage(store, tenant, day)
-    refs = [
-        segments.segments,
-        (await load_vector_stage(store, tenant, day)).shard,
-        (await load_entity_stage(store, tenant, day)).shard,
-        (await load_fulltext_stage(store, tenant, day)).shard,
-    ]
-    return [ref.key for ref in refs if ref is not None]

@@ -17,23 +17,14 @@ from context_plane.staging import (
     LogDays,
     SegmentsStage,
     VectorStage,
-    load_entity_stage,
-    load_fulltext_stage,
-    load_segments_stage,
-    load_vector_stage,
+    load_staged,
 )
 
 
 async def publish_staged(engine: Engine, tenant: str, day: str) -> Manifest:
     """Publish what the day's staging records name. Raises `Conflict` when they do not fit or are stale."""
-    store = engine.store
-    return await publish_day(
-        engine,
-        await load_segments_stage(store, tenant, day),
-        await load_vector_stage(store, tenant, day),
-        await load_entity_stage(store, tenant, day),
-        await load_fulltext_stage(store, tenant, day),
-    )
+    staged = await load_staged(engine.store, tenant, day)
+    return await publish_day(engine, staged.segments, staged.vector, staged.entity, staged.fulltext)
 
 
 async def publish_day(

@@ -55,6 +55,7 @@ from context_plane.staging import (
     load_vector_stage,
     save,
 )
+from context_plane.store.base import Store
 
 EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
@@ -346,7 +347,7 @@ async def index_fulltext(
     segments = segments or await load_segments_stage(engine.store, tenant, day)
     entity = entity or await load_entity_stage(engine.store, segments.tenant, segments.day)
     _same_source(segments, entity.source, "entity")
-    columns = None if entity.shard is None else await _columns(engine, entity.shard)
+    columns = None if entity.shard is None else await read_columns(engine.store, entity.shard)
     return await _make_fulltext(engine, segments, entity, columns)
 
 
@@ -372,8 +373,9 @@ async def put_fulltext(engine: Engine, tenant: str, period: str, columns: Rows) 
     return object_ref(key, stored, digest)
 
 
-async def _columns(engine: Engine, ref: PackRef) -> Rows:
-    frame = await engine.store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
+async def read_columns(store: Store, ref: PackRef) -> Rows:
+    """The columns of a stored entity shard."""
+    frame = await store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
     return await asyncio.to_thread(entity_shard.decode_columns, frame)
 
 

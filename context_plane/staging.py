@@ -6,6 +6,8 @@ are overwritten by later builds of the same day; the publish refuses records tha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict
 
 from context_plane.catalog.manifest import ObjectRef, PackRef, SegmentListRef, VectorRef
@@ -90,6 +92,32 @@ async def load_entity_stage(store: Store, tenant: str, day: str) -> EntityStage:
 
 async def load_fulltext_stage(store: Store, tenant: str, day: str) -> FulltextStage:
     return FulltextStage.model_validate_json(await _load(store, tenant, day, "fulltext"))
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Everything that was staged of a day."""
+
+    segments: SegmentsStage
+    vector: VectorStage
+    entity: EntityStage
+    fulltext: FulltextStage
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the objects that a publish of it would name."""
+        refs = (self.segments.segments, self.vector.shard, self.entity.shard, self.fulltext.shard)
+        return [ref.key for ref in refs if ref is not None]
+
+
+async def load_staged(store: Store, tenant: str, day: str) -> Staged:
+    """Raises `Conflict(build_incomplete)` where one of them is not there."""
+    return Staged(
+        await load_segments_stage(store, tenant, day),
+        await load_vector_stage(store, tenant, day),
+        await load_entity_stage(store, tenant, day),
+        await load_fulltext_stage(store, tenant, day),
+    )
 
 
 async def _load(store: Store, tenant: str, day: str, artifact: str) -> bytes:

@@ -23,13 +23,11 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 import dagster as dg
 import polars as pl
 from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 U = TypeVar("U")
 R = TypeVar("R")
 
-KIND_VARIABLE: Final = "CONTEXT_PLANE_WORKERS"
-PROCESSES_VARIABLE: Final = "CONTEXT_PLANE_WORKER_PROCESSES"
-RAY_VARIABLE: Final = "CONTEXT_PLANE_RAY_ADDRESS"
 STARTS_MAX: Final = 3
 """Attempts to start a process for a unit: one that dies before it is given the unit says nothing about the unit."""
 
@@ -46,13 +44,23 @@ Reported: TypeAlias = tuple[int, R | Lost]
 """(index of the unit, what came of it)."""
 
 
+class WorkerSettings(BaseSettings):
+    """Where units run, of the environment: `CONTEXT_PLANE_WORKERS`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="CONTEXT_PLANE_", frozen=True)
+
+    workers: Literal["processes", "ray"] = "processes"
+    worker_processes: int = Field(default=0, ge=0, description="of this machine; 0: as it grants processors")
+    ray_address: str = Field(default="", description="auto, host:port or ray://…; empty: a cluster on this machine")
+
+
 class Workers(Protocol):
     """`slots`: units that run at once. `map` yields each unit once, as they end; what `work` raises, it raises."""
 
     @property
     def slots(self) -> int: ...
 
-    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]: ...
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[Reported[R]]: ...
 
     def close(self) -> None: ...
 
@@ -71,7 +79,7 @@ class Processes:
     def slots(self) -> int:
         return self._slots
 
-    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]:
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[Reported[R]]:
         waiting = deque(range(len(units)))
         running: dict[Future[R], tuple[int, int]] = {}
         free = list(range(self._slots))
@@ -124,7 +132,7 @@ class RayCluster:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
-            detail = f"{KIND_VARIABLE}=ray needs the package ray; install context-plane[ray]"
+            detail = "CONTEXT_PLANE_WORKERS=ray needs the package ray; install context-plane[ray]"
             raise dg.Failure(detail, allow_retries=False) from error
         self._ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
 
@@ -132,13 +140,14 @@ class RayCluster:
     def slots(self) -> int:
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[tuple[int, R | Lost]]:
+    def map(self, work: Callable[[U], R], units: Sequence[U]) -> Iterator[Reported[R]]:
         ray, lost = self._ray, self._ray.exceptions
         remote = ray.remote(num_cpus=1, max_retries=0)(work)
         waiting = deque(range(len(units)))
         running: dict[Any, int] = {}
+        at_most = 2 * self.slots
         while waiting or running:
-            while waiting and len(running) < 2 * self.slots:  # the next unit waits at its node
+            while waiting and len(running) < at_most:  # the next unit waits at its node
                 number = waiting.popleft()
                 running[remote.remote(units[number])] = number
             done, _ = ray.wait(list(running), num_returns=1)
@@ -156,33 +165,27 @@ class RayCluster:
 
 
 class WorkersResource(dg.ConfigurableResource[Workers]):
-    """Where units run. Fields left empty come from the environment."""
+    """Where units run. Fields left empty come from the environment (`WorkerSettings`)."""
 
-    kind: Literal["", "processes", "ray"] = Field(
-        default="", description=f"processes (default) or ray; {KIND_VARIABLE}"
-    )
-    processes: int = Field(
-        default=0, ge=0, description=f"of this machine; 0: as many as it grants processors; {PROCESSES_VARIABLE}"
-    )
-    ray_address: str = Field(default="", description=f"auto, host:port or ray://…; empty: here; {RAY_VARIABLE}")
+    kind: Literal["", "processes", "ray"] = Field(default="", description="processes or ray")
+    processes: int = Field(default=0, ge=0, description="of this machine")
+    ray_address: str = Field(default="", description="auto, host:port or ray://…")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Workers]:
-        with open_workers(self.kind, self.processes, self.ray_address) as workers:
+        named = {"workers": self.kind, "worker_processes": self.processes, "ray_address": self.ray_address}
+        given = {name: value for name, value in named.items() if value}
+        with open_workers(WorkerSettings().model_copy(update=given)) as workers:
             yield workers
 
 
 @contextmanager
-def open_workers(kind: str = "", processes: int = 0, ray_address: str = "") -> Iterator[Workers]:
-    """Workers of a kind; what is not given comes from the environment. Raises `dagster.Failure` for others."""
-    kind = kind or os.environ.get(KIND_VARIABLE, "processes")
-    workers: Workers
-    if kind == "ray":
-        workers = RayCluster(ray_address or os.environ.get(RAY_VARIABLE, ""))
-    elif kind == "processes":
-        workers = Processes(processes or int(os.environ.get(PROCESSES_VARIABLE, "0")))
-    else:
-        raise dg.Failure(f"{KIND_VARIABLE} is `processes` or `ray`, not {kind!r}", allow_retries=False)
+def open_workers(settings: WorkerSettings | None = None) -> Iterator[Workers]:
+    """Workers as the settings say, by default those of the environment. Raises `dagster.Failure` where Ray is not
+    installed, `pydantic.ValidationError` for an environment that names no workers."""
+    settings = settings or WorkerSettings()
+    ray = settings.workers == "ray"
+    workers: Workers = RayCluster(settings.ray_address) if ray else Processes(settings.worker_processes)
     try:
         yield workers
     finally:

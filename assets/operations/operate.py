@@ -7,18 +7,17 @@ the traceback are kept.
 
 from __future__ import annotations
 
-import asyncio
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import dagster as dg
 from pydantic import Field
 
-from assets.plan import TENANTS_AT_ONCE, Failed
-from context_plane.errors import CODES, NotFound, PlaneError
+from assets.plan import Failed
+from assets.units import gathered
+from context_plane.errors import CODES, NotFound
 from context_plane.plane import Plane
 from context_plane.store.counting import Trace, trace
 from context_plane.tenants import list_tenants
@@ -43,12 +42,12 @@ Work: TypeAlias = Callable[[Plane, str], Awaitable[Told]]
 """(plane, tenant) -> what was done. Raises `PlaneError` for this tenant alone."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
-    told: dict[str, Told] = field(default_factory=dict)
-    failed: list[Failed] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    spent: Trace = field(default_factory=Trace)
+    told: Mapping[str, Told]
+    failed: tuple[Failed, ...]
+    errors: tuple[str, ...]
+    spent: Trace
 
 
 class Tenants(dg.Config):
@@ -84,28 +83,15 @@ def operate(
 
 
 async def _each(plane: Plane, named: Sequence[str], step: str, work: Work) -> _Outcome:
-    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
-    outcome = _Outcome()
-    told: dict[str, Told] = {}
+    async def one(tenant: str) -> Told:
+        if named and not await plane.tenant_exists(tenant):
+            raise NotFound("tenant_not_found", "no such tenant in this store", tenant=tenant)
+        return await work(plane, tenant)
 
-    async def one(tenant: str) -> None:
-        async with gate:
-            try:
-                if named and not await plane.tenant_exists(tenant):
-                    raise NotFound("tenant_not_found", "no such tenant in this store", tenant=tenant)
-                told[tenant] = await work(plane, tenant)
-            except Exception as error:  # a foreign library's error too must cost its tenant alone
-                code = error.code if isinstance(error, PlaneError) else "internal"
-                outcome.failed.append(Failed(tenant=tenant, step=step, code=code))
-                frames = "".join(traceback.format_tb(error.__traceback__))
-                outcome.errors.append(f"{tenant}: {step}: {code} ({type(error).__name__})\n{frames}")
-
-    with trace() as outcome.spent:
+    with trace() as spent:
         tenants = sorted(set(named)) or await list_tenants(plane.engine.store)
-        await asyncio.gather(*(one(tenant) for tenant in tenants))
-    outcome.told = dict(sorted(told.items()))
-    outcome.failed.sort(key=lambda item: item.tenant)
-    return outcome
+        found = await gathered(tenants, step, step, one)
+    return _Outcome(found.done, found.failed, found.errors, spent)
 
 
 def _metadata(outcome: _Outcome, counts: Sequence[str], seconds: float) -> dict[str, Any]:

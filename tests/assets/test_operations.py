@@ -26,6 +26,7 @@ from context_plane.erasure_requests import open_requests, request_erasure
 from context_plane.layout.keys import LandingKey, SegmentKey, parse
 from context_plane.model import add_days, day_of
 from context_plane.plane import Plane
+from context_plane.store.counting import Trace
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.scope import BuildScope
 from resources.workers import Processes
@@ -183,7 +184,7 @@ def test_one_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path, op: s
 
 
 def test_the_table_is_bounded() -> None:
-    outcome = _Outcome({f"t{n}": Told({"days": n}) for n in range(ROWS_MAX + 3)})
+    outcome = _Outcome({f"t{n}": Told({"days": n}) for n in range(ROWS_MAX + 3)}, (), (), Trace())
     table = _table(outcome, ["days"])
     assert table.count("\n| t") == ROWS_MAX
     assert "3 more tenants" in table

@@ -10,7 +10,7 @@ from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE
 from context_plane.embed.open import EmbedderSettings
 from context_plane.settings import Settings, store_options_from_environment
-from resources.workers import KIND_VARIABLE, PROCESSES_VARIABLE, RAY_VARIABLE
+from resources.workers import WorkerSettings
 from tests.deploy.files import DEPLOY, document, values_of
 
 README = (DEPLOY / "README.md").read_text()
@@ -22,7 +22,7 @@ def read_variables() -> set[str]:
     store = set(re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(store_options_from_environment)))
     assert len(store) > 5
     dagster = {"DAGSTER_HOME", *values_of(document("dagster/production.yaml"), "env")}
-    workers = {KIND_VARIABLE, PROCESSES_VARIABLE, RAY_VARIABLE}
+    workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
     return settings | embedder | store | dagster | workers | {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
 
 

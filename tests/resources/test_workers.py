@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from resources.workers import LOST, Processes, open_workers, processors
 
@@ -120,5 +121,6 @@ def test_the_environment_says_which_workers(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("CONTEXT_PLANE_WORKER_PROCESSES")
     with open_workers() as workers:
         assert workers.slots == processors() >= 1
-    with pytest.raises(Exception, match="`processes` or `ray`"), open_workers("threads"):
+    monkeypatch.setenv("CONTEXT_PLANE_WORKERS", "threads")
+    with pytest.raises(ValidationError, match="'processes' or 'ray'"), open_workers():
         pass
