@@ -1,6 +1,7 @@
 """Small plots for the Dagster UI: SVG images inside of Markdown, drawn from numbers. Pure.
 
-The UI's Markdown lets images through whose source is a data URI. Colours suit light and dark pages.
+The UI's Markdown lets images through whose source is a data URI, and shows short Markdown in its place, longer behind a
+link: so a plot has few elements. Colours suit light and dark pages.
 """
 
 from __future__ import annotations
@@ -53,11 +54,9 @@ def line(points: Sequence[tuple[str, float]], *, unit: str) -> str:
     placed = [
         (PAD + n * step, PAD + 16 + (LINE_HEIGHT - 56) * (1 - value / most)) for n, (_, value) in enumerate(points)
     ]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{FILL}"/>' for x, y in placed)
+    path = " ".join(f"{x:.0f},{y:.0f}" for x, y in placed)
     drawn = [
-        f'<polyline points="{path}" fill="none" stroke="{FILL}" stroke-width="1.5"/>',
-        dots,
+        f'<polyline points="{path}" fill="none" stroke="{FILL}"/>',
         _text(PAD, 14, f"{unit}, at most {most:,.0f}"),
         _text(PAD, LINE_HEIGHT - 8, points[0][0]),
         _text(WIDTH - PAD, LINE_HEIGHT - 8, points[-1][0], anchor="end"),
@@ -66,10 +65,11 @@ def line(points: Sequence[tuple[str, float]], *, unit: str) -> str:
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}" {FONT}>{escape(text)}</text>'
+    at = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text x="{x:.0f}" y="{y:.0f}"{at}>{escape(text)}</text>'
 
 
 def _image(drawn: str, height: int, *, alt: str) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}">'
-    encoded = base64.b64encode(f"{head}{drawn}</svg>".encode()).decode()
+    encoded = base64.b64encode(f'{head}<g fill="{INK}" {FONT}>{drawn}</g></svg>'.encode()).decode()
     return f"![{alt}](data:image/svg+xml;base64,{encoded})"

@@ -6,6 +6,7 @@ fails. Tenants that failed in an earlier step of the run are named here too, and
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import warnings
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
@@ -72,7 +73,7 @@ def _published(
     log_errors(context, outcome)
     digests = {tenant: version_of(dict(found)) for tenant, found in plan.unchanged.items()}
     digests |= {tenant: made.digest for tenant, made in visible.items()}
-    shown = outcome.only(visible)
+    shown = replace(outcome.only(visible), units=judged.units)  # the commits are this step's own
     yield result_of(context, shown, digests, failed=plan.failed, checks=[check_result(day, len(asked), withheld)])
     if plan.failed:
         raise failure(day, plan.failed)

@@ -28,7 +28,7 @@ START_S: Final = 60.0
 STOP_S: Final = 10.0
 POLL_S: Final = 0.1
 LOOPBACK: Final = "127.0.0.1"
-DAGSTER_YAML: Final = "telemetry:\n  enabled: false\n"
+DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 def free_port() -> int:
@@ -128,7 +128,7 @@ def service(store_url: str, *, log: Path, port: int | None = None) -> Iterator[s
 
 
 def prepare_dagster(home: Path) -> Path:
-    """The folder as `DAGSTER_HOME`, made when absent, with telemetry off."""
+    """The folder as `DAGSTER_HOME`, made when absent, with telemetry and the UI's greeting off."""
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"

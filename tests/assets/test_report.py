@@ -122,7 +122,8 @@ def test_names_are_no_markup() -> None:
 
 def test_a_line_has_a_point_for_each_partition() -> None:
     found = drawn(plots.line([(f"2026-03-{n:02}", float(n)) for n in range(1, 11)], unit="rows"))
-    assert sum(element.tag.endswith("circle") for element in found.iter()) == 10
+    (path,) = [element for element in found.iter() if element.tag.endswith("polyline")]
+    assert len(path.attrib["points"].split()) == 10
     assert plots.line([("2026-03-01", 1.0)], unit="rows") == ""
 
 
