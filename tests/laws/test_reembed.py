@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,9 +117,10 @@ async def test_a_day_published_meanwhile_is_made_again(world: World) -> None:
 
     async def publish_first(texts: Any) -> Any:
         world.embedder.__dict__.pop("embed_documents")
+        mine, world.embedder = world.embedder, copy(world.embedder)  # another day is being made with it meanwhile
         world.embedder.model = "made"
-        await world.plane().build(TENANT, [NEXT], specs=())
-        world.embedder.model = "another"
+        other, world.embedder = world.plane(), mine
+        await other.build(TENANT, [NEXT], specs=())
         return await embed(texts)
 
     world.embedder.__dict__["embed_documents"] = publish_first
