@@ -222,6 +222,7 @@ async def test_what_memory_answers_stays_on_disk(tmp_path: Path) -> None:
         for hot in range(10):
             await cache.value(f"hot{hot}", bytes)
         await cache.value(f"scan{n}", bytes)
+        await cache.settled()  # the disk is written behind the reads
         clock.s += 60
     assert cache.stats.disk_evictions > 0
     assert cache.stats.misses == 210
