@@ -194,7 +194,8 @@ class LocalStore:
                     put.temporary.replace(put.path)
                 return
             except FileNotFoundError:
-                put.path.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # a parent that was just made is gone again
+                    put.path.parent.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
                 if put.path.is_dir():
                     raise

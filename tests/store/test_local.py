@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,3 +295,22 @@ async def test_an_error_of_a_whole_group_is_told_to_all_of_it_and_costs_no_write
     async with asyncio.timeout(BOUND_S):
         await local.put_new("a/b", b"x")
     assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+async def test_a_folder_that_goes_while_it_is_made_is_made_again(
+    local: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes an empty parent between the making of it and of what lies in it. Seen to fail without
+    the second attempt (`FileNotFoundError`)."""
+    mkdir, gone = Path.mkdir, []
+
+    def making(folder: Path, *arguments: Any, **named: Any) -> None:
+        if folder == tmp_path / "a" / "b" and not gone:
+            gone.append(folder)
+            raise FileNotFoundError(folder)
+        mkdir(folder, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", making)
+    await local.put("a/b/c", b"1")
+    assert gone
+    assert (tmp_path / "a/b/c").read_bytes() == b"1"
