@@ -302,7 +302,8 @@ async def test_a_folder_that_goes_while_it_is_made_is_made_again(
 ) -> None:
     """Another process removes an empty parent between the making of it and of what lies in it. Seen to fail without
     the second attempt (`FileNotFoundError`)."""
-    mkdir, gone = Path.mkdir, []
+    mkdir = Path.mkdir
+    gone: list[Path] = []
 
     def making(folder: Path, *arguments: Any, **named: Any) -> None:
         if folder == tmp_path / "a" / "b" and not gone:
