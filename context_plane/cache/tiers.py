@@ -23,7 +23,7 @@ from context_plane.cache.stats import CacheStats
 from context_plane.errors import Corrupt
 from context_plane.store import deadline
 from context_plane.store.base import ByteRange, Store
-from context_plane.store.ranges import parts
+from context_plane.store.ranges import PARTS_MAX, parts
 
 T = TypeVar("T")
 Temperature: TypeAlias = Literal["memory", "disk", "cold"]
@@ -32,8 +32,8 @@ DECODE_INLINE_BYTES: Final = 16 * 1024
 """Stored bytes of values that decode on the event loop: what compresses ten times still takes half a millisecond."""
 WRITE_BEHIND_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that wait to be written to disk: a second of a slow disk."""
-PARTS_PARALLEL: Final = 16
-"""Parts of long ranges in flight in one process: what shares a link with entity reads must leave them some of it."""
+PARTS_PARALLEL: Final = PARTS_MAX
+"""Parts of long ranges in flight in one process: all of one range, so that the longest takes one round trip."""
 ENTRY_OVERHEAD_BYTES: Final = 512
 DECODED_FACTOR: Final = 4
 """Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""

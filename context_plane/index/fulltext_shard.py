@@ -35,10 +35,6 @@ SHARD_BYTES_MAX: Final = 4 << 30
 """Unpacked. Far above a day of ten million rows; it bounds decompression."""
 WRITER_HEAP_BYTES: Final = 128_000_000
 """A day of a million rows fits, and is written as one segment without a merge."""
-CANDIDATES_MIN: Final = 100
-CANDIDATES_PER_HIT: Final = 4
-"""Tantivy's k1, b and rounded lengths are not ours, so a shard proposes more than is wanted of it: over 30
-day shards, twice the limit from each found all of the true top 10; this leaves as much again in reserve."""
 FETCH_GROWTH: Final = 2
 """How much deeper each further fetch goes while a mask rejects candidates: at most log2(rows) fetches."""
 
@@ -134,11 +130,6 @@ def open_searcher(folder: Path) -> FulltextSearcher:
         raise Corrupt("format_unknown", f"a full-text shard does not open: {error}") from error
     index.config_reader("manual")
     return FulltextSearcher(index.schema, index.searcher())
-
-
-def candidate_depth(limit: int) -> int:
-    """How many candidates to ask each shard for, to rank `limit` hits of all."""
-    return max(CANDIDATES_MIN, CANDIDATES_PER_HIT * limit)
 
 
 def candidates(

@@ -27,7 +27,10 @@ from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
 
 CANDIDATES_MIN: Final = 200
 CANDIDATES_PER_HIT: Final = 20
-"""Rows a shard proposes per hit asked for: tantivy's order differs from ours by quantized lengths only."""
+"""Rows a shard proposes per hit asked for: tantivy's k1, b and quantized lengths are not ours, so it proposes more than
+is wanted of it; over 30 day shards, twice the limit from each found all of the true top 10."""
+ROWS_PER_CANDIDATE: Final = 500
+"""A large shard's text proposes in proportion: quantized lengths make ties, and more of them among more rows."""
 PLANE_BYTES_MAX: Final = 1 << 30
 """Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
@@ -112,15 +115,25 @@ def rank_candidates(parts: Sequence[Part], indexes: Sequence[Indexes], query: Ra
     return rank_parts(limited, query, statistics)
 
 
+def text_depth(limit: int, rows: int) -> int:
+    """How many rows a full-text shard of `rows` proposes for `limit` hits. Pure."""
+    return max(vector_depth(limit), rows // ROWS_PER_CANDIDATE)
+
+
+def vector_depth(limit: int) -> int:
+    """How many rows a graph proposes for `limit` hits. Pure."""
+    return max(CANDIDATES_MIN, CANDIDATES_PER_HIT * limit)
+
+
 def _limited(part: Part, indexes: Indexes, query: RankQuery, weights: Sequence[tuple[str, float]]) -> Part:
     scope = scope_mask(part, query.entities, query.since_us, query.until_us)
     mask = rows_of(part, filter_mask(part, scope, query.where))
-    limit = max(CANDIDATES_MIN, CANDIDATES_PER_HIT * query.limit)
     text = vector = None
     if indexes.text is not None:
-        text = fulltext_shard.candidates(indexes.text, weights, limit, mask)
+        depth = text_depth(query.limit, part.rows.row_count)
+        text = fulltext_shard.candidates(indexes.text, weights, depth, mask)
     if indexes.vector is not None and query.vector is not None:
-        vector = vector_shard.candidates(indexes.vector, query.vector, limit, mask)
+        vector = vector_shard.candidates(indexes.vector, query.vector, vector_depth(query.limit), mask)
     return part.limited(text=_mask(text, part), vector=_mask(vector, part))
 
 

@@ -16,7 +16,6 @@ from context_plane.index.blocks import build_block, row_text_digests
 from context_plane.index.fulltext_shard import (
     FulltextSearcher,
     build,
-    candidate_depth,
     candidates,
     content_digest,
     open_searcher,
@@ -25,6 +24,7 @@ from context_plane.index.fulltext_shard import (
 from context_plane.index.rows import Rows, concat
 from context_plane.layout.compression import compress
 from context_plane.model import Event
+from context_plane.recall.candidates import text_depth
 from context_plane.retrieval.fuse import Fusion
 from context_plane.retrieval.legs import postings
 from context_plane.retrieval.rank import RankQuery, candidate_weights, rank, scope_statistics
@@ -115,7 +115,7 @@ def test_day_shards_together_find_what_one_index_would(world: World) -> None:
     """The true ranking is over all rows with their common statistics. Fails without the boost of
     `idf of the scope / idf of the shard`: then 20 candidates a shard find 0.97 of it, 10 find 0.86."""
     asked = queries()
-    assert np.mean([recall(world, query, candidate_depth(10), scope_weights=True) for query in asked]) >= 0.999
+    assert np.mean([recall(world, query, text_depth(10, 1), scope_weights=True) for query in asked]) >= 0.999
     assert np.mean([recall(world, query, TIGHT, scope_weights=True) for query in asked]) >= 0.999
     assert np.mean([recall(world, query, TIGHT, scope_weights=False) for query in asked]) < 0.99
 

@@ -127,6 +127,17 @@ async def test_a_long_range_is_fetched_by_requests_side_by_side(
     assert disk.get("k#13+10") == body[13:23]
 
 
+async def test_the_longest_range_is_read_in_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with places for sixteen parts: four rounds."""
+    monkeypatch.setattr(ranges, "RANGE_LENGTH_MAX", 1)
+    body = bytes(range(256)) * 5
+    store = CountingStore(FaultyStore(DictStore({"k": body}), lambda operation, key: Mishap(delay_s=0.05)))
+    cache = Cache(store, 1 << 20, None)
+    with store.trace() as trace:
+        assert await cache.value("k", bytes, byte_range=ByteRange(0, len(body)), in_parts=True) == body
+    assert (trace.gets, trace.round_trips) == (ranges.PARTS_MAX, 1)
+
+
 async def test_a_cancelled_reader_does_not_end_the_fetch_of_others(world: World) -> None:
     """Seen to fail without the shield."""
     inner = DictStore({"k": b"payload"})

@@ -169,6 +169,12 @@ async def test_groups_are_the_best_of_each_entity(tmp_path: Path) -> None:
     assert [hit.id for hit in grouped] == [i for group in expected for i in group]
 
 
+def test_large_shards_propose_in_proportion() -> None:
+    """Seen to fail with a fixed number: a million rows then lose what 200 candidates do not hold."""
+    assert [candidates.text_depth(10, rows) for rows in (1_000, 1_000_000)] == [200, 2_000]
+    assert candidates.text_depth(1_000, 1_000_000) == 20_000
+
+
 async def test_candidates_find_the_true_top_ten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty day shards whose term frequencies differ, with and without filters. Recall@10 at least 0.999.
 
