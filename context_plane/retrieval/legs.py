@@ -9,9 +9,8 @@ integer dot products, exact in float64 below 2^53, hence the same bits in any pa
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -30,35 +29,75 @@ DOT_ROWS: Final = 4_096
 """Rows widened at a time: 8 MiB as float64 of 256 dimensions."""
 
 
+Posting: TypeAlias = tuple[I32, U16]
+"""(rows, counts) of a term, rows ascending."""
 Dots: TypeAlias = Callable[[Rows, Index], F64]
 """Scores of the rows named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The events of all parts under one numbering: part p's event e is `first[p] + e`."""
+    """The events of all parts under one numbering: part p's n-th event is `first[p] + n`.
+
+    Of a part that a query leaves little of, only what is left is numbered: everything after the filter then costs
+    what was asked for, not what is stored.
+    """
 
     parts: Sequence[Part]
     first: Index
     """[P + 1]"""
+    kept: Sequence[Index | None]
+    """Of each part, its events that have a number, ascending; None: all."""
 
     @classmethod
-    def of(cls, parts: Sequence[Part]) -> Pool:
-        counts = [part.rows.event_count for part in parts]
+    def of(cls, parts: Sequence[Part], events: Sequence[Mask | None]) -> Pool:
+        """`events`: those of each part that may be scored, None for all."""
+        kept = [_kept(mask) for mask in events]
+        counts = [part.rows.event_count if own is None else len(own) for part, own in zip(parts, kept, strict=True)]
         if len(counts) == 1:
-            return cls(parts, np.array([0, counts[0]]))
-        return cls(parts, np.concatenate(([0], np.cumsum(counts, dtype=np.int64))))
-
-    @property
-    def size(self) -> int:
-        return int(self.first[-1])
+            return cls(parts, np.array([0, counts[0]]), kept)
+        return cls(parts, np.concatenate(([0], np.cumsum(counts, dtype=np.int64))), kept)
 
     def places(self, events: Index) -> tuple[Index, Index]:
         """(part, event within it)."""
         if len(self.parts) == 1:
-            return np.zeros(len(events), np.int64), events
+            own = self.kept[0]
+            return np.zeros(len(events), np.int64), events if own is None else own[events]
         part = np.searchsorted(self.first, events, side="right") - 1
-        return part, events - self.first[part]
+        event = events - self.first[part]
+        for number, own in enumerate(self.kept):
+            if own is not None:
+                chosen = part == number
+                event[chosen] = own[event[chosen]]
+        return part, event
+
+    def numbers(self, part: int, event: Index) -> Index:
+        """Numbers of events of a part, all of which have one."""
+        own = self.kept[part]
+        numbered: Index = (event if own is None else own.searchsorted(event)) + self.first[part]
+        return numbered
+
+    def rows(self, part: int) -> tuple[Index | None, Index]:
+        """(rows of the part's numbered events, ascending, None for all; where each event's begin among them)."""
+        own, columns = self.kept[part], self.parts[part].columns
+        if own is None or columns.one_row_each:
+            return own, columns.first_row[:-1]
+        return rows_of_events(columns, own)
+
+
+def _kept(mask: Mask | None) -> Index | None:
+    if mask is None or int(np.count_nonzero(mask)) * GATHER_SHARE >= len(mask):
+        return None
+    return np.flatnonzero(mask)
+
+
+def rows_of_events(columns: Columns, events: Index) -> tuple[Index, Index]:
+    """(rows of the events, ascending with them; where each event's begin among them)."""
+    first = columns.first_row[events]
+    counts = columns.first_row[events + 1] - first
+    starts = np.cumsum(counts) - counts
+    rows: Index = np.arange(int(counts.sum())) + np.repeat(first - starts, counts)
+    return rows, starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +160,10 @@ class VectorLeg:
         return self._scored(events, self._nearly)[0]
 
     def _scored(self, events: Index, dots: Dots) -> tuple[F64, Index]:
-        if len(self._pool.parts) == 1:
-            return self._of_part(0, events, dots)
-        score, row = np.zeros(len(events), np.float64), np.zeros(len(events), np.int64)
         part, event = self._pool.places(events)
+        if len(self._pool.parts) == 1:
+            return self._of_part(0, event, dots)
+        score, row = np.zeros(len(events), np.float64), np.zeros(len(events), np.int64)
         for number in np.unique(part).tolist():
             chosen = np.flatnonzero(part == number)
             score[chosen], row[chosen] = self._of_part(number, event[chosen], dots)
@@ -136,10 +175,8 @@ class VectorLeg:
             return dots(columns.rows, event), event
         if not len(event):
             return np.zeros(0, np.float64), event
-        first, stop = columns.first_row[event], columns.first_row[event + 1]
-        counts = stop - first
-        owner = np.repeat(np.arange(len(event)), counts)
-        rows = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts) + first[owner]
+        rows, starts = rows_of_events(columns, event)
+        owner = np.repeat(np.arange(len(event)), np.diff(starts, append=len(rows)))
         if allowed is not None:
             kept = allowed[rows]
             owner, rows = owner[kept], rows[kept]
@@ -161,8 +198,8 @@ class VectorLeg:
         return _direct(rows, chosen, self._query).astype(np.float64)
 
 
-def postings(rows: Rows, term: str) -> tuple[I32, U16] | None:
-    """(rows, counts) of a term, rows ascending; None where it does not occur."""
+def postings(rows: Rows, term: str) -> Posting | None:
+    """None where the term does not occur."""
     place = bisect_left(rows.terms, term)
     if place == len(rows.terms) or rows.terms[place] != term:
         return None
@@ -172,12 +209,16 @@ def postings(rows: Rows, term: str) -> tuple[I32, U16] | None:
 
 def text_leg(
     pool: Pool,
+    found: Sequence[Mapping[str, Posting]],
     allowed: Sequence[Mask | None],
     terms: Sequence[tuple[str, int]],
     settings: Bm25Settings,
     statistics: ScopeStatistics,
+    *,
+    filtered: bool,
 ) -> TextLeg:
-    """`allowed`: rows of each part that may be scored, None for all."""
+    """`found`: what each part holds of the terms in scope. `allowed`: rows of it that may be scored, None for all;
+    `filtered`: whether these are less than the scope."""
     events, rows, scores = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, np.float64)]
     for number, (part, mask) in enumerate(zip(pool.parts, allowed, strict=True)):
         held = part.rows
@@ -187,17 +228,17 @@ def text_leg(
             saturation = part.columns.saturation(k1, b, statistics.length_mean)
         row, score = bm25_rows(
             terms,
-            partial(postings, held),
+            found[number].get,
             held.row_terms,
             k1,
             b,
             statistics,
-            chosen,
+            chosen if filtered or part.text_candidates is not None else None,
             saturation,
         )
         if len(row):
             event, row, best = _best_rows(part.columns, row, score.astype(np.float64))
-            events.append(event + pool.first[number])
+            events.append(pool.numbers(number, event))
             rows.append(row)
             scores.append(best)
     return TextLeg(np.concatenate(events), np.concatenate(rows), np.concatenate(scores))
@@ -209,43 +250,48 @@ def vector_leg(pool: Pool, allowed: Sequence[Mask | None], query: F32) -> Vector
     found: list[F32] = []
     chosen: list[Mask | None] = []
     error, whole = 0.0, True
-    for part, mask in zip(pool.parts, allowed, strict=True):
+    for number, (part, mask) in enumerate(zip(pool.parts, allowed, strict=True)):
         held = part.rows
         mask = both(mask, part.vector_candidates)
+        if held.dim and not part.columns.every_vector:
+            mask = both(mask, held.scales > 0)
+        chosen.append(mask)
         if not held.dim:
             whole = False
-            chosen.append(mask)
-            found.append(np.full(held.event_count, -np.inf, np.float32))
+            found.append(np.full(int(pool.first[number + 1] - pool.first[number]), -np.inf, np.float32))
             continue
         assert held.dim == len(query), "parts and query come from one model"
-        if not part.columns.every_vector:
-            mask = both(mask, held.scales > 0)
-        scores, own = _first_pass(part.columns, mask, asked)
-        if not part.columns.one_row_each:
-            scores = np.maximum.reduceat(scores, part.columns.first_row[:-1])
-        error, whole = max(error, own), whole and mask is None
-        chosen.append(mask)
+        wanted, starts = pool.rows(number)
+        scores, own, every = _first_pass(part.columns, mask, wanted, asked)
+        if not part.columns.one_row_each and len(scores):
+            scores = np.maximum.reduceat(scores, starts)
+        error, whole = max(error, own), whole and every
         found.append(scores)
     approximate = found[0] if len(found) == 1 else np.concatenate([np.zeros(0, np.float32), *found])
     return VectorLeg(pool, asked, approximate, error, chosen, whole=whole)
 
 
-def _first_pass(columns: Columns, mask: Mask | None, query: PlaneQuery) -> tuple[F32, float]:
-    """([N] approximate scores, -inf where masked, greatest error)."""
-    rows = columns.rows
-    wanted = None if mask is None else np.flatnonzero(mask)
-    if wanted is not None and len(wanted) * GATHER_SHARE >= rows.row_count:
-        wanted = None
-    count = rows.row_count if wanted is None else len(wanted)
+def _first_pass(
+    columns: Columns, mask: Mask | None, wanted: Index | None, query: PlaneQuery
+) -> tuple[F32, float, bool]:
+    """(approximate scores of all rows or of those wanted, -inf where masked, greatest error, whether none is)."""
+    of_wanted = mask if mask is None or wanted is None else mask[wanted]
+    if of_wanted is None or of_wanted.all():
+        return *_approximate(columns, wanted, query), True
+    admitted = np.flatnonzero(of_wanted)
+    if len(admitted) * GATHER_SHARE >= len(of_wanted):
+        scores, error = _approximate(columns, wanted, query)
+        scores[~of_wanted] = -np.inf
+        return scores, error, False
+    scores = np.full(len(of_wanted), -np.inf, np.float32)
+    scores[admitted], error = _approximate(columns, admitted if wanted is None else wanted[admitted], query)
+    return scores, error, False
+
+
+def _approximate(columns: Columns, wanted: Index | None, query: PlaneQuery) -> tuple[F32, float]:
+    count = columns.rows.row_count if wanted is None else len(wanted)
     plane = columns.plane() if count > FEW_ROWS_MAX else None
-    scores, error = (_direct(rows, wanted, query), ROUNDING) if plane is None else plane.scores(query, wanted)
-    if wanted is not None:
-        out = np.full(rows.row_count, -np.inf, np.float32)
-        out[wanted] = scores
-        return out, error
-    if mask is not None:
-        scores[~mask] = -np.inf
-    return scores, error
+    return (_direct(columns.rows, wanted, query), ROUNDING) if plane is None else plane.scores(query, wanted)
 
 
 def _direct(rows: Rows, chosen: NDArray[np.intp] | None, query: PlaneQuery) -> F32:

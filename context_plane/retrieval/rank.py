@@ -11,7 +11,7 @@ scored exactly, so the answer is that of a full exact scan.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,7 +22,7 @@ from context_plane.index.planes import ROUNDING
 from context_plane.index.rows import F32
 from context_plane.retrieval.columns import Mask
 from context_plane.retrieval.fuse import Fusion, Hit, Leg, by_rank, group_by_entity
-from context_plane.retrieval.legs import Pool, TextLeg, VectorLeg, postings, text_leg, vector_leg
+from context_plane.retrieval.legs import Pool, Posting, TextLeg, VectorLeg, postings, text_leg, vector_leg
 from context_plane.retrieval.order import Index, best_first
 from context_plane.retrieval.scope import Part, both, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.where import Where
@@ -98,11 +98,16 @@ def rank_parts(parts: Sequence[Part], query: RankQuery, statistics: ScopeStatist
     `statistics` of the scope may be given when `parts` are not all of it (or to save computing them twice).
     """
     scopes = [_scope(part, query) for part in parts]
+    found = [_scoped(part, scope, query) for part, scope in zip(parts, scopes, strict=True)]
     if statistics is None:
-        statistics = _statistics(parts, scopes, query)
-    rows = [rows_of(part, filter_mask(part, scope, query.where)) for part, scope in zip(parts, scopes, strict=True)]
-    pool = Pool.of(parts)
-    text = text_leg(pool, rows, query.terms, query.bm25, statistics) if query.wants_text else None
+        statistics = ScopeStatistics.merge(each.statistics for each in found)
+    events = [filter_mask(part, scope, query.where) for part, scope in zip(parts, scopes, strict=True)]
+    rows = [rows_of(part, mask) for part, mask in zip(parts, events, strict=True)]
+    pool = Pool.of(parts, events)
+    text = None
+    if query.wants_text:
+        held = [each.postings for each in found]
+        text = text_leg(pool, held, rows, query.terms, query.bm25, statistics, filtered=query.where is not None)
     vector = vector_leg(pool, rows, query.vector) if query.wants_vector and query.vector is not None else None
     if query.fusion.mode != "hybrid":
         hits = _by_one(pool, text, vector, query)
@@ -120,7 +125,7 @@ def scope_statistics(parts: Sequence[Part], query: RankQuery) -> ScopeStatistics
 
     They count rows with at least one term, ignore candidates, and add up over parts in any order.
     """
-    return _statistics(parts, [_scope(part, query) for part in parts], query)
+    return ScopeStatistics.merge(_scoped(part, _scope(part, query), query).statistics for part in parts)
 
 
 def candidate_weights(query: RankQuery, statistics: ScopeStatistics) -> list[tuple[str, float]]:
@@ -135,23 +140,31 @@ def _scope(part: Part, query: RankQuery) -> Mask | None:
     return scope_mask(part, query.entities, query.since_us, query.until_us)
 
 
-def _statistics(parts: Sequence[Part], scopes: Sequence[Mask | None], query: RankQuery) -> ScopeStatistics:
-    rows = total_length = 0
-    df = {term: 0 for term, _ in query.terms}
-    for part, scope in zip(parts, scopes, strict=True):
-        chosen = rows_of(part, scope)
-        if chosen is None:
-            own_rows, own_length = part.columns.lengths
-        else:
-            lengths = part.rows.row_terms[chosen]
-            own_rows, own_length = int(np.count_nonzero(lengths)), int(lengths.sum(dtype=np.int64))
-        rows += own_rows
-        total_length += own_length
-        for term in df:
-            found = postings(part.rows, term)
-            if found is not None:
-                df[term] += len(found[0]) if chosen is None else int(np.count_nonzero(chosen[found[0]]))
-    return ScopeStatistics(rows, total_length, df)
+@dataclass(frozen=True, slots=True)
+class _Scoped:
+    """What the text leg reads of a part: the query's terms in the scope, and how much the scope holds."""
+
+    postings: Mapping[str, Posting]
+    statistics: ScopeStatistics
+
+
+def _scoped(part: Part, scope: Mask | None, query: RankQuery) -> _Scoped:
+    chosen = rows_of(part, scope)
+    if chosen is None:
+        rows, length = part.columns.lengths
+    else:
+        lengths = part.rows.row_terms[chosen]
+        rows, length = int(np.count_nonzero(lengths)), int(lengths.sum(dtype=np.int64))
+    found: dict[str, Posting] = {}
+    for term, _ in query.terms:
+        held = postings(part.rows, term)
+        if held is not None and chosen is not None:
+            inside = chosen[held[0]]
+            held = held[0][inside], held[1][inside]
+        if held is not None:
+            found[term] = held
+    df = {term: len(found[term][0]) if term in found else 0 for term, _ in query.terms}
+    return _Scoped(found, ScopeStatistics(rows, length, df))
 
 
 def _rows_scored(parts: Sequence[Part], rows: Sequence[Mask | None], query: RankQuery) -> int:

@@ -51,17 +51,27 @@ class Part:
 def scope_mask(part: Part, entities: frozenset[str] | None, since_us: int | None, until_us: int | None) -> Mask | None:
     """bool[E]: live, of these entities, since <= ts < until. None when all events are."""
     rows = part.rows
-    mask = part.live
-    if entities is not None:
+    if entities is None:
+        return both(part.live, _window(part, since_us, until_us))
+    places = part.columns.entity_places(entities)
+    found = part.columns.order.find(places, since_us, until_us)
+    if found is None:
         wanted = np.zeros(len(rows.entities), np.bool_)
-        wanted[part.columns.entity_places(entities)] = True
-        if not wanted.all():
-            mask = both(mask, wanted[rows.event_entity])
-    if since_us is not None or until_us is not None:
-        window = part.columns.window(since_us, until_us)
-        if not window.all():
-            mask = both(mask, window)
-    return mask
+        wanted[places] = True
+        own = None if wanted.all() else wanted[rows.event_entity]
+        return both(part.live, both(own, _window(part, since_us, until_us)))
+    if len(found) == rows.event_count:
+        return part.live
+    mask = np.zeros(rows.event_count, np.bool_)
+    mask[found] = True
+    return both(part.live, mask)
+
+
+def _window(part: Part, since_us: int | None, until_us: int | None) -> Mask | None:
+    if since_us is None and until_us is None:
+        return None
+    window = part.columns.window(since_us, until_us)
+    return None if window.all() else window
 
 
 def filter_mask(part: Part, scope: Mask | None, where: Where | None) -> Mask | None:

@@ -108,7 +108,7 @@ def plain_rows(events: Sequence[Event]) -> list[PlainRow]:
 
 def plain_bm25(rows: Sequence[PlainRow], terms: Sequence[tuple[str, int]]) -> list[float]:
     scored = [row for row in rows if row.terms]
-    average = sum(sum(row.terms.values()) for row in scored) / max(1, len(scored))
+    average = sum(sum(row.terms.values()) for row in scored) / max(1, len(scored)) or 1.0  # of rows without a term
     result = []
     for row in rows:
         total = 0.0
