@@ -5,7 +5,7 @@ DEMO ?=
 BENCH ?= --list
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := context_plane assets resources serving commands tests benchmarks
+SOURCES := context_plane assets resources serving commands tests benchmarks docs
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --require-hashes --no-compile
 UV ?= uv
 
@@ -15,7 +15,7 @@ export CONTEXT_PLANE_STORE := $(STORE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench demo up test check bench lock clean
+.PHONY: help setup setup-dev setup-bench demo up test check bench docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: $(VENV)/.installed-dev ## style, types, import rules, definitions
 bench: $(VENV)/.installed-dev ## measure (BENCH="quality --quick")
 	$(BIN)/python -m benchmarks $(BENCH)
 
+docs: $(VENV)/.installed-dev ## the documentation site, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: ## choose newest releases again and write the requirements files (needs uv)
 	$(UV) pip compile pyproject.toml --extra setup --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \
 	  --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.txt
@@ -60,7 +63,7 @@ lock: ## choose newest releases again and write the requirements files (needs uv
 	  --output-file requirements-bench.txt
 
 clean: ## remove .venv, caches, and the demo's store
-	rm -rf $(VENV) .plane .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) .plane site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

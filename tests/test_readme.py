@@ -1,4 +1,4 @@
-"""The README's own commands, in their order, over a store that a small demo made."""
+"""The commands of README and pages, in their order, over a store that a small demo made."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ ROOT: Final = Path(__file__).parents[1]
 README: Final = (ROOT / "README.md").read_text()
 BLOCK: Final = re.compile(r"^```sh( service)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT: Final = "8080"
+PAGES: Final = ("quickstart", "sources", "search", "security")
+"""Pages of `docs/` whose commands run here; `api.md` and `cli.md` have tests of their own."""
+FILES: Final = {"yaml": "calls.yaml", "csv": "calls.csv"}
+"""Blocks of `docs/sources.md` that its commands read as files."""
 ENTER: Final = "source .venv/bin/activate\n"
 """Where a reader enters the environment, these tests run in it."""
 pytestmark = pytest.mark.xdist_group("readme")
@@ -67,6 +71,26 @@ def test_every_command_of_the_readme_works(demo: Path) -> None:
     with child(serve, log=log, environment=environment(demo)) as process:
         await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
         shell("\n".join(script.replace(ENTER, "") for service, script in blocks if not service), demo)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_works(demo: Path, page: str) -> None:
+    """Seen to fail with a misspelled option in a page."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    for language, name in FILES.items():
+        for content in re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            (demo / name).write_text(content)
+    scripts = [script for _, script in BLOCK.findall(text)]
+    assert scripts
+    port = str(free_port())
+    log = demo / f"{page}.log"
+    api = f"http://127.0.0.1:{port}/v1/tenants/demo"
+    key = f"export KEY=$(cat .plane/demo/demo/key) API={api} CONTEXT_PLANE_TENANT=demo\n"
+    serve = ["bash", "-c", f"cd {demo} && exec context-plane serve --port {port}"]
+    with child(serve, log=log, environment=environment(demo)) as process:
+        await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
+        shell(key + "\n".join(scripts), demo)
 
 
 @pytest.mark.timeout(200)

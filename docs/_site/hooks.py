@@ -1,0 +1,148 @@
+"""Pages of the site that have their source elsewhere: made when the site is built, never kept beside it.
+
+The API reference comes from the service's own OpenAPI document, the benchmarks from the committed results' report,
+architecture, changes and deployment from the files of the checkout. Links that lead out of `docs/` are turned to where
+the site has the page, or to its name alone where it has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from context_plane.settings import Settings
+from serving.app import create_app
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+COPIED: Final = {
+    "architecture.md": "ARCHITECTURE.md",
+    "changes.md": "CHANGELOG.md",
+    "deployment.md": "deploy/README.md",
+    "benchmarks.md": "benchmarks/REPORT.md",
+}
+"""Pages of the site that are files of the checkout."""
+METHODS: Final = ("get", "put", "post", "delete")
+_LINK: Final = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the made pages, and the plots of the report."""
+    for name in COPIED:
+        files.append(File.generated(config, name, content=(ROOT / COPIED[name]).read_text()))
+    files.append(File.generated(config, "reference.md", content="\n".join(reference(_document()))))
+    for plot in sorted((ROOT / "benchmarks" / "plots").glob("*.svg")):
+        files.append(File.generated(config, f"plots/{plot.name}", content=plot.read_bytes()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links as the site has them."""
+    source = COPIED.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    return _LINK.sub(_turned((ROOT / source).parent, files), markdown)
+
+
+def _turned(folder: Path, files: Files) -> Callable[[re.Match[str]], str]:
+    homes = {str(ROOT / source): page for page, source in COPIED.items()}
+
+    def turn(match: re.Match[str]) -> str:
+        image, text, target, anchor = match[1], match[2], match[3], match[4] or ""
+        path = (folder / target).resolve()
+        here = homes.get(str(path))
+        if here is None and path.is_relative_to(ROOT / "docs"):
+            here = path.relative_to(ROOT / "docs").as_posix()
+        if here is None and path.parent == ROOT / "benchmarks" / "plots":
+            here = f"plots/{path.name}"
+        if here is None or files.get_file_from_path(here) is None:
+            return f"`{target}`" if text == target else text
+        return f"{image}[{text}]({_relative(folder, here)}{anchor})"
+
+    return turn
+
+
+def _relative(folder: Path, page: str) -> str:
+    """From where the page will be: decisions lie one folder down, all others at the top."""
+    return f"../{page}" if folder == ROOT / "docs" / "decisions" else page
+
+
+# --- the API reference ----------------------------------------------------------------------------
+
+
+def _document() -> dict[str, Any]:
+    return create_app(Settings(store="memory://docs")).openapi()
+
+
+def reference(document: Mapping[str, Any]) -> Iterator[str]:
+    """The OpenAPI document as Markdown, line by line. Pure."""
+    schemas: Mapping[str, Any] = document.get("components", {}).get("schemas", {})
+    yield "# API reference"
+    yield ""
+    yield "Made from the service's own OpenAPI document; [the HTTP API](api.md) explains and has examples that run."
+    groups: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
+    for path, operations in document["paths"].items():
+        for method in METHODS:
+            if method in operations:
+                operation = operations[method]
+                groups.setdefault((operation.get("tags") or ["process"])[0], []).append((method, path, operation))
+    for group, found in groups.items():
+        yield from ("", f"## {group.capitalize()}")
+        for method, path, operation in found:
+            yield from _operation(method, path, operation, schemas)
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", f"### {method.upper()} {path}", "", f"**{operation['summary']}**")
+    if operation.get("description"):
+        yield from ("", operation["description"])
+    parameters = operation.get("parameters", [])
+    if parameters:
+        yield from ("", "| parameter | in | type | meaning |", "|---|---|---|---|")
+        for each in parameters:
+            place = each["in"] if each.get("required") else f"{each['in']}, optional"
+            yield f"| `{each['name']}` | {place} | {_type(each['schema'])} | {_cell(each.get('description'))} |"
+    for media, body in operation.get("requestBody", {}).get("content", {}).items():
+        yield from ("", f"Body, `{media}`:")
+        yield from _fields(body.get("schema", {}), schemas)
+    for status, answer in operation.get("responses", {}).items():
+        if not status.startswith("2"):
+            continue
+        yield from ("", f"Answers {status}: {answer.get('description', '')}")
+        for body in answer.get("content", {}).values():
+            yield from _fields(body.get("schema", {}), schemas)
+
+
+def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    found = _resolved(schema, schemas)
+    if not found.get("properties"):
+        return
+    required = set(found.get("required", ()))
+    yield from ("", "| field | type | meaning |", "|---|---|---|")
+    for name, each in found["properties"].items():
+        must = "" if name in required else " (optional)"
+        yield f"| `{name}`{must} | {_type(each)} | {_cell(each.get('description'))} |"
+
+
+def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return schemas.get(name, {}) if name else schema
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        return " or ".join(dict.fromkeys(_type(each) for each in choices))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    kind = str(schema.get("type", "any"))
+    return f"list of {_type(schema['items'])}" if kind == "array" and "items" in schema else kind
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("\n", " ")
