@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from context_plane.bundle.compiled import CompiledSpec
 from context_plane.catalog.days import load_days
+from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments, encode_segments
 from context_plane.catalog.manifest import BundleDay, DayEntry, Manifest, MonthEntry, ObjectRef, Shards, VectorRef
 from context_plane.catalog.named import load_buckets
@@ -75,11 +76,60 @@ class Checked:
     def find(self, period: str, artefact: str, detail: str) -> None:
         self.findings.append(Finding(period, artefact, detail))
 
+    def counts(self) -> dict[str, int]:
+        """Under the names that reports use; they never change."""
+        return {
+            "mismatches": len(self.findings),
+            "days": self.days,
+            "months": self.months,
+            "bundle_days": self.bundle_days,
+            "stale_bundle_days": self.stale,
+            "events": self.events,
+            "rows": self.rows,
+            "embedded": self.embedded,
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How much of a tenant is checked; the same seed chooses the same, as long as the same days are built.
+
+    `bundle_days`: of each spec. `embed_rows`: rows of each day whose texts are embedded again.
+    """
+
+    days: int = 3
+    months: int = 1
+    bundle_days: int = 1
+    embed_rows: int = 256
+    seed: int = 0
+
 
 def sample(items: Iterable[T], count: int, seed: int, salt: str) -> list[T]:
     """`count` of the items, ascending: the same for the same seed and salt. Pure."""
     ordered = sorted(items)
     return sorted(random.Random(f"{seed}:{salt}").sample(ordered, min(count, len(ordered))))
+
+
+async def verify_tenant(
+    engine: Engine,
+    reader: Reader,
+    tenant: str,
+    wanted: Sample,
+    compiled: Callable[[str], Awaitable[CompiledSpec]],
+    specs: Iterable[str],
+) -> Checked:
+    """Check a sample of all that the tenant's newest manifest names. `compiled`: gives a spec of `specs`; only those
+    with bundles are asked for. Raises `Unavailable`."""
+    manifest = await load_head(engine.store, tenant)
+    checked = Checked()
+    await verify_days(engine, manifest, checked, count=wanted.days, seed=wanted.seed, embed_rows=wanted.embed_rows)
+    await verify_months(engine, manifest, checked, count=wanted.months, seed=wanted.seed)
+    if wanted.bundle_days:
+        chosen = [await compiled(name) for name in specs if name in manifest.bundles]
+        count, seed = wanted.bundle_days, wanted.seed
+        await verify_bundles(engine, reader, manifest, chosen, checked, count=count, seed=seed)
+    return checked
 
 
 async def verify_days(

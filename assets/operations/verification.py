@@ -7,9 +7,8 @@ import dagster as dg
 from pydantic import Field
 
 from assets.operations.operate import Tenants, Told, operate
-from context_plane.catalog.head import load_head
 from context_plane.plane import Plane
-from context_plane.verify import Checked, verify_bundles, verify_days, verify_months
+from context_plane.verify import Sample, verify_tenant
 from resources.plane import OpenPlane
 
 COUNTS = ("mismatches", "days", "months", "bundle_days", "stale_bundle_days", "events", "rows", "embedded", "bytes")
@@ -31,26 +30,9 @@ class VerifyConfig(Tenants):
 
 
 async def verify(plane: Plane, tenant: str, config: VerifyConfig) -> Told:
-    engine = plane.engine
-    manifest = await load_head(engine.store, tenant)
-    checked = Checked()
-    await verify_days(engine, manifest, checked, count=config.days, seed=config.seed, embed_rows=config.embed_rows)
-    await verify_months(engine, manifest, checked, count=config.months, seed=config.seed)
-    if config.bundle_days:
-        specs = [await plane.bundles.compiled(name) for name in plane.specs if name in manifest.bundles]
-        await verify_bundles(engine, plane.reader, manifest, specs, checked, count=config.bundle_days, seed=config.seed)
-    counts = {
-        "mismatches": len(checked.findings),
-        "days": checked.days,
-        "months": checked.months,
-        "bundle_days": checked.bundle_days,
-        "stale_bundle_days": checked.stale,
-        "events": checked.events,
-        "rows": checked.rows,
-        "embedded": checked.embedded,
-        "bytes": checked.bytes,
-    }
-    return Told(counts, remarks=tuple(str(finding) for finding in checked.findings))
+    wanted = Sample(config.days, config.months, config.bundle_days, config.embed_rows, config.seed)
+    checked = await verify_tenant(plane.engine, plane.reader, tenant, wanted, plane.bundles.compiled, plane.specs)
+    return Told(checked.counts(), remarks=tuple(str(finding) for finding in checked.findings))
 
 
 @dg.op(name="verify", out=dg.Out(dg.Nothing), description="Reads, rebuilds in memory and compares. Commits nothing.")
