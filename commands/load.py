@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final, Literal, Type
 import orjson
 import typer
 
-from commands import show
+from commands import complete, show
 from commands.options import AsJson, Since, Store, Tenant, Until, opened, run, settings_of, tenant_of
 from commands.outcome import DEFECTS
 from context_plane.errors import Invalid, PlaneError
@@ -35,18 +35,39 @@ RETRIES_MAX: Final = 8
 
 
 def ingest(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False)],
-    tenant: Annotated[str, typer.Option("--tenant", envvar="CONTEXT_PLANE_TENANT", metavar="NAME")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", exists=True, dir_okay=False, help="CSV, JSONL or Parquet")
+    ],
+    tenant: Annotated[
+        str,
+        typer.Option(
+            "--tenant",
+            envvar="CONTEXT_PLANE_TENANT",
+            metavar="NAME",
+            help="whose events they are",
+            autocompletion=complete.tenants,
+        ),
+    ],
     mapping: Annotated[
         Path | None,
         typer.Option("--mapping", metavar="YAML", exists=True, dir_okay=False, help="without: files hold events"),
     ] = None,
-    rejects: Annotated[Path | None, typer.Option(metavar="FILE", help="write refused rows here, JSONL")] = None,
-    rejects_max: Annotated[int, typer.Option(min=0, help="stop after more refused rows than this")] = 100_000,
-    visible: Annotated[Visible, typer.Option(help="after_build: bulk loads stay out of searches until built")] = "now",
+    rejects: Annotated[
+        Path | None, typer.Option("--rejects", metavar="FILE", help="write refused rows here, JSONL")
+    ] = None,
+    rejects_max: Annotated[
+        int, typer.Option("--rejects-max", min=0, metavar="N", help="stop after more refused rows than this")
+    ] = 100_000,
+    visible: Annotated[
+        Visible, typer.Option("--visible", help="after_build: bulk loads stay out of searches until built")
+    ] = "now",
     again: Annotated[bool, typer.Option("--again", help="write even what was written in the last 24 h")] = False,
-    url: Annotated[str | None, typer.Option(metavar="URL", help="load through this service, not into a store")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CONTEXT_PLANE_KEY", help="API key for --url")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="load through this service, not into a store")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", envvar="CONTEXT_PLANE_KEY", metavar="TOKEN", help="API key for --url")
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +98,9 @@ def ingest(
 def build(
     since: Since = None,
     until: Until = None,
-    bundle_days: Annotated[int, typer.Option(min=0, help="make bundles for this many newest days of them")] = 7,
+    bundle_days: Annotated[
+        int, typer.Option("--bundle-days", min=0, metavar="N", help="bundles for this many newest of the days")
+    ] = 7,
     tenant: Tenant = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -88,7 +111,8 @@ def build(
         if as_json:
             show.json({"tenant": name, "days": [], "seconds": 0.0})
         else:
-            print(f"nothing to build: every event of {name} is built")
+            window = " in this window" if since or until else ""
+            print(f"nothing to build{window}: every event of {name} is built")
         return
     built = build_days(settings_of(store), days, name, bundle_days=bundle_days)
     if as_json:

@@ -2,46 +2,145 @@
 
 from __future__ import annotations
 
-from typing import Final
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, NoReturn, TypeAlias
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from commands import inspect, keys, load, read, serve
+from commands import bench, cost, keys, load, manual, operations, read, serve
 from commands.demo import command as demo
+from commands.doctor import command as doctor
 from commands.erase import erase
-from commands.outcome import INTERRUPTED, fail
+from commands.outcome import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, USAGE, fail
 
-app: Final = typer.Typer(
-    name="context-plane",
-    help="The context store and context cache for AI agents: entity-first, built ahead of time, served in one read.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+NAME: Final = "context-plane"
+STDOUT: Final = 1
+"""Its descriptor, whatever became of the file object."""
+HELP: Final = """The context store and context cache for AI agents: entity-first, built ahead of time,
+served in one read.
 
-app.command("demo")(demo.demo)
-app.command("up")(serve.up)
-app.command("serve")(serve.serve)
-app.command("ingest")(load.ingest)
-app.command("build")(load.build)
-app.command("rollup")(load.rollup)
-app.command("search")(read.search)
-app.command("context")(read.context)
-app.command("timeline")(read.timeline)
-app.command("entities")(read.entities)
-app.command("snapshot")(read.snapshot)
-app.command("export")(read.export)
-app.command("erase")(erase)
-app.add_typer(keys.app, name="keys")
-app.command("doctor")(inspect.doctor)
+Begin with `context-plane demo`. Every command works on the store itself, needs no service, and takes --help."""
+
+Command: TypeAlias = Callable[..., None]
+PANELS: Final[Mapping[str, Mapping[str, Command]]] = {
+    "Begin": {"demo": demo.demo, "up": serve.up, "serve": serve.serve},
+    "Write and build": {"ingest": load.ingest, "build": load.build, "rollup": load.rollup},
+    "Read": {
+        "search": read.search,
+        "context": read.context,
+        "timeline": read.timeline,
+        "entities": read.entities,
+        "snapshot": read.snapshot,
+        "export": read.export,
+    },
+    "Operate": {
+        "doctor": doctor.doctor,
+        "verify": operations.verify,
+        "collect": operations.collect,
+        "cost": cost.cost,
+        "bench": bench.bench,
+        "erase": erase,
+    },
+}
+GROUPS: Final[Mapping[str, Mapping[str, typer.Typer]]] = {"Access": {"keys": keys.app}}
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
+
+
+def _plain_flags(params: list[Any]) -> list[Any]:
+    """Without the word `<bool>` behind every flag of the help."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
+def composed() -> typer.Typer:
+    """The program: every command in its panel, with its examples."""
+    app = typer.Typer(
+        name=NAME,
+        cls=_Group,
+        help=_paragraphs(HELP),
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    for panel, commands in PANELS.items():
+        for name, command in commands.items():
+            told = _paragraphs(inspect.getdoc(command) or "")
+            app.command(name, cls=_Command, help=told, epilog=manual.epilog(name), rich_help_panel=panel)(command)
+    for panel, groups in GROUPS.items():
+        for name, group in groups.items():
+            for info in group.registered_commands:
+                part = info.name or (info.callback.__name__ if info.callback else "")
+                info.cls = _Command
+                info.epilog = manual.epilog(f"{name} {part}")
+            app.add_typer(group, name=name, rich_help_panel=panel)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"{NAME} {version(NAME)}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def _paragraphs(text: str) -> str:
+    """The text with a line for each paragraph: the terminal breaks lines, not the source."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+app: Final = composed()
 
 
 def main() -> None:
     """The program. Every error ends in one line and an exit code."""
     try:
-        app()
+        ended = get_command(app).main(prog_name=NAME, standalone_mode=False)
+        if not sys.stdout.closed:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        _leave_the_pipe()
+    except SystemExit as error:
+        if error.code == UNEXPECTED:  # of no command: it is how the libraries that print end on a closed pipe
+            _leave_the_pipe()
+        raise
     except Exception as error:  # the rim of the process: nothing may end in a traceback
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
+            raise SystemExit(USAGE) from None
         fail(error)
+    if ended:
+        raise SystemExit(ended)
+
+
+def _leave_the_pipe() -> NoReturn:
+    """End without a word; what is still buffered goes nowhere, or the interpreter would complain of it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    raise SystemExit(PIPE_CLOSED) from None

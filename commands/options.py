@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from commands import complete
 from context_plane.errors import Invalid
 
 if TYPE_CHECKING:
@@ -17,24 +20,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EVERYWHERE: Final = "Everywhere"
+"""The panel of the help that holds what most commands share."""
+
 Store = Annotated[
     str | None,
     typer.Option(
         "--store",
         envvar="CONTEXT_PLANE_STORE",
         metavar="URL",
-        help="file:///folder, s3://bucket/prefix, gs://… or az://…",
-        show_default="./.plane/store",
+        help="file:///folder, s3://bucket/prefix, gs://… or az://…; default: ./.plane/store",
+        rich_help_panel=EVERYWHERE,
     ),
 ]
 Tenant = Annotated[
     str | None,
-    typer.Option("--tenant", envvar="CONTEXT_PLANE_TENANT", metavar="NAME", help="default: the store's only tenant"),
+    typer.Option(
+        "--tenant",
+        envvar="CONTEXT_PLANE_TENANT",
+        metavar="NAME",
+        help="default: the store's only tenant",
+        autocompletion=complete.tenants,
+        rich_help_panel=EVERYWHERE,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Tenants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tenant",
+        envvar="CONTEXT_PLANE_TENANT",
+        metavar="NAME",
+        help="repeat it; default: every tenant",
+        autocompletion=complete.tenants,
+        rich_help_panel=EVERYWHERE,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="one JSON document on standard output", rich_help_panel=EVERYWHERE)
+]
 Since = Annotated[str | None, typer.Option("--since", metavar="DAY", help="first day, YYYY-MM-DD")]
 Until = Annotated[str | None, typer.Option("--until", metavar="DAY", help="last day, included")]
-Spec = Annotated[str, typer.Option("--spec", metavar="NAME", help="the bundle spec")]
+Spec = Annotated[str, typer.Option("--spec", metavar="NAME", help="the bundle spec", autocompletion=complete.specs)]
 Snapshot = Annotated[str | None, typer.Option("--snapshot", metavar="ID", help="read at this cut")]
 
 
@@ -50,6 +76,13 @@ def settings_of(store: str | None) -> Settings:
         first = error.errors(include_url=False)[0]
         name = "CONTEXT_PLANE_" + "__".join(str(part).upper() for part in first["loc"])
         raise Invalid("settings_invalid", f"{name}: {first['msg']}; mend the environment variable") from error
+
+
+@contextmanager
+def uncached(settings: Settings) -> Iterator[Settings]:
+    """The settings of a plane that reads nothing from the user's cache, and leaves nothing in it."""
+    with tempfile.TemporaryDirectory(prefix="context-plane-") as folder:
+        yield settings.model_copy(update={"cache_disk_bytes": 0, "cache_dir": Path(folder)})
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

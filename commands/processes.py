@@ -137,9 +137,9 @@ def prepare_dagster(home: Path) -> Path:
     return home
 
 
-def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path) -> None:
+def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path, as_json: bool = False) -> None:
     """The service and the Dagster UI, until Ctrl-C or until one of them ends."""
-    out = show.console()
+    out = show.console(stderr=as_json)
     check_port(port, "--port")
     check_port(ui_port, "--ui-port")
     home = prepare_dagster(dagster_home)
@@ -157,6 +157,9 @@ def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path) ->
         out.print(f"  Dagster UI  http://{LOOPBACK}:{ui_port}/assets")
         out.print(f"  logs        {logs}")
         out.print("Ctrl-C stops both")
+        if as_json:
+            ui = f"http://{LOOPBACK}:{ui_port}"
+            show.json({"url": url, "dagster": ui, "store": store_url, "logs": str(logs)})
         with suppress(KeyboardInterrupt):
             while process.poll() is None:
                 time.sleep(1.0)

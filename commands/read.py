@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 DEFAULT_SPEC = "customer_context_v0"
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Format: TypeAlias = Literal["text", "json"]
-Limit = Annotated[int, typer.Option(min=1, max=1000)]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, metavar="N", help="at most so many")]
 
 
 def search(
-    text: Annotated[str, typer.Argument(metavar="TEXT")],
-    entity: Annotated[list[str] | None, typer.Option(metavar="ID", help="only these; repeat it")] = None,
-    where: Annotated[str | None, typer.Option(metavar="JSON", help='such as {"eq": ["source", "zendesk"]}')] = None,
-    mode: Annotated[Mode, typer.Option()] = "hybrid",
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="what to look for")],
+    entity: Annotated[list[str] | None, typer.Option("--entity", metavar="ID", help="only these; repeat it")] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="JSON", help='such as {"eq": ["source", "zendesk"]}')
+    ] = None,
+    mode: Annotated[Mode, typer.Option("--mode", help="hybrid, words alone, or meaning alone")] = "hybrid",
     since: Since = None,
     until: Until = None,
     limit: Limit = 10,
@@ -61,17 +63,24 @@ def search(
 
 
 def context(
-    entity: Annotated[str, typer.Argument(metavar="ENTITY")],
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="whose")],
     spec: Spec = DEFAULT_SPEC,
-    as_of: Annotated[str | None, typer.Option(metavar="DAY", help="default: the newest built")] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", metavar="DAY", help="default: the newest built")] = None,
     form: Annotated[Format, typer.Option("--format", help="what a prompt takes, or canonical JSON")] = "text",
-    query: Annotated[str | None, typer.Option(metavar="TEXT", help="a bundle for this question, made now")] = None,
-    budget: Annotated[int | None, typer.Option(metavar="TOKENS", help="with --query")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="TEXT", help="a bundle for this question, made now")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option("--budget", metavar="TOKENS", help="with --query: at most so many")
+    ] = None,
     snapshot: Snapshot = None,
     tenant: Tenant = None,
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
-    """The context of one entity, with its sources."""
+    """The context of one entity, with its sources.
+
+    --json is --format json."""
 
     async def work() -> None:
         from context_plane.bundle.render import render_text
@@ -89,7 +98,7 @@ def context(
                     entity, spec, text=query, until_us=_end_us(as_of), snapshot=snapshot, budget_tokens=budget
                 )
                 bundle = await plane.context_on_demand(name, asked)
-            if form == "json":
+            if as_json or form == "json":
                 print(bundle.json_bytes.decode())
                 return
             print(render_text(bundle.json_bytes, sources=True))
@@ -100,13 +109,13 @@ def context(
 
 
 def timeline(
-    entity: Annotated[str, typer.Argument(metavar="ENTITY")],
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="whose")],
     since: Since = None,
     until: Until = None,
-    source: Annotated[list[str] | None, typer.Option(help="only these; repeat it")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="only these; repeat it")] = None,
+    source: Annotated[list[str] | None, typer.Option("--source", metavar="NAME", help="only these; repeat it")] = None,
+    kind: Annotated[list[str] | None, typer.Option("--kind", metavar="NAME", help="only these; repeat it")] = None,
     limit: Limit = 20,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first")] = False,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="instead of the newest")] = False,
     tenant: Tenant = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -146,7 +155,7 @@ def timeline(
 
 
 def entities(
-    prefix: Annotated[str, typer.Option(help="only ids that start so")] = "",
+    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="only ids that start so")] = "",
     limit: Limit = 100,
     tenant: Tenant = None,
     store: Store = None,

@@ -7,31 +7,46 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Store, settings_of
+from commands import show
+from commands.options import AsJson, Store, settings_of
 
-Host = Annotated[str, typer.Option(help="address to listen on")]
-Port = Annotated[int, typer.Option(min=1, max=65_535)]
+Port = Annotated[int, typer.Option("--port", min=1, max=65_535, metavar="N", help="of the API")]
 
 
 def serve(
-    host: Host = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="to listen on")] = "127.0.0.1",
     port: Port = 8080,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="processes")] = 1,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, metavar="N", help="processes")] = 1,
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Serve the HTTP API. A store without API keys is served on loopback only."""
+    """Serve the HTTP API until it is stopped. A store without API keys is served on loopback only.
+
+    --json tells where, before the first request; `GET /readyz` tells when."""
     from serving.main import run
 
-    run(settings_of(store), host, port, workers)
+    settings = settings_of(store)
+
+    def announce(guarded: bool) -> None:
+        if as_json:
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            show.json({"url": url, "store": settings.store_url, "workers": workers, "keys": guarded})
+
+    run(settings, host, port, workers, announce=announce)
 
 
 def up(
     port: Port = 8080,
-    ui_port: Annotated[int, typer.Option(min=1, max=65_535, help="of the Dagster UI")] = 3000,
-    dagster_home: Annotated[Path, typer.Option(help="runs and their logs")] = Path(".plane/dagster"),
+    ui_port: Annotated[int, typer.Option("--ui-port", min=1, max=65_535, metavar="N", help="of the Dagster UI")] = 3000,
+    dagster_home: Annotated[Path, typer.Option("--dagster-home", metavar="FOLDER", help="runs and their logs")] = Path(
+        ".plane/dagster"
+    ),
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Serve the API and the Dagster UI until Ctrl-C, on loopback."""
+    """Serve the API and the Dagster UI until Ctrl-C, on loopback.
+
+    --json tells where, once both answer."""
     from commands.processes import serve_all
 
-    serve_all(settings_of(store).store_url, port=port, ui_port=ui_port, dagster_home=dagster_home)
+    serve_all(settings_of(store).store_url, port=port, ui_port=ui_port, dagster_home=dagster_home, as_json=as_json)

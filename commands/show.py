@@ -23,9 +23,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def json(value: Any) -> None:
-    """One JSON document, indented."""
+    """One JSON document, indented; with the reader at once, whatever the command does next."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-    print(orjson.dumps(value, option=options).decode(), end="")
+    print(orjson.dumps(value, option=options).decode(), end="", flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None) -> Table:
@@ -51,6 +51,23 @@ def progress() -> Progress:
         transient=True,
         disable=not out.is_terminal,
     )
+
+
+def size(number: int) -> str:
+    """`512 B`, `1.5 MiB`, `12 GiB`: three digits at most, but for bytes."""
+    value, unit = float(number), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
+def dollars(value: float) -> str:
+    """`$1,234.50`, `$0.0041`, `<$0.0001`, `$0`."""
+    if value == 0:
+        return "$0"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}" if value >= 1e-4 else "<$0.0001"
 
 
 def count(number: int, noun: str, nouns: str | None = None) -> str:

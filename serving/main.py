@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -39,10 +40,22 @@ A middle one looks at 22,000 objects at most, some 3 ms. A full one looks at all
 million: warm reads leave next to no cycles behind, and it stops every request."""
 
 
-def run(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
-    """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys."""
+def run(
+    settings: Settings,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    workers: int = 1,
+    *,
+    announce: Callable[[bool], None] | None = None,
+) -> None:
+    """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys.
+
+    `announce` is told whether keys guard the store, before the first request can come."""
     loopback = is_loopback(host)
-    check_exposure(asyncio.run(_configured(settings)), host)
+    guarded = asyncio.run(_configured(settings))
+    check_exposure(guarded, host)
+    if announce is not None:
+        announce(guarded)
     config = uvicorn.Config(
         partial(create_app, settings, loopback=loopback, on_warm=settle_memory),
         factory=True,

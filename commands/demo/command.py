@@ -7,16 +7,26 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Store, run, settings_of
+from commands import show
+from commands.options import AsJson, Store, run, settings_of
 
 
 def demo(
-    customers: Annotated[int, typer.Option(min=1, max=100_000, help="invented customers")] = 1_000,
-    days: Annotated[int, typer.Option(min=7, max=730, help="days of history, ending yesterday")] = 30,
-    tenant: Annotated[str, typer.Option(metavar="NAME")] = "demo",
-    folder: Annotated[Path, typer.Option(help="export, key and logs")] = Path(".plane/demo"),
-    dagster_home: Annotated[Path, typer.Option(help="runs and their logs")] = Path(".plane/dagster"),
+    customers: Annotated[
+        int, typer.Option("--customers", min=1, max=100_000, metavar="N", help="invented customers")
+    ] = 1_000,
+    days: Annotated[
+        int, typer.Option("--days", min=7, max=730, metavar="N", help="days of history, ending yesterday")
+    ] = 30,
+    tenant: Annotated[str, typer.Option("--tenant", metavar="NAME", help="theirs")] = "demo",
+    folder: Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="export, key and logs")] = Path(
+        ".plane/demo"
+    ),
+    dagster_home: Annotated[Path, typer.Option("--dagster-home", metavar="FOLDER", help="runs and their logs")] = Path(
+        ".plane/dagster"
+    ),
     store: Store = None,
+    as_json: AsJson = False,
 ) -> None:
     """Invent customers, load and build their history, and let a growth agent pick whom to contact.
 
@@ -27,7 +37,7 @@ def demo(
     from commands.processes import prepare_dagster, service
 
     settings = settings_of(store)
-    report = Report()
+    report = Report(show.console(stderr=as_json))
     wanted = stage.Wanted(tenant, customers, days, folder / tenant, prepare_dagster(dagster_home))
     report.opening(settings.store_url)
     held = run(stage.look(settings, wanted))
@@ -40,3 +50,5 @@ def demo(
             chosen = agent_run(client, settings, wanted, report)
             live_write(client, chosen, report)
     report.closing(wanted)
+    if as_json:
+        show.json(report.told)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -79,25 +80,26 @@ class Step:
 
 @dataclass(slots=True)
 class Report:
-    """Prints as things happen."""
+    """Prints as things happen; `told` is the same for a program."""
 
+    out: Console = field(default_factory=show.console)
     started_s: float = field(default_factory=time.perf_counter)
+    told: dict[str, Any] = field(default_factory=lambda: {"steps": []})
 
     def opening(self, store_url: str) -> None:
-        out = show.console()
-        out.print(Text.assemble(("\nContext Plane demo", "bold"), ("  over ", "dim"), (store_url, "dim")))
-        out.print()
+        self.told["store"] = store_url
+        self.out.print(Text.assemble(("\nContext Plane demo", "bold"), ("  over ", "dim"), (store_url, "dim")))
+        self.out.print()
 
     @contextmanager
     def step(self, name: str, doing: str | None) -> Iterator[Step]:
         """A step with a spinner while it runs (None: it draws its own bar) and its time when it is done."""
-        out = show.console()
         step = Step()
         started_s = time.perf_counter()
         if doing is None:
             yield step
         else:
-            with out.status(f"{doing} …"):
+            with self.out.status(f"{doing} …"):
                 yield step
         self._line(name, step.text, time.perf_counter() - started_s)
 
@@ -105,13 +107,14 @@ class Report:
         self._line(name, text, None)
 
     def _line(self, name: str, text: str, seconds: float | None) -> None:
+        self.told["steps"].append({"step": name, "told": text, "seconds": seconds})
         took = "" if seconds is None else f"  {seconds:.1f} s"
-        show.console().print(
+        self.out.print(
             Text.assemble(("✓ ", "green"), (name.ljust(NAME_WIDTH), "bold"), text, (took, "dim")), soft_wrap=True
         )
 
     def run(self, run: Run) -> None:
-        out = show.console()
+        out = self.out
         share = len(run.contacts) / run.customers
         out.print()
         out.print(
@@ -129,7 +132,7 @@ class Report:
         self._grounds(run)
 
     def _grounds(self, run: Run) -> None:
-        out = show.console()
+        out = self.out
         found = sum(contact.entity in run.due for contact in run.contacts)
         precision = found / len(run.contacts) if run.contacts else 0.0
         recall = found / len(run.due) if run.due else 1.0
@@ -137,6 +140,8 @@ class Report:
         usd = cost.gets * USD_PER_GET + cost.lists * USD_PER_PUT_OR_LIST
         wrote = cost.objects * USD_PER_PUT_OR_LIST
         rest = cost.bytes_held / 1e9 * USD_PER_GB_MONTH
+        self.told |= {"customers": run.customers, "tokens": run.tokens, "precision": precision, "recall": recall}
+        self.told |= {"contacts": [contact.record() for contact in run.contacts], "cost": {**asdict(cost), "usd": usd}}
         rows = [
             (
                 "against the truth",
@@ -172,7 +177,8 @@ class Report:
             out.print(Text(f"  {place}", style="dim"), soft_wrap=True)
 
     def live(self, *, entity: str, question: str, place: int, citation: str, write_ms: float, search_ms: float) -> None:
-        out = show.console()
+        self.told["fresh"] = {"entity": entity, "place": place, "write_ms": write_ms, "search_ms": search_ms}
+        out = self.out
         out.print()
         out.print(
             Text.assemble(
@@ -184,8 +190,9 @@ class Report:
         out.print(Text(f"  {citation}", style="dim"), soft_wrap=True)
 
     def closing(self, wanted: Wanted) -> None:
-        out = show.console()
+        out = self.out
         took = time.perf_counter() - self.started_s
+        self.told |= {"tenant": wanted.tenant, "key_file": str(wanted.key_file), "seconds": took}
         out.print()
         out.print(Text.assemble((f"Done in {took:.0f} s. ", "bold"), "Look around:"))
         grid = Table.grid(padding=(0, 2))

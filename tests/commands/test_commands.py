@@ -2,79 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
 from commands import outcome
-from commands.main import app
 from context_plane.errors import PlaneError
+from tests.commands.cli import LOAD, PROGRAM, ROOT, Cli
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("commands")
-MAPPING = """
-version: 1
-source: desk
-streams:
-  - name: tickets
-    files: "*.csv"
-    columns: {seats: int}
-    events:
-      - {kind: ticket, entity: account, id: id, ts: at, text: "{{ text }}", attrs: {seats: seats}}
-"""
-ROWS = """id,account,at,text,seats
-t1,acme,2026-03-01T09:00:00Z,the export fails,5
-t2,acme,2026-03-02T09:00:00Z,the price is too high,6
-t3,beta,2026-03-02T10:00:00Z,all is well,many
-t4,beta,2026-03-03T10:00:00Z,the export fails again,7
-"""
-LOAD = ("ingest", "rows.csv", "--mapping", "desk.yaml", "--tenant", "acme")
-
-
-class Cli:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CONTEXT_PLANE_")}
-        self.environment = {
-            **kept,
-            "CONTEXT_PLANE_STORE": (folder / "store").as_uri(),
-            "CONTEXT_PLANE_CACHE_DIR": str(folder / "cache"),
-            "PYTHONPATH": str(ROOT),
-        }
-
-    def __call__(self, *words: str, code: int = 0) -> str:
-        """Standard output; the exit code must be as expected, and an error one line on standard error."""
-        program = [sys.executable, "-c", "from commands.main import main; main()", *words]
-        done = subprocess.run(
-            program, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        self.error = done.stderr
-        return done.stdout
-
-    def json(self, *words: str, code: int = 0) -> Any:
-        return orjson.loads(self(*words, "--json", code=code))
-
-
-@pytest.fixture(scope="module")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A store with three rows of four loaded and built."""
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "desk.yaml").write_text(MAPPING)
-    (folder / "rows.csv").write_text(ROWS)
-    made = Cli(folder)
-    loaded = made.json(*LOAD, "--rejects", "rejects.jsonl", code=outcome.DEFECTS)
-    assert (loaded["rows"], loaded["events"], loaded["rejects"]) == (3, 3, 1)
-    assert loaded["rejected"][0]["column"] == "seats"
-    assert orjson.loads((folder / "rejects.jsonl").read_bytes())["line"] == 4
-    return made
 
 
 def test_loading_again_writes_nothing(cli: Cli) -> None:
@@ -156,9 +96,12 @@ def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Pat
 
 
 def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
-    findings = cli.json("doctor")["findings"]
-    assert {finding["name"] for finding in findings} >= {"store", "clock", "versions", "model", "cache", "keys"}
-    assert [finding for finding in findings if finding["state"] == "fail"] == []
+    told = cli.json("doctor")
+    names = {finding["name"] for finding in told["findings"]}
+    of_the_store = {"store", "permissions", "creates", "clock", "room"}
+    assert names == {"settings", "versions", "cache", "model", "keys", "tenant acme"} | of_the_store
+    assert told["ok"]
+    assert [finding for finding in told["findings"] if finding["state"] == "fail"] == []
 
 
 @pytest.mark.parametrize(
@@ -177,14 +120,43 @@ def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
             "running",
         ),
         (("keys", "create"), 2, "operator"),
-        (("nonsense",), 2, "No such command"),
+        (("nonsense",), 2, "no such command 'nonsense'; see context-plane --help"),
+        (("search",), 2, "missing argument 'TEXT'; see context-plane search --help"),
+        (("search", "x", "--limt", "3"), 2, "--limit"),
+        (("export", "--out", "no/such/folder/x"), 2, "no/such/folder/x: no such file or directory; mend the path"),
+        (("verify", "--tenant", "nope"), 3, "tenant_not_found"),
+        (("cost", "--tenant", "nope"), 3, "known: acme"),
+        (("collect", "--snapshot-hours", "1"), 2, "24"),
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(cli: Cli, words: tuple[str, ...], code: int, says: str) -> None:
-    cli(*words, code=code)
+    assert cli(*words, code=code) == ""
     assert says in cli.error
-    if "context-plane:" in cli.error:
-        assert len(cli.error.strip().splitlines()) == 1
+    assert cli.error.startswith("context-plane: ")
+    assert len(cli.error.strip().splitlines()) == 1
+
+
+def test_a_traceback_is_shown_to_whoever_asks(cli: Cli) -> None:
+    words = [*PROGRAM, "timeline", "nobody"]
+    for asked, shown in (("1", True), ("0", False)):
+        env = {**cli.environment, outcome.DEBUG: asked}
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 3
+        assert ("Traceback" in done.stderr) == shown
+
+
+@pytest.mark.parametrize("words", [("entities",), ("entities", "--json"), ("export",)])
+def test_a_reader_that_goes_away_is_no_defect(cli: Cli, words: tuple[str, ...]) -> None:
+    """Seen to fail with the libraries' own code, 1, which means a defect."""
+    process = subprocess.Popen(
+        [*PROGRAM, *words], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(60) == outcome.PIPE_CLOSED
+    assert process.stderr.read() == ""
+    process.stderr.close()
 
 
 def test_every_family_of_errors_has_a_code_of_its_own() -> None:
@@ -193,12 +165,10 @@ def test_every_family_of_errors_has_a_code_of_its_own() -> None:
     assert len(set(outcome.EXIT_CODES.values())) == len(outcome.EXIT_CODES)
 
 
-def test_the_documentation_tells_every_command_and_exit_code() -> None:
+def test_the_documentation_tells_every_exit_code() -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     codes = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)}
     assert codes == dict(outcome.MEANINGS)
-    names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    assert [name for name in sorted(map(str, names)) if f"`{name}" not in text] == []
 
 
 def test_help_imports_none_of_the_heavy_libraries() -> None:

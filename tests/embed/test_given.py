@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from commands.inspect import _model
+from commands.doctor import tenants
 from context_plane import plane
 from context_plane.embed.open import EmbedderSettings, open_embedder
 from context_plane.errors import Invalid
@@ -93,4 +93,4 @@ async def test_bundles_rank_their_evidence_by_text(tmp_path: Path) -> None:
         assert b"export fails" in asked.json_bytes
         with pytest.raises(Invalid, match="vector_missing"):
             await made.context_on_demand(TENANT, OnDemandRequest("acct-1", SPEC, text="export"))
-        assert (await _model(made)).state == "ok"
+        assert (await tenants.model(made)).state == "ok"
