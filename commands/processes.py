@@ -148,6 +148,7 @@ def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path, as
         stack.callback(lambda: out.print("stopped"))
         out.print(f"starting over {store_url} …")
         url = stack.enter_context(service(store_url, log=logs / "service.log", port=port))
+        out.print(f"  Explorer    {url}")
         out.print(f"  API         {url}/docs")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(ui_port)]
         environment = {"DAGSTER_HOME": str(home), "CONTEXT_PLANE_STORE": store_url, "DO_NOT_TRACK": "1"}

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
+from context_plane.access import AccessKey
 from context_plane.errors import Denied
-from context_plane.tenants import put_tenant
-from serving import answers, limits, wire
-from serving.auth import Reads, authorize
+from context_plane.recall.values import LIMIT_MAX
+from context_plane.tenants import list_tenants, put_tenant
+from serving import answers, cursors, limits, wire
+from serving.auth import Reads, authenticate, authorize
 from serving.describe import Json, gives, takes
 from serving.metrics import MEDIA_TYPE as METRICS_TYPE
-from serving.service import service_of
+from serving.service import Service, service_of
 from serving.wire import TenantBody
 
 router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["admin"])
+tenants = APIRouter(prefix="/v1/tenants", tags=["admin"])
 process = APIRouter(tags=["process"])
+
+
+class TenantsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=100, ge=1, le=LIMIT_MAX)
+    cursor: str | None = None
 
 
 @router.put(
@@ -46,6 +58,28 @@ async def create_tenant(request: Request, tenant: str) -> Response:
 @router.get("", summary="A tenant's settings", responses=gives(200, answers.TenantOut, "as stored"))
 async def get_tenant(caller: Reads) -> Response:
     return Json(orjson.dumps(answers.tenant(caller.tenant)))
+
+
+@tenants.get("", summary="Tenants that the key opens", responses=gives(200, answers.TenantsOut, "a page"))
+async def get_tenants(request: Request, query: Annotated[TenantsQuery, Query()]) -> Response:
+    """Names, ascending: all of them for an operator key and in open mode, else the key's own. Needs the scope `read`."""
+    service = service_of(request)
+    key = await authenticate(service, request)
+    if key is not None and "read" not in key.scopes:
+        raise Denied("scope_missing", "the API key lacks the scope read")
+    listing = ("tenants",)
+    after = "" if query.cursor is None else cursors.read(listing, query.cursor, str)[0]
+    rest = [name for name in await _opened(service, key) if name > after]
+    page = rest[: query.limit]
+    following = cursors.write(listing, [page[-1]]) if len(rest) > len(page) else None
+    return Json(orjson.dumps(answers.tenants(page, following)))
+
+
+async def _opened(service: Service, key: AccessKey | None) -> list[str]:
+    """Existing tenants that the key opens, ascending. Asks for nothing of other tenants."""
+    if key is None or key.tenant is None:
+        return await list_tenants(service.plane.engine.store)
+    return [] if await service.tenants.get(key.tenant) is None else [key.tenant]
 
 
 @process.get("/healthz", summary="The process runs", responses=gives(200, answers.HealthOut, "always"))

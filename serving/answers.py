@@ -6,6 +6,7 @@ holds the two together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -146,6 +147,15 @@ class TenantOut(_Answer):
     settings: TenantSettings
 
 
+class TenantNameOut(_Answer):
+    tenant: str
+
+
+class TenantsOut(_Answer):
+    tenants: list[TenantNameOut]
+    cursor: str | None
+
+
 class ErasureOut(_Answer):
     erasure: str
 
@@ -211,6 +221,10 @@ def snapshot(info: SnapshotInfo) -> dict[str, Any]:
         "model": info.model,
         "bundles": dict(info.bundles),
     }
+
+
+def tenants(names: Sequence[str], cursor: str | None) -> dict[str, Any]:
+    return {"tenants": [{"tenant": name} for name in names], "cursor": cursor}
 
 
 def _time(ts_us: int | None) -> str | None:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, problems, read, warm, write
+from serving import admin, explorer, problems, read, warm, write
 from serving.auth import bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -55,6 +55,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         from context_plane import plane
 
+        app.state.explorer = explorer.load()
         async with plane.open(settings) as opened:
             metrics.watch(opened)
             app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
@@ -78,9 +79,10 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             HTTPException: problems.on_http,
         },
     )
-    for router in (write.router, read.router, warm.router, admin.router):
+    for router in (write.router, read.router, warm.router, admin.router, admin.tenants):
         app.include_router(router, dependencies=[Depends(bearer)])
-    app.include_router(admin.process)
+    for router in (admin.process, explorer.router):
+        app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.ledger, app.metrics, app.kept = ledger, metrics, kept
     return app

@@ -197,7 +197,7 @@ class Report:
         out.print(Text.assemble((f"Done in {took:.0f} s. ", "bold"), "Look around:"))
         grid = Table.grid(padding=(0, 2))
         for command, meaning in (
-            ("make up", "the API on http://127.0.0.1:8080/docs and the Dagster UI on :3000"),
+            ("make up", "the explorer on http://127.0.0.1:8080 and the Dagster UI on :3000"),
             (f"context-plane context {self_example(wanted)}", "one customer's context, as a prompt takes it"),
             ('context-plane search "price too high"', "a question across all customers"),
             ("context-plane doctor", "is all well?"),

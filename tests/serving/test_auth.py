@@ -134,6 +134,32 @@ async def test_a_key_that_is_not_live_opens_nothing(served: Served) -> None:
     problem(await served.client.get(served.base, headers={"authorization": "Basic eDp5"}), 401, "key_invalid")
 
 
+async def test_a_key_lists_the_tenants_that_it_opens_and_no_others(served: Served) -> None:
+    """Seen to fail with the tenant of the key ignored: a key of acme listed globex."""
+    for name in ("globex", "acme-2"):
+        assert (await served.client.put(f"/v1/tenants/{name}", json={})).status_code == 201
+
+    async def listed(key: dict[str, str], **query: object) -> dict[str, object]:
+        answer = await served.client.get("/v1/tenants", headers=key, params=query)
+        assert answer.status_code == 200, answer.text
+        shown: dict[str, object] = answer.json()
+        return shown
+
+    every = [{"tenant": name} for name in ("acme", "acme-2", "globex")]
+    assert await listed({}) == {"tenants": every, "cursor": None}
+    own, operator = await served.key("acme", "read"), await served.key(None, "read")
+    assert await listed(own) == {"tenants": every[:1], "cursor": None}
+    assert await listed(await served.key("nobody", "read")) == {"tenants": [], "cursor": None}
+    first = await listed(operator, limit=2)
+    assert first["tenants"] == every[:2]
+    assert await listed(operator, limit=2, cursor=first["cursor"]) == {"tenants": every[2:], "cursor": None}
+    problem(await served.client.get("/v1/tenants"), 401, "key_missing")
+    writer = await served.key(None, "write")
+    problem(await served.client.get("/v1/tenants", headers=writer), 403, "scope_missing")
+    odd = await served.client.get("/v1/tenants", headers=operator, params={"cursor": "x", "limit": 2})
+    problem(odd, 400, "cursor_invalid")
+
+
 async def test_open_mode_ends_with_the_first_key_and_never_leaves_loopback(settings: Settings) -> None:
     async with serve(settings) as served:
         await served.create()

@@ -196,6 +196,7 @@ async def test_answers_are_what_the_document_says(built: Served) -> None:
         (answers.EntitiesOut, (await built.client.get(f"{built.base}/entities")).content),
         (answers.SnapshotOut, (await built.client.get(f"{built.base}/snapshot")).content),
         (answers.TenantOut, (await built.client.get(built.base)).content),
+        (answers.TenantsOut, (await built.client.get("/v1/tenants")).content),
         (answers.AcceptedOut, orjson.dumps(await built.write(event()))),
         (answers.HealthOut, (await built.client.get("/healthz")).content),
         (answers.Problem, (await built.post("/search", {})).content),
