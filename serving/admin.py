@@ -62,7 +62,7 @@ async def get_tenant(caller: Reads) -> Response:
 
 @tenants.get("", summary="Tenants that the key opens", responses=gives(200, answers.TenantsOut, "a page"))
 async def get_tenants(request: Request, query: Annotated[TenantsQuery, Query()]) -> Response:
-    """Names, ascending: all of them for an operator key and in open mode, else the key's own. Needs the scope `read`."""
+    """Names, ascending: all of them for an operator key and in open mode, else the key's own. Needs `read`."""
     service = service_of(request)
     key = await authenticate(service, request)
     if key is not None and "read" not in key.scopes:

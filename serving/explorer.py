@@ -36,7 +36,6 @@ POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        "object-src 'none'",
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )

@@ -119,6 +119,6 @@ def new_key(store: Path, tenant: str = TENANT) -> str:
 @contextmanager
 def served(store: Path, folder: Path) -> Iterator[str]:
     """The service over a store, in a process of its own; its URL."""
-    with patch.dict(os.environ, {"CONTEXT_PLANE_CACHE_DIR": str(folder / "cache")}):
-        with service(store.as_uri(), log=folder / "service.log") as url:
-            yield url
+    environment = {"CONTEXT_PLANE_CACHE_DIR": str(folder / "cache")}
+    with patch.dict(os.environ, environment), service(store.as_uri(), log=folder / "service.log") as url:
+        yield url

@@ -98,7 +98,7 @@ def test_a_customer_is_found_and_read_by_keyboard_alone(site: Site, visit: Page)
 
 
 def test_the_context_is_shown_as_an_agent_gets_it(site: Site, visit: Page) -> None:
-    """Text and JSON to the byte, tokens by section. Seen to fail with the text trimmed."""
+    """Text and JSON to the byte, tokens by section. Seen to fail with the text's lines joined."""
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     answer = site.get(f"entities/{site.demo.known}/context")
     bundle = answer.json()
@@ -115,9 +115,10 @@ def test_the_context_is_shown_as_an_agent_gets_it(site: Site, visit: Page) -> No
     visit.keyboard.press("ArrowRight")
     prompt = visit.locator("pre.prompt")
     expect(prompt).to_be_visible()
-    assert prompt.evaluate("(node) => node.textContent") == site.get(
-        f"entities/{site.demo.known}/context", format="text"
-    ).text
+    assert (
+        prompt.evaluate("(node) => node.textContent")
+        == site.get(f"entities/{site.demo.known}/context", format="text").text
+    )
     visit.keyboard.press("ArrowRight")
     visit.get_by_role("button", name="Copy JSON").click()
     expect(visit.get_by_role("button", name="Copied")).to_be_visible()
@@ -128,7 +129,7 @@ def test_the_context_is_shown_as_an_agent_gets_it(site: Site, visit: Page) -> No
 
 
 def test_a_fact_leads_to_its_event_and_stored_line(site: Site, visit: Page) -> None:
-    """Seen to fail with the event after the cited one shown."""
+    """Seen to fail with another event of its day shown."""
     bundle = site.get(f"entities/{site.demo.known}/context").json()
     items = [item for section in bundle["sections"] for item in section["items"]]
     item = next(item for item in items if len(item["citations"]) == 1)
@@ -193,6 +194,7 @@ def test_a_search_shows_the_scores_of_each_leg_and_what_it_cost(site: Site, visi
     with visit.expect_response("**/search") as answered:
         visit.keyboard.press("Enter")
     asked = answered.value.request.post_data_json
+    assert asked is not None
     assert asked["where"] == {"eq": ["kind", "crm_note"]}
     assert asked["until"] > f"{site.demo.last}T23"
     answer = answered.value.json()
@@ -317,19 +319,24 @@ def test_markup_in_events_is_shown_and_never_run(site: Site, visit: Page) -> Non
 
 
 def test_the_policy_refuses_markup_and_scripts_that_are_not_the_pages_own(site: Site, page: Page) -> None:
-    """Behind the page's own care. Seen to fail with each directive taken out of the policy, but two that Chromium has
-    nothing to say about without a plugin or a form."""
+    """Behind the page's own care. Seen to fail with each directive taken out of the policy."""
     page.goto(site.url)
     tried = """async () => {
         const refused = new Set();
         document.addEventListener("securitypolicyviolation", (event) => refused.add(event.effectiveDirective));
         const elsewhere = "http://127.0.0.2:9/";
-        const add = (tag, fields) => document.body.append(Object.assign(document.createElement(tag), fields));
+        const add = (tag, fields) => {
+            const node = Object.assign(document.createElement(tag), fields);
+            document.body.append(node);
+            return node;
+        };
         const attempts = [
             () => { document.body.innerHTML = "<p>x</p>"; },
             () => add("style", { textContent: "p { color: red }" }),
             () => add("img", { src: elsewhere }),
             () => add("base", { href: elsewhere }),
+            () => add("form", { action: elsewhere }).requestSubmit(),
+            () => trustedTypes.createPolicy("any", {}),
             () => add("iframe", { src: elsewhere }),
             () => fetch(elsewhere).catch(() => null),
             () => import(elsewhere).catch(() => null),
@@ -341,7 +348,8 @@ def test_the_policy_refuses_markup_and_scripts_that_are_not_the_pages_own(site: 
         return [...refused].sort();
     }"""
     assert page.evaluate(tried) == [
-        "base-uri", "connect-src", "frame-src", "img-src", "require-trusted-types-for", "script-src-elem", "style-src-elem",
+        "base-uri", "connect-src", "form-action", "frame-src", "img-src",
+        "require-trusted-types-for", "script-src-elem", "style-src-elem", "trusted-types",
     ]  # fmt: skip
     page.goto("about:blank")
     page.set_content(f'<iframe src="{site.url}"></iframe>')
@@ -366,8 +374,10 @@ def test_a_phone_scrolls_down_only(site: Site, browser: Browser, where: str) -> 
             page.get_by_role("button", name="Search", exact=True).click()
             expect(page.locator(".hit").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE
-        wide = """() => [...document.querySelectorAll("main *")].filter((node) => !node.closest(".calendar, .unseen, .tip, .line")
-            && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML.slice(0, 80))"""
+        wide = """() => [...document.querySelectorAll("main *")]
+            .filter((node) => !node.closest(".calendar, .unseen, .tip, .line"))
+            .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
+            .map((node) => node.outerHTML.slice(0, 80))"""
         assert page.evaluate(wide) == []
     context.close()
 
@@ -393,7 +403,7 @@ def test_the_page_follows_the_readers_light_or_dark(site: Site, browser: Browser
     }"""
     grounds = {}
     for scheme in ("light", "dark"):
-        context = browser.new_context(color_scheme=scheme)  # type: ignore[arg-type]  # the two that there are
+        context = browser.new_context(color_scheme=scheme)
         page = context.new_page()
         page.goto(site.known)
         settled(page)
@@ -407,7 +417,7 @@ def test_the_page_follows_the_readers_light_or_dark(site: Site, browser: Browser
 def test_a_key_is_asked_for_kept_in_the_tab_and_never_in_a_link(
     site: Site, page: Page, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Seen to fail with the key appended to the link, and with it kept in local storage."""
+    """Seen to fail with the key kept in local storage, and with it sent in the query."""
     folder = tmp_path_factory.mktemp("keyed")
     shutil.copytree(site.demo.store, folder / "store")
     token, foreign = new_key(folder / "store"), new_key(folder / "store", "nobody")

@@ -28,7 +28,7 @@ async def test_every_file_is_served_with_its_type_and_the_policy(settings: Setti
 
 
 async def test_a_file_that_did_not_change_is_not_sent_again(served: Served) -> None:
-    """Seen to fail with a weak comparison left out."""
+    """Seen to fail with the header compared as it is."""
     tag = (await served.client.get("/")).headers["etag"]
     for named in (tag, f"W/{tag}", f'"other", {tag}'):
         answer = await served.client.get("/", headers={"if-none-match": named})
@@ -37,7 +37,7 @@ async def test_a_file_that_did_not_change_is_not_sent_again(served: Served) -> N
 
 
 async def test_nothing_but_its_files_is_served(served: Served) -> None:
-    """Seen to fail with the name joined to the folder's path."""
+    """Seen to fail with the page answered for what it does not know."""
     for name in ("nothing.js", "..%2Fapp.py", "%2E%2E%2Fapp.py", "index.html%2F..%2F..%2Fapp.py", ""):
         problem(await served.client.get(f"/explorer/{name}"), 404, "route_not_found")
 
