@@ -41,7 +41,8 @@ def shoot() -> list[Path]:
 
             made = [
                 _take(_with_source(page("light", DESKTOP, entity)), "light"),
-                _take(_with_hits(page("dark", DESKTOP, entity)), "dark"),
+                _take(_with_point(page("dark", DESKTOP, entity)), "dark"),
+                _take(_with_hits(page("light", DESKTOP, entity)), "search"),
                 _take(page("light", DESKTOP, tenant), "tenant"),
                 _take(page("light", PHONE, entity), "phone"),
             ]
@@ -55,10 +56,18 @@ def _settle(page: Page) -> None:
 
 
 def _with_source(page: Page) -> Page:
-    page.locator(".facts").last.locator(".fact").first.click()
+    page.locator(".facts").first.locator(".fact").last.click()
     _settle(page)
     page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
     return page
+
+
+def _with_point(page: Page) -> Page:
+    page.locator(".point.cited").nth(2).click()
+    _settle(page)
+    page.mouse.move(0, 0)
+    return _scrolled(page, "#timeline-title")
 
 
 def _with_hits(page: Page) -> Page:
@@ -67,7 +76,11 @@ def _with_hits(page: Page) -> Page:
     page.get_by_role("button", name="Search", exact=True).click()
     page.locator(".hit-text").first.click()
     _settle(page)
-    page.locator("#timeline-title").evaluate("(node) => scrollTo(0, node.getBoundingClientRect().top + scrollY - 96)")
+    return _scrolled(page, "#search-title")
+
+
+def _scrolled(page: Page, to: str) -> Page:
+    page.locator(to).evaluate("(node) => scrollTo(0, node.getBoundingClientRect().top + scrollY - 110)")
     return page
 
 
