@@ -6,12 +6,13 @@ person's materialization or backfill builds them anew.
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from assets.bundles import PREFIX
 from assets.dirt import (
     BUNDLES_JOB,
     DAY_JOB,
@@ -85,8 +86,8 @@ async def look(plane: Plane) -> Survey:
     return await survey(plane, await list_tenants(plane.engine.store))
 
 
-def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    """The sensor over every job."""
+def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[str]) -> dg.SensorDefinition:
+    """The sensor over every job. `specs`: those that have an asset; a file that is newer has none before a reload."""
 
     @dg.sensor(
         name="dirt",
@@ -94,20 +95,21 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.SensorDefini
         minimum_interval_seconds=SENSOR_INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Asks for a run of every day with unbuilt log batches, of newest days with stale bundles, and of closed "
-            "months with days that are not rolled up."
+            "Asks for a run of every day with unbuilt log batches, of newest days with stale bundles, of closed months "
+            "with days that are not rolled up, and, in the room that is left, of days whose bundles come from a spec "
+            "as it was before it changed."
         ),
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
         found = plane.run(look(plane.plane))
         inside, outside = split_by_partition(found.dirt)
         tick = plan_tick(
-            inside,
+            [item for item in inside if not item.spec or item.spec in specs],
             now_us=plane.plane.engine.now_us(),
             asked=decode_cursor(context.cursor),
             running=_days_under_way(context.instance),
         )
-        for line in remarks(found, outside):
+        for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
         return dg.SensorResult(
             run_requests=[run_request(request) for request in tick.requests],
@@ -161,6 +163,7 @@ def run_request(request: Request) -> dg.RunRequest:
         run_key=request.run_key,
         job_name=request.job,
         partition_key=request.day,
+        asset_selection=[dg.AssetKey([PREFIX, spec]) for spec in request.specs] or None,
         run_config=ONLY_DIRTY,
         tags={"context-plane/tenants": str(len(request.tenants))},
     )
@@ -183,6 +186,12 @@ def remarks(found: Survey, outside: Sequence[Dirt]) -> list[str]:
         first = min(item.day for item in outside)
         lines.append(f"{len(outside)} tenant-days lie before the first partition; set CONTEXT_PLANE_FIRST_DAY={first}")
     return lines
+
+
+def without_asset(dirt: Iterable[Dirt], specs: Collection[str]) -> list[str]:
+    """Specs with work whose file this code location has not seen yet. Pure."""
+    unseen = sorted({item.spec for item in dirt if item.spec} - {*specs})
+    return [f"spec {name} has no asset yet; reload the code location" for name in unseen]
 
 
 def _days_under_way(instance: dg.DagsterInstance) -> set[str]:

@@ -80,7 +80,8 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
     """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew."""
     store = plane.engine.store
     manifest = await load_head(store, tenant)
-    if only_stale and not is_stale(manifest, spec, day):
+    outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
+    if only_stale and not outdated and not is_stale(manifest, spec, day):
         return Made(await content_version(store, manifest, spec, day))
     if not only_stale and not has_sources(manifest, spec, day):
         return Made("")
@@ -120,3 +121,9 @@ def is_stale(manifest: Manifest, spec: Spec, day: str) -> bool:
     if held is None:
         return day in built_days(manifest)
     return held.sources != sources_of(manifest, spec, day) or held.erasures != manifest.erasures
+
+
+def is_outdated(manifest: Manifest, spec: str, fingerprint: str, day: str) -> bool:
+    """Whether the day's bundles were made from another text of the spec, or with another model. Pure."""
+    held = manifest.bundles.get(spec, {}).get(day)
+    return held is not None and held.spec_fingerprint != fingerprint

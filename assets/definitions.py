@@ -31,7 +31,8 @@ from resources.workers import WorkersResource
 def build_definitions(settings: Settings, resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """The deployment over the specs that `settings` name. `resources`: an open plane, workers and a scope, in place of
     those that the run configuration describes."""
-    bundles = bundle_assets(load_specs(settings.specs_dir or shipped_specs()))
+    specs = load_specs(settings.specs_dir or shipped_specs())
+    bundles = bundle_assets(specs)
     daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
     of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
     outside = external_assets(settings, [PUBLISHED_DAYS.key, ROLLUPS.key, *(asset.key for asset in bundles)])
@@ -40,7 +41,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
         asset_checks=[FRESH],
         jobs=[of_day, of_bundles, of_month, FRESHNESS_JOB, *OPERATIONS],
         schedules=[daily_schedule(of_day), FRESHNESS_SCHEDULE],
-        sensors=[dirt_sensor([of_day, of_bundles, of_month])],
+        sensors=[dirt_sensor([of_day, of_bundles, of_month], specs)],
         resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,
     )

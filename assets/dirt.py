@@ -1,10 +1,11 @@
 """Dirt: what the store says is to be built, and which of it to ask for now. The asking is a pure function.
 
-Dirt is derived, never remembered: log batches above what a day covers, bundles whose sources moved, and days of
-closed months that are not rolled up (a month goes by its first day, which is its partition). A tick
+Dirt is derived, never remembered: log batches above what a day covers, bundles whose sources or spec changed, and
+days of closed months that are not rolled up (a month goes by its first day, which is its partition). A tick
 looks at all of it and asks for a bounded number of (job, day) pairs, fair over tenants. What was asked for
 travels in the sensor's cursor as run keys: a day whose run failed is not asked for again until its input
-changed (the daily schedule does that), so it cannot crowd out others.
+changed (the daily schedule does that), so it cannot crowd out others. A changed spec is a backfill of all its days:
+it takes the room that is left, the newest day first (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from typing import Final
 
 import orjson
 
-from assets.bundles import built_days, is_stale
+from assets.bundles import built_days, is_outdated, is_stale
 from assets.plan import TENANTS_AT_ONCE
 from context_plane.bundle.spec import Spec
 from context_plane.catalog.days import load_day
 from context_plane.catalog.manifest import Manifest
+from context_plane.catalog.models import same_model
 from context_plane.catalog.tail import TAIL_BYTES_MAX, TAIL_OBJECTS_MAX
 from context_plane.errors import PlaneError
 from context_plane.fold import Pending, load_pending
 from context_plane.materialize import sources_of
-from context_plane.model import canonical_json, day_of, sha256_hex
+from context_plane.model import canonical_json, day_of, day_start_us, sha256_hex
 from context_plane.plane import Plane
 from context_plane.rollup import month_sources, month_state
 
@@ -48,7 +50,10 @@ CURSOR_KEYS_MAX: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Dirt:
-    """One tenant-day to build. `digest`: of its input. `oldest_us`: since when it waits. `urgent`: do not rest."""
+    """One tenant-day to build. `digest`: of its input. `oldest_us`: since when it waits. `urgent`: do not rest.
+
+    `spec`: whose bundles, where it is about bundles. `backfill`: bundles of the spec as it was are served meanwhile.
+    """
 
     job: str
     tenant: str
@@ -56,16 +61,19 @@ class Dirt:
     digest: str
     oldest_us: int
     urgent: bool = False
+    spec: str = ""
+    backfill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One run to ask for."""
+    """One run to ask for; of `BUNDLES_JOB`, of these specs' bundles alone."""
 
     job: str
     day: str
     run_key: str
     tenants: tuple[str, ...]
+    specs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,8 @@ def plan_tick(
 
     A (job, day) is due when any of its tenant-days is urgent or has waited `DIRT_AGE_US`, its run key was not
     asked for, and no run of that day is under way. Tenants take turns, the longest waiting first, each
-    naming its longest waiting day, so one tenant's thousand days cannot hold up another's one.
+    naming its longest waiting day, so one tenant's thousand days cannot hold up another's one. Backfills come
+    last, and only while asked and `running` days together are within the bound: new events never queue behind a year.
     """
     groups: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
@@ -102,10 +111,10 @@ def plan_tick(
         and group[1] not in running
         and any(item.urgent or now_us - item.oldest_us >= DIRT_AGE_US for item in items)
     }
-    chosen = _take_turns(due, requests_max)
-    requests = tuple(
-        Request(job, day, keys[job, day], tuple(sorted(item.tenant for item in due[job, day]))) for job, day in chosen
-    )
+    backfills = {group: items for group, items in due.items() if all(item.backfill for item in items)}
+    chosen = _take_turns({group: items for group, items in due.items() if group not in backfills}, requests_max)
+    chosen += _take_turns(backfills, requests_max - len(chosen) - len(running))
+    requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]
     remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
     return Tick(requests, tuple(remembered), len(due) - len(requests))
@@ -117,11 +126,23 @@ def run_key(job: str, day: str, items: Iterable[Dirt]) -> str:
     return f"{job}:{day}:{digest[:16]}"
 
 
+def _request(group: tuple[str, str], key: str, items: Sequence[Dirt]) -> Request:
+    tenants = tuple(sorted({item.tenant for item in items}))
+    return Request(*group, key, tenants, tuple(sorted({item.spec for item in items if item.spec})))
+
+
+def _turn(item: Dirt) -> tuple[bool, int, int, str, str]:
+    """A tenant's dirt in its order: urgent, longest waiting; bundles by the newest day, backfills by nothing else."""
+    start_us = day_start_us(item.day)
+    by_day_us = -start_us if item.job == BUNDLES_JOB else start_us
+    return not item.urgent, 0 if item.backfill else item.oldest_us, by_day_us, item.day, item.job
+
+
 def _take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int) -> list[tuple[str, str]]:
-    queues: dict[str, list[tuple[bool, int, str, str]]] = {}
-    for (job, day), items in due.items():
+    queues: dict[str, list[tuple[bool, int, int, str, str]]] = {}
+    for items in due.values():
         for item in items:
-            queues.setdefault(item.tenant, []).append((not item.urgent, item.oldest_us, day, job))
+            queues.setdefault(item.tenant, []).append(_turn(item))
     for queue in queues.values():
         queue.sort(reverse=True)  # the next one is popped from the end
     order = sorted(queues, key=lambda tenant: (queues[tenant][-1], tenant))
@@ -129,10 +150,10 @@ def _take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int
     while len(chosen) < requests_max and any(queues.values()):
         for tenant in order:
             queue = queues[tenant]
-            while queue and (queue[-1][3], queue[-1][2]) in chosen:
+            while queue and (queue[-1][4], queue[-1][3]) in chosen:
                 queue.pop()
             if queue and len(chosen) < requests_max:
-                _, _, day, job = queue.pop()
+                *_, day, job = queue.pop()
                 chosen[job, day] = None
     return list(chosen)
 
@@ -161,6 +182,7 @@ class Survey:
 
 async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
     gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    fingerprints = {name: plane.bundles.fingerprint(name) for name in plane.specs}
     found: list[Dirt] = []
     failed: list[tuple[str, str]] = []
 
@@ -172,12 +194,16 @@ async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
             except PlaneError as error:
                 failed.append((tenant, error.code))
                 return
+        manifest, dirty = pending.manifest, frozenset(pending.dirty)
         found.extend(log_dirt(tenant, pending))
-        found.extend(bundle_dirt(tenant, pending.manifest, plane.specs, frozenset(pending.dirty), published_us))
-        found.extend(rollup_dirt(tenant, pending.manifest, frozenset(pending.dirty), plane.engine.now_us()))
+        found.extend(bundle_dirt(tenant, manifest, plane.specs, dirty, published_us))
+        if same_model(manifest, plane.engine.embedder):
+            found.extend(spec_dirt(tenant, manifest, fingerprints, dirty))
+        found.extend(rollup_dirt(tenant, manifest, dirty, plane.engine.now_us()))
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))
-    return Survey(tuple(sorted(found, key=lambda item: (item.tenant, item.day, item.job))), tuple(sorted(failed)))
+    ordered = sorted(found, key=lambda item: (item.tenant, item.day, item.job, item.spec))
+    return Survey(tuple(ordered), tuple(sorted(failed)))
 
 
 def log_dirt(tenant: str, pending: Pending) -> list[Dirt]:
@@ -214,10 +240,24 @@ def bundle_dirt(
     latest_us = max((published_us[day] for day in newest if day in published_us), default=0)
     found = []
     for day in newest:
-        stale = [spec for _, spec in sorted(specs.items()) if is_stale(manifest, spec, day)]
-        if stale and day not in dirty:
-            digest = sha256_hex(canonical_json([[spec.name, sources_of(manifest, spec, day)] for spec in stale]))[:32]
-            found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us))
+        for name, spec in specs.items():
+            if day not in dirty and is_stale(manifest, spec, day):
+                digest = sha256_hex(canonical_json([name, sources_of(manifest, spec, day)]))[:32]
+                found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
+    return found
+
+
+def spec_dirt(tenant: str, manifest: Manifest, fingerprints: Mapping[str, str], dirty: Collection[str]) -> list[Dirt]:
+    """Days of any age whose bundles come from the spec as it was: its file changed, or the model did. Pure.
+
+    The digest names the bundles that are there too: a spec that is changed back is new input.
+    """
+    found = []
+    for name, fingerprint in fingerprints.items():
+        for day, held in manifest.bundles.get(name, {}).items():
+            if day not in dirty and is_outdated(manifest, name, fingerprint, day):
+                digest = sha256_hex(canonical_json([name, fingerprint, held.directory.key]))[:32]
+                found.append(Dirt(BUNDLES_JOB, tenant, day, digest, held.built_us, spec=name, backfill=True))
     return found
 
 

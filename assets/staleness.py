@@ -7,7 +7,7 @@ has them stale is found by halving.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ Versions: TypeAlias = MutableMapping[int, Manifest | str]
 
 async def with_ages(plane: Plane, dirt: Iterable[Dirt]) -> list[Dirt]:
     """The same dirt; that of bundles counts from when they became stale, and is left out where it is gone since.
+    Backfills are left out too: what they replace is served, and no version of the store says when a file changed.
 
     Raises `PlaneError` for a tenant that cannot be read.
     """
@@ -33,14 +34,17 @@ async def with_ages(plane: Plane, dirt: Iterable[Dirt]) -> list[Dirt]:
     known: dict[str, Versions] = {}
     found = []
     for item in dirt:
+        if item.backfill:
+            continue
         if item.job != BUNDLES_JOB:
             found.append(item)
             continue
         if item.tenant not in heads:
             heads[item.tenant] = await load_head(store, item.tenant)
         head, versions = heads[item.tenant], known.setdefault(item.tenant, {})
-        since_us = await _oldest(store, head, plane.specs, item.day, versions)
-        if since_us is not None:
+        spec = plane.specs[item.spec]
+        if is_stale(head, spec, item.day):
+            since_us = await stale_since(store, head, spec, item.day, versions)
             found.append(replace(item, oldest_us=since_us))
     return found
 
@@ -64,11 +68,6 @@ async def stale_since(store: Store, head: Manifest, spec: Spec, day: str, versio
         else:
             fresh, collected = middle, False
     return min(since_us, held.built_us) if collected and held is not None else since_us
-
-
-async def _oldest(store: Store, head: Manifest, specs: Mapping[str, Spec], day: str, versions: Versions) -> int | None:
-    stale = [spec for spec in specs.values() if is_stale(head, spec, day)]
-    return min([await stale_since(store, head, spec, day, versions) for spec in stale], default=None)
 
 
 async def _version(store: Store, tenant: str, version: int, versions: Versions) -> Manifest | str:

@@ -1,4 +1,5 @@
-"""Retention: days older than a tenant keeps leave its manifest, and what only they named is collected later.
+"""Retention: days older than a tenant keeps leave its manifest, and what only they named is collected later. So do
+the bundles of specs that are defined no more.
 
 One commit takes every such day: its segments and shards, and its bundles. A rolled month that holds one becomes open
 days again, as in an erasure, so that no shard keeps rows of a retired day; what is left of it is rolled up anew.
@@ -15,7 +16,7 @@ so readers say `stale`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -24,7 +25,7 @@ from context_plane.catalog.head import Mutation, commit, load_head
 from context_plane.catalog.lists import decode_days
 from context_plane.catalog.manifest import DayEntry, Manifest
 from context_plane.engine import Engine
-from context_plane.errors import Conflict
+from context_plane.errors import Conflict, Invalid
 from context_plane.model import add_days, day_of, day_start_us
 
 ROUNDS_MAX: Final = 20
@@ -71,6 +72,28 @@ async def retire_days(engine: Engine, tenant: str, first_kept: str, *, dry_run: 
             continue
         return found
     raise AssertionError("the last round returns or raises")
+
+
+async def retire_specs(
+    engine: Engine, tenant: str, defined: Collection[str], *, dry_run: bool = True
+) -> dict[str, int]:
+    """Take the bundles of every spec that is not `defined` out of the manifest; which, and of how many days.
+
+    With nothing to take, nothing is committed. Raises `Invalid(settings_invalid)` where no spec is defined at all.
+    """
+    if not defined:
+        raise Invalid("settings_invalid", "the specs folder defines nothing; check CONTEXT_PLANE_SPECS_DIR")
+    head = await load_head(engine.store, tenant)
+    found = {name: len(days) for name, days in sorted(head.bundles.items()) if name not in defined}
+    if found and not dry_run:
+        await commit(engine, tenant, lambda manifest: without_specs(manifest, found), known=head)
+    return found
+
+
+def without_specs(manifest: Manifest, names: Collection[str]) -> Manifest:
+    """The manifest without the bundles of these specs; itself where it has none. Pure."""
+    kept = {name: days for name, days in manifest.bundles.items() if name not in names}
+    return manifest if len(kept) == len(manifest.bundles) else manifest.model_copy(update={"bundles": kept})
 
 
 def retired(manifest: Manifest, opened: Opened, first_kept: str) -> Manifest:

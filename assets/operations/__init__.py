@@ -12,7 +12,7 @@ import dagster as dg
 from assets.operations.collection import collect_garbage
 from assets.operations.erasure import erase_entities
 from assets.operations.reembedding import reembed_tenants
-from assets.operations.retirement import retire_old_days
+from assets.operations.retirement import retire_old_days, retire_old_specs
 from assets.operations.verification import verify_sample
 from assets.operations.warming import warm_services
 
@@ -20,6 +20,7 @@ OPERATIONS: Final[list[dg.JobDefinition]] = [
     erase_entities,
     collect_garbage,
     retire_old_days,
+    retire_old_specs,
     reembed_tenants,
     verify_sample,
     warm_services,

@@ -88,6 +88,14 @@ class Bundles:
             self._compiled[name] = await compiled(self._engine, self.spec(name))
         return self._compiled[name]
 
+    def fingerprint(self, name: str) -> str:
+        """Of the spec as this process has it, with its model and analyzer."""
+        if name not in self._fingerprints:
+            self._fingerprints[name] = fingerprint(
+                self.spec(name), model=self._engine.embedder.model, analyzer=ANALYZER
+            )
+        return self._fingerprints[name]
+
     async def bundle(
         self, tenant: str, entity: str, *, spec: str, as_of: str | None, snapshot: str | None
     ) -> BundleAnswer:
@@ -285,19 +293,11 @@ class Bundles:
             return NotFound("bundle_not_built", detail, entity=entity, as_of=day)
         return NotFound("entity_not_found", "the entity has no bundle on that day", entity=entity, as_of=day)
 
-    def _fingerprint(self, name: str) -> str:
-        """Of the spec as this process has it, with its model and analyzer."""
-        if name not in self._fingerprints:
-            self._fingerprints[name] = fingerprint(
-                self.spec(name), model=self._engine.embedder.model, analyzer=ANALYZER
-            )
-        return self._fingerprints[name]
-
     def _freshness(self, cut: Outline, spec: str, day: str, entry: BundleDay) -> Freshness:
         """`stale`: the spec changed or a day of the look-back was published since; `building`: writes wait to be."""
         first = add_days(day, 1 - self.spec(spec).lookback_days)
         dirty = {d for batch in cut.pending for d in uncovered_days(cut.manifest, batch)}
-        same_spec = self._fingerprint(spec) == entry.spec_fingerprint
+        same_spec = self.fingerprint(spec) == entry.spec_fingerprint
         if not same_spec or sources_of(cut.manifest, self.spec(spec), day) != entry.sources:
             return "stale"
         return "building" if any(first <= d <= day for d in dirty) else "fresh"

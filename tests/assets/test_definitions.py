@@ -49,6 +49,7 @@ OPERATIONS = {
     "erase_entities",
     "collect_garbage",
     "retire_old_days",
+    "retire_old_specs",
     "reembed_tenants",
     "verify_sample",
     "warm_services",

@@ -104,6 +104,40 @@ def test_a_day_under_way_is_left_alone() -> None:
     assert len(tick([item]).requests) == 1
 
 
+def renewal(tenant: str, day: str, spec: str = "notes_v0") -> Dirt:
+    return Dirt(BUNDLES_JOB, tenant, day, "a", 0, spec=spec, backfill=True)
+
+
+@given(dirts, st.lists(st.sampled_from(DAYS), unique=True), st.integers(1, 10), st.integers(0, 10))
+def test_backfills_take_the_room_that_is_left_newest_days_first(
+    dirt: list[Dirt], days: list[str], most: int, others: int
+) -> None:
+    """Seen to fail with backfills among the rest, which waited the longest, and without the days under way."""
+    late = [renewal("acme", add_days(day, -400)) for day in days]
+    running = {add_days("2020-01-01", n) for n in range(others)}
+    without = tick(dirt, requests_max=most, running=running)
+    found = tick([*dirt, *late], requests_max=most, running=running)
+    assert found.requests[: len(without.requests)] == without.requests
+    asked = [request.day for request in found.requests[len(without.requests) :]]
+    room = max(0, most - len(without.requests) - others)
+    assert asked == sorted((item.day for item in late), reverse=True)[:room]
+
+
+def test_a_run_of_bundles_is_of_the_specs_that_some_tenant_lacks() -> None:
+    lacking = [renewal("acme", DAYS[0]), renewal("beta", DAYS[0], "risks_v2"), renewal("beta", DAYS[0])]
+    (request,) = tick(lacking).requests
+    assert (request.specs, request.tenants) == (("notes_v0", "risks_v2"), ("acme", "beta"))
+    mixed = [*lacking, Dirt(BUNDLES_JOB, "acme", DAYS[0], "b", NOW_US - DIRT_AGE_US, spec="news_v1")]
+    assert tick(mixed, requests_max=1, running=set(DAYS[1:])).requests[0].specs == ("news_v1", "notes_v0", "risks_v2")
+
+
+@given(st.permutations([renewal(tenant, day) for tenant in TENANTS[:3] for day in DAYS[:4]]))
+def test_backfills_are_fair_over_tenants(dirt: list[Dirt]) -> None:
+    many = [renewal("delta", add_days("2027-01-01", n)) for n in range(50)]
+    served = {tenant for request in tick([*many, *dirt], requests_max=4).requests for tenant in request.tenants}
+    assert served == set(TENANTS)
+
+
 def test_dirt_rests_until_the_tail_fills() -> None:
     fresh = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US - DIRT_AGE_US + 1)
     assert tick([fresh]).requests == ()

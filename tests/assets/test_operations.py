@@ -25,7 +25,7 @@ from context_plane.erase import load_receipt
 from context_plane.erasure_requests import open_requests, request_erasure
 from context_plane.layout.keys import LandingKey, SegmentKey, parse
 from context_plane.model import add_days, day_of
-from context_plane.plane import Plane
+from context_plane.plane import Plane, shipped_specs
 from context_plane.store.counting import Trace
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.scope import BuildScope
@@ -61,6 +61,7 @@ METADATA: dict[str, set[str]] = {
         "claim_objects",
     },
     "retain": {"dry_run", "days", "events", "bytes", "bundle_days", "months_opened", "kept_for_ever"},
+    "retire": {"dry_run", "defined", "specs", "bundle_days"},
     "reembed": {
         "dry_run",
         "model",
@@ -90,6 +91,7 @@ JOBS = {
     "erase": "erase_entities",
     "collect": "collect_garbage",
     "retain": "retire_old_days",
+    "retire": "retire_old_specs",
     "reembed": "reembed_tenants",
     "verify": "verify_sample",
     "warm": "warm_services",
@@ -302,6 +304,25 @@ def test_tenants_lose_what_they_do_not_keep_and_only_they(tmp_path: Path) -> Non
     assert set(head(world, "acme").days) == {DAYS[1]}
     assert set(head(world, "acme").bundles[SPEC]) == {DAYS[1]}
     assert set(head(world, "beta").days) == set(DAYS)
+
+
+def test_specs_without_a_file_are_named_and_leave_when_told_to(tmp_path: Path) -> None:
+    world = built(tmp_path, "acme", "beta")
+    folder = tmp_path / "specs"
+    folder.mkdir()
+    kept = (shipped_specs() / f"{SPEC}.yaml").read_text()
+    (folder / "later_v0.yaml").write_text(kept.replace(SPEC, "later_v0"))
+    moved = World(world.settings.model_copy(update={"specs_dir": folder}))
+    dry = run(moved, "retire")
+    assert (dry.told["specs"], dry.told["bundle_days"], dry.told["defined"]) == (2, 4, "later_v0")
+    assert f"| acme | 1 | 2 | {SPEC} |" in dry.told["summary"]
+    assert set(head(world, "acme").bundles) == {SPEC}
+    ran = run(moved, "retire", tenants=["acme"], dry_run=False)
+    assert ran.success, ran.error
+    assert set(head(world, "acme").bundles) == set()
+    assert set(head(world, "acme").days) == set(DAYS)
+    assert set(head(world, "beta").bundles) == {SPEC}
+    assert run(moved, "retire", tenants=["acme"], dry_run=False).told["specs"] == 0
 
 
 def test_another_model_is_taken_over_day_by_day_and_seen_at_once(tmp_path: Path) -> None:

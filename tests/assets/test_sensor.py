@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from assets.dirt import BUNDLES_JOB, DAY_JOB
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
 from resources.workers import Processes
+from tests.assets.ticks import execute, tick
 from tests.assets.world import DAYS, SPEC, World, digests, events
 
 
@@ -29,33 +30,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
-
-
-def tick(world: World, instance: dg.DagsterInstance, cursor: str | None) -> tuple[Sequence[dg.RunRequest], str | None]:
-    """One evaluation of the sensor, as the daemon makes it."""
-    with world.open() as opened:
-        deployment = build_definitions(
-            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
-        )
-        repository = deployment.get_repository_def()
-        sensor = repository.get_sensor_def("dirt")
-        with dg.build_sensor_context(
-            instance=instance, cursor=cursor, resources={"plane": opened}, repository_def=repository
-        ) as context:
-            found = sensor.evaluate_tick(context)
-    return found.run_requests or [], found.cursor
-
-
-def execute(world: World, instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    """The run that a request asks for."""
-    assert request.run_config["resources"]["scope"]["config"] == {"only_dirty": True}
-    with world.open() as opened:
-        deployment = build_definitions(
-            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope(only_dirty=True)}
-        )
-        return deployment.resolve_job_def(str(request.job_name)).execute_in_process(
-            instance=instance, partition_key=request.partition_key, raise_on_error=False
-        )
 
 
 def test_dirt_becomes_runs_and_is_gone(world: World, instance: dg.DagsterInstance) -> None:

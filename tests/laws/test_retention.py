@@ -1,18 +1,22 @@
-"""Retired days are gone for readers and then for the store; what the log still holds of them does not come back."""
+"""Retired days are gone for readers and then for the store; what the log still holds of them does not come back.
+Bundles of a spec that is defined no more go the same way, and nothing else does."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from context_plane.catalog.head import load_head
 from context_plane.collect import collect
 from context_plane.erased import contents
+from context_plane.errors import Invalid
 from context_plane.fold import load_pending
 from context_plane.model import add_days, day_start_us
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
-from context_plane.retention import first_kept_day, retire_days
+from context_plane.retention import first_kept_day, retire_days, retire_specs
 from tests.laws.plane_world import DAY, SPEC, TENANT, Clock, World, event, ids, month_of, puts
 from tests.store.dictionary import DictStore
 
@@ -122,3 +126,35 @@ async def test_a_rolled_month_gives_up_its_old_days_and_is_rolled_up_again(tmp_p
         await collect(plane.engine, TENANT, dry_run=False)
     async for info in plane.engine.store.list(f"tenants/{TENANT}/"):
         assert secret.encode() not in contents(await plane.engine.store.get(info.key)), info.key
+
+
+async def test_a_spec_without_a_file_leaves_with_its_bundles_alone(tmp_path: Path) -> None:
+    """A dry run counts what a run takes; a collection then deletes it. Seen to fail with the bundles of every spec
+    taken, and without the commit."""
+    world = World(DictStore(), tmp_path, clock=Clock(day_start_us("2026-03-10")))
+    assert world.clock is not None
+    plane = await built(world)
+    before = await load_head(plane.engine.store, TENANT)
+    assert await retire_specs(plane.engine, TENANT, [SPEC_NAME]) == {}
+    assert await retire_specs(plane.engine, TENANT, ["law_v1"]) == {SPEC_NAME: 3}
+    assert await retire_specs(plane.engine, TENANT, [SPEC_NAME], dry_run=False) == {}
+    assert (await load_head(plane.engine.store, TENANT)).version == before.version
+    assert await retire_specs(plane.engine, TENANT, ["law_v1"], dry_run=False) == {SPEC_NAME: 3}
+    after = await load_head(plane.engine.store, TENANT)
+    assert after.bundles == {}
+    assert after.days == before.days
+    world.clock.now_us += 3 * 86_400_000_000
+    for _ in range(2):
+        await collect(plane.engine, TENANT, dry_run=False)
+    folders = {info.key.split("/")[2] async for info in plane.engine.store.list(f"tenants/{TENANT}/")}
+    assert "bundles" not in folders
+    assert {"entities", "indexes"} <= folders
+    assert await ids(world.plane()) == kept(world, DAY)
+
+
+async def test_a_folder_without_specs_retires_none(world: World) -> None:
+    """A wrong folder is more likely than a plane without bundles. Seen to fail without the refusal."""
+    plane = await built(world)
+    with pytest.raises(Invalid, match="CONTEXT_PLANE_SPECS_DIR"):
+        await retire_specs(plane.engine, TENANT, [], dry_run=False)
+    assert set((await load_head(plane.engine.store, TENANT)).bundles) == {SPEC_NAME}
