@@ -15,10 +15,10 @@ export CONTEXT_PLANE_STORE := $(STORE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench demo up test check bench docs lock clean
+.PHONY: help setup setup-dev setup-bench demo up test check screenshots bench docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with what the product needs
 
@@ -42,6 +42,9 @@ check: $(VENV)/.installed-dev ## style, types, import rules, definitions
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+screenshots: $(VENV)/.installed-dev ## take the pictures of the Dagster UI in docs/images again (needs Chromium)
+	CONTEXT_PLANE_SCREENSHOTS=docs/images $(BIN)/pytest -n 0 tests/browser/test_dagster_session.py
 
 bench: $(VENV)/.installed-dev ## measure (BENCH="quality --quick")
 	$(BIN)/python -m benchmarks $(BENCH)

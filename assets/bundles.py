@@ -11,6 +11,7 @@ from functools import partial
 import dagster as dg
 
 from assets.columns import fields_of
+from assets.external import explorer_links
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
@@ -56,7 +57,8 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
         digests = {tenant: item.digest for tenant, item in made.items()}
-        yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="tokens")
+        links = explorer_links(made, name, day)
+        yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="tokens", more=links)
         if outcome.failed:
             raise failure(day, outcome.failed)
 

@@ -1,15 +1,19 @@
-"""What the deployment does not build, but begins and ends with: the object store, and the API that reads it."""
+"""What the deployment does not build, but begins and ends with: the object store, and the API that reads it.
+
+Where `CONTEXT_PLANE_READ_URL` names the service, bundles lead to its explorer (docs/explorer.md).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import dagster as dg
 
 from assets.partitions import GROUP
+from assets.report import NAMED_MAX, Made
 from assets.step import OWNERS
 from context_plane.settings import Settings
 
@@ -53,6 +57,23 @@ def external_assets(settings: Settings, built: Sequence[dg.AssetKey]) -> list[dg
             },
         ),
     ]
+
+
+def explorer_links(made: Mapping[str, Made], spec: str, day: str) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata of a day's bundles: a link for each tenant that has some, the largest first; none without a service.
+
+    What follows the `#` is not sent to the service, so no access log names a tenant.
+    """
+    service = os.environ.get(READ_VARIABLE, "").rstrip("/")
+    largest = sorted(made, key=lambda name: (-made[name].rows, name))[:NAMED_MAX]
+    if not service or not largest:
+        return {}
+    asked = urlencode({"spec": spec, "as_of": day})
+    return {
+        "explorer": dg.MetadataValue.md(
+            " · ".join(f"[{tenant}]({service}/#/{quote(tenant, safe='')}?{asked})" for tenant in largest)
+        )
+    }
 
 
 def without_credentials(url: str) -> str:

@@ -151,7 +151,12 @@ def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path, as
         out.print(f"  Explorer    {url}")
         out.print(f"  API         {url}/docs")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(ui_port)]
-        environment = {"DAGSTER_HOME": str(home), "CONTEXT_PLANE_STORE": store_url, "DO_NOT_TRACK": "1"}
+        environment = {
+            "DAGSTER_HOME": str(home),
+            "CONTEXT_PLANE_STORE": store_url,
+            "CONTEXT_PLANE_READ_URL": url,
+            "DO_NOT_TRACK": "1",
+        }
         log = logs / "dagster.log"
         process = stack.enter_context(child(dagster, log=log, environment=environment))
         await_answer(f"http://{LOOPBACK}:{ui_port}/server_info", process, log)

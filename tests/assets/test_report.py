@@ -13,6 +13,7 @@ import pytest
 from assets import plots, report
 from assets.cost import Prices, requests_usd, storage_usd_month
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB, Dirt
+from assets.external import READ_VARIABLE
 from assets.freshness import FAILED_US, LATE_US, verdict, waiting
 from assets.report import Made
 from context_plane.model import Put, Write
@@ -113,6 +114,23 @@ def test_bars_show_the_largest_and_sum_up_the_rest() -> None:
     found = texts(plots.bars({f"t{n:02}": float(n) for n in range(40)}, unit="rows"))
     assert found[:2] == ["t39", "39"]
     assert found[-2:] == ["26 others", f"{sum(range(26)):,}"]
+
+
+def test_bundles_lead_to_the_explorer_of_the_service_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenant by tenant, in the form that docs/explorer.md promises. Seen to fail with the day left out."""
+    world = World.local(tmp_path)
+    for tenant, count in (("acme", 4), ("beta", 8)):
+        world.write(tenant, events(tenant, DAYS[:1], per_day=count))
+    world.build(DAYS[:1])
+    [without] = world.run([f"bundles/{SPEC}"], DAYS[0]).get_asset_materialization_events()
+    assert "explorer" not in without.materialization.metadata
+    monkeypatch.setenv(READ_VARIABLE, "https://plane.example.com/")
+    [made] = world.run([f"bundles/{SPEC}"], DAYS[0]).get_asset_materialization_events()
+    asked = f"spec={SPEC}&as_of={DAYS[0]}"
+    links = [f"[{name}](https://plane.example.com/#/{name}?{asked})" for name in ("beta", "acme")]
+    assert made.materialization.metadata["explorer"].value == " · ".join(links)
 
 
 def test_names_are_no_markup() -> None:
