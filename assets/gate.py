@@ -1,5 +1,6 @@
 """The gate before the commit: what a day's artefacts hold, counted from their stored bytes, must agree, and be what the
-log and the day as published say (`context_plane/conserve.py`).
+log and the day as published say (`context_plane/conserve.py`). A graph over its vectors must find the nearest rows
+(`context_plane/ann_recall.py`).
 
 Judged per tenant-day. Counts are read again from the objects, not taken from the records that their makers
 left: a shard that was cut short, or is not there, is found before anybody reads it.
@@ -15,6 +16,7 @@ from typing import Final
 import dagster as dg
 
 from assets.report import NAMED_MAX
+from context_plane.ann_recall import RECALL_MIN, stored_recall
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRef
 from context_plane.conserve import Conservation, conservation
@@ -25,7 +27,6 @@ from context_plane.index.scratch import scratch_folder
 from context_plane.layout.pack import decode_page
 from context_plane.model import sha256_hex
 from context_plane.plane import Plane
-from context_plane.reindex import read_vectors
 from context_plane.staging import Staged, load_staged
 from context_plane.store.base import ByteRange, Store
 
@@ -35,6 +36,11 @@ RECOVERY: Final = (
     "Materialize the day again, all assets from segments on: shards are rebuilt from the log and the segments. "
     "When the counts disagree again, the store loses or alters objects: run `context-plane doctor`."
 )
+GRAPH: Final = (
+    f"{RECALL_MIN} is the bar: building the day again makes another graph, and a day of fewer vectors than "
+    "`ANN_ROWS_MIN` (context_plane/index/vector_shard.py) carries none and is scored exactly"
+)
+"""Recovery of a graph that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Counts:
     entity_rows: int = 0
     vector_rows: int = 0
     fulltext_rows: int = 0
+    graph_recall: float = 1.0
+    """Of the vector shard's graph; 1.0 where it carries none."""
 
     @property
     def agree(self) -> bool:
@@ -75,6 +83,8 @@ async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
         counts = await count(plane.engine.store, staged)
         if not counts.agree:
             return Withheld(tenant, counts, "counts disagree")
+        if counts.graph_recall < RECALL_MIN:
+            return Withheld(tenant, counts, f"its graph finds {counts.graph_recall:.4f} of the nearest rows. {GRAPH}")
         events = await conservation(plane.engine, staged)
     except Corrupt as error:
         return Withheld(tenant, Counts(), error.code)
@@ -90,6 +100,8 @@ def reason_of(events: Conservation) -> str:
         (events.foreign, "objects outside of the tenant"),
     ]
     named = ", ".join(f"{number} {what}" for number, what in told if number)
+    if events.emptied:
+        named = f"the day would be empty, and no delete, erasure or retention explains it: {named}"
     return f"{named}; the log and the day before say {events.expected} events"
 
 
@@ -98,14 +110,16 @@ async def count(store: Store, staged: Staged) -> Counts:
     segments, vector, entity, fulltext = staged.segments, staged.vector, staged.entity, staged.fulltext
     entries = [] if segments.segments is None else await _segment_entries(store, segments.segments)
     blocks = [] if entity.shard is None else await _block_entries(store, entity.shard)
+    rows, recall = (0, 1.0) if vector.shard is None else await _vectors(store, vector.shard)
     return Counts(
         segment_entities=len(entries),
         segment_events=sum(entry.events for entry in entries),
         entity_entities=len(blocks),
         entity_events=sum(block.events for block in blocks),
         entity_rows=sum(block.rows for block in blocks),
-        vector_rows=0 if vector.shard is None else await _vector_rows(store, vector.shard),
+        vector_rows=rows,
         fulltext_rows=0 if fulltext.shard is None else await _documents(store, fulltext.shard),
+        graph_recall=round(recall, 4),
     )
 
 
@@ -162,11 +176,11 @@ async def _block_entries(store: Store, ref: PackRef) -> list[BlockEntry]:
     return [BlockEntry.of(entry) for page in pages for entry in decode_page(page)]
 
 
-async def _vector_rows(store: Store, ref: VectorRef) -> int:
+async def _vectors(store: Store, ref: VectorRef) -> tuple[int, float]:
     async def read(key: str, file: FileRef) -> bytes:
         return await _checked(store, key, file.sha256)
 
-    return len((await read_vectors(ref, read)).vectors)
+    return await stored_recall(ref, read)
 
 
 async def _documents(store: Store, ref: ObjectRef) -> int:

@@ -89,8 +89,9 @@ def _check_spec() -> dg.AssetCheckSpec:
             partitions_def=DAILY,
             description=(
                 "Rows of the three shards and events of the segments agree, counted from the stored objects before "
-                "the commit, and the events are those that the log and the day as published say. A tenant-day that "
-                "fails is withheld; the others are published; then this check fails."
+                "the commit, the events are those that the log and the day as published say, and a graph over its "
+                "vectors finds the nearest rows. A tenant-day that fails is withheld; the others are published; then "
+                "this check fails."
             ),
         )
 

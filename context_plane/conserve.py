@@ -47,6 +47,11 @@ class Conservation:
     foreign: int = 0
 
     @property
+    def emptied(self) -> bool:
+        """Nothing is left of a day of which something must be."""
+        return 0 < self.expected == self.missing and not self.surplus
+
+    @property
     def holds(self) -> bool:
         return not (self.missing or self.surplus or self.changed or self.foreign)
 

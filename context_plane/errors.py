@@ -125,6 +125,7 @@ CODES: Final[Mapping[str, str]] = {
     "build_incomplete": "an index of the day is missing or was built from other segments",
     "build_expired": "the build started too long ago for its objects to be safe",
     "check_failed": "a check of the built day failed",
+    "graph_recall_low": "a vector index proposes too few of the nearest rows; build it again",
     "idempotency_in_progress": "a request with this idempotency key is under way",
     # unavailable
     "tail_full": "too many batches wait to be built; build the days, then retry",

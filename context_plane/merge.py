@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from context_plane.ann_recall import check_graph
 from context_plane.catalog.manifest import DayEntry, Shards, pack_ref
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt
@@ -41,7 +42,7 @@ class _Day:
 
 
 def merge_month(engine: Engine, tenant: str, month: str) -> Merge:
-    """How `roll_up` makes the month's shards. Raises `Conflict(model_mismatch)`, `Corrupt`."""
+    """How `roll_up` makes the month's shards. Raises `Conflict(model_mismatch, graph_recall_low)`, `Corrupt`."""
 
     async def merge(days: Mapping[str, DayEntry]) -> Shards:
         return await _merge(engine, tenant, month, days)
@@ -67,10 +68,12 @@ async def _merge(engine: Engine, tenant: str, month: str, days: Mapping[str, Day
     key = str(ShardKey(tenant, "entity", month, built_id(encoded.digest, engine.nonce())))
     await engine.store.put_new(key, encoded.stored)
     fulltext = await put_fulltext(engine, tenant, month, columns)
+    vector = await put_vectors(engine, tenant, month, columns, merged.vectors, merged.text_digests)
+    await check_graph(vector, from_store(engine))
     return Shards(
         entity=pack_ref(key, encoded),
         fulltext=fulltext,
-        vector=await put_vectors(engine, tenant, month, columns, merged.vectors, merged.text_digests),
+        vector=vector,
         entities=len(columns.entities),
         events=columns.event_count,
         rows=columns.row_count,

@@ -20,6 +20,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from context_plane.ann_recall import check_graph
 from context_plane.catalog import guards
 from context_plane.catalog.days import load_days
 from context_plane.catalog.head import Mutation, commit, load_head
@@ -174,10 +175,12 @@ async def _make_day(
     encoded, columns = await asyncio.to_thread(pack_entities, day, held.entries, analyzed, vectors)
     key = str(ShardKey(tenant, "entity", day, built_id(encoded.digest, engine.nonce())))
     await engine.store.put_new(key, encoded.stored)
+    vector = await put_vectors(engine, tenant, day, columns, vectors, digests)
+    await check_graph(vector, from_store(engine))
     shards = Shards(
         entity=pack_ref(key, encoded),
         fulltext=await put_fulltext(engine, tenant, day, columns),
-        vector=await put_vectors(engine, tenant, day, columns, vectors, digests),
+        vector=vector,
         entities=len(columns.entities),
         events=columns.event_count,
         rows=columns.row_count,

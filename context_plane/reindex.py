@@ -13,8 +13,10 @@ process hands over in memory what it would read back, and analyzes texts while v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -178,11 +180,11 @@ async def put_vectors(engine: Engine, tenant: str, period: str, columns: Rows, v
     key = ShardKey(tenant, "vector", period, built_id(digest, engine.nonce()))
     name = dataset_name(str(key))
     with scratch_folder() as folder:
-        paths = await asyncio.to_thread(vector_shard.write_dataset, folder, name, columns, vectors, digests)
+        least = vector_shard.ANN_ROWS_MIN
+        write = partial(vector_shard.write_dataset, ann_rows_min=least)
+        paths = await asyncio.to_thread(write, folder, name, columns, vectors, digests)
         files = await asyncio.gather(*(_put_file(engine, key, folder / f"{name}.lance", path) for path in paths))
-        ann = vectors.shape[0] >= vector_shard.ANN_ROWS_MIN and await asyncio.to_thread(
-            vector_shard.has_ann_index, folder, name
-        )
+        ann = vectors.shape[0] >= least and await asyncio.to_thread(vector_shard.has_ann_index, folder, name)
     return VectorRef(key=str(key), digest=digest, files=tuple(files), dim=engine.embedder.dim, model=model, ann=ann)
 
 
@@ -194,6 +196,13 @@ async def _put_file(engine: Engine, key: ShardKey, dataset: Path, path: Path) ->
 
 async def read_vectors(ref: VectorRef, read: ReadFile) -> vector_shard.StoredVectors:
     """Vectors and text digests of a stored dataset, fetched whole. Raises `Corrupt` where a file is damaged."""
+    async with unpacked(ref, read) as folder:
+        return await asyncio.to_thread(vector_shard.read_vectors, folder, dataset_name(ref.key))
+
+
+@asynccontextmanager
+async def unpacked(ref: VectorRef, read: ReadFile) -> AsyncIterator[Path]:
+    """A folder with a stored dataset in it, fetched whole, while the context lasts."""
     gate = asyncio.Semaphore(PARALLEL_FILES)
     name = dataset_name(ref.key)
     with scratch_folder() as scratch:
@@ -204,7 +213,7 @@ async def read_vectors(ref: VectorRef, read: ReadFile) -> vector_shard.StoredVec
             await asyncio.to_thread(_write, scratch / f"{name}.lance" / file.path, data)
 
         await asyncio.gather(*(fetch(file) for file in ref.files if not file.path.startswith(UNREAD)))
-        return await asyncio.to_thread(vector_shard.read_vectors, scratch, name)
+        yield scratch
 
 
 def from_store(engine: Engine) -> ReadFile:
