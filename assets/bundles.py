@@ -10,6 +10,7 @@ from functools import partial
 
 import dagster as dg
 
+from assets.bundle_gate import Verdict, check_results, check_specs, metadata_of
 from assets.columns import fields_of
 from assets.external import explorer_links
 from assets.partitions import GROUP
@@ -19,13 +20,17 @@ from assets.report import Made
 from assets.step import Result, daily_asset, failure, log_errors, result_of
 from assets.units import do
 from context_plane.bundle.spec import Spec
+from context_plane.bundle_changes import Replacement
 from context_plane.catalog.bundles import BundleEntry
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.named import load_buckets
+from context_plane.errors import Conflict
 from context_plane.materialize import sources_of
 from context_plane.model import add_days, canonical_json, sha256_hex
+from context_plane.pending import pending_of, waits
 from context_plane.plane import Plane
+from context_plane.settle import commit_pending
 from context_plane.store.base import Store
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
@@ -57,14 +62,24 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
         digests = {tenant: item.digest for tenant, item in made.items()}
-        links = explorer_links(made, name, day)
-        yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="tokens", more=links)
+        verdicts = {tenant: item.aside for tenant, item in outcome.made.items() if item.aside is not None}
+        yield result_of(
+            context,
+            outcome.only(made),
+            digests,
+            failed=outcome.failed,
+            extra="tokens",
+            more={**explorer_links(made, name, day), **metadata_of(verdicts)},
+            checks=check_results(spec, day, len(outcome.made), verdicts),
+        )
         if outcome.failed:
             raise failure(day, outcome.failed)
 
+    key = dg.AssetKey([PREFIX, name])
     return daily_asset(
         bundles,
-        key=dg.AssetKey([PREFIX, name]),
+        key=key,
+        check_specs=check_specs(key),
         deps=[PUBLISHED_DAYS],
         group_name=GROUP,
         kinds={"json", "zstd"},
@@ -79,7 +94,10 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
 
 
 async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_stale: bool) -> Made:
-    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew."""
+    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew.
+
+    `aside`: a `Verdict` on what was, or would be, replaced.
+    """
     store = plane.engine.store
     manifest = await load_head(store, tenant)
     outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
@@ -87,7 +105,17 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
         return Made(await content_version(store, manifest, spec, day))
     if not only_stale and not has_sources(manifest, spec, day):
         return Made("")
-    build = await plane.materialize(tenant, spec.name, day)
+    if only_stale:
+        left = await waiting(plane, manifest, spec, day)
+        if left is not None:
+            return Made(await content_version(store, await load_head(store, tenant), spec, day), aside=left)
+    try:
+        build = await plane.materialize(tenant, spec.name, day)
+    except Conflict as error:
+        if error.code != "budget_exceeded":
+            raise
+        over = f"a bundle of {error.fields['tokens']} tokens"
+        return Made(await content_version(store, manifest, spec, day), aside=Verdict(over_budget=over))
     return Made(
         digest=await content_version(store, await load_head(store, tenant), spec, day),
         rows=build.entities,
@@ -95,7 +123,26 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
         bytes=build.bytes,
         objects=build.objects,
         extra=build.tokens,
+        aside=Verdict(replacement=build.replacement, waits=build.pending),
     )
+
+
+async def waiting(plane: Plane, manifest: Manifest, spec: Spec, day: str) -> Verdict | None:
+    """What waits for an approval where building it again would make the same; None where it is to be built.
+
+    Where it was approved meanwhile, readers get it here.
+    """
+    pending = pending_of(manifest, spec.name, day)
+    compiled = await plane.bundles.compiled(spec.name)
+    if pending is None or pending.bundles.spec_fingerprint != compiled.fingerprint:
+        return None
+    if not waits(manifest, spec.name, day, sources_of(manifest, spec, day)):
+        return None
+    state = await commit_pending(plane.engine, manifest.tenant, compiled, day)
+    if state in ("moved", "nothing"):
+        return None
+    found = Replacement(pending.replaces, pending.changes, pending.table)
+    return Verdict(replacement=found, waits=state == "waits")
 
 
 async def content_version(store: Store, manifest: Manifest, spec: Spec, day: str) -> str:
@@ -129,3 +176,8 @@ def is_outdated(manifest: Manifest, spec: str, fingerprint: str, day: str) -> bo
     """Whether the day's bundles were made from another text of the spec, or with another model. Pure."""
     held = manifest.bundles.get(spec, {}).get(day)
     return held is not None and held.spec_fingerprint != fingerprint
+
+
+def is_due(manifest: Manifest, spec: Spec, day: str) -> bool:
+    """Whether building would help: what waits for an approval as it is waits for a person. Pure."""
+    return is_stale(manifest, spec, day) and not waits(manifest, spec.name, day, sources_of(manifest, spec, day))

@@ -17,7 +17,7 @@ from typing import Final
 
 import orjson
 
-from assets.bundles import built_days, is_outdated, is_stale
+from assets.bundles import built_days, is_due, is_outdated
 from assets.plan import TENANTS_AT_ONCE
 from context_plane.bundle.spec import Spec
 from context_plane.catalog.days import load_day
@@ -231,7 +231,8 @@ def bundle_dirt(
     dirty: Collection[str],
     published_us: Mapping[str, int],
 ) -> list[Dirt]:
-    """Newest built days with missing or stale bundles of some spec; a dirty day gets them with its build. Pure.
+    """Newest built days with missing or stale bundles of some spec, those aside that wait for a person; a dirty day
+    gets them with its build. Pure.
 
     `published_us`: when each of these days was published. They rest as dirt does: a run that just published
     the day is about to make its bundles.
@@ -241,7 +242,7 @@ def bundle_dirt(
     found = []
     for day in newest:
         for name, spec in specs.items():
-            if day not in dirty and is_stale(manifest, spec, day):
+            if day not in dirty and is_due(manifest, spec, day):
                 digest = sha256_hex(canonical_json([name, sources_of(manifest, spec, day)]))[:32]
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
     return found

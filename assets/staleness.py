@@ -11,7 +11,7 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from assets.bundles import is_stale
+from assets.bundles import is_due, is_stale
 from assets.dirt import BUNDLES_JOB, Dirt
 from context_plane.bundle.spec import Spec
 from context_plane.catalog.head import load_head, load_version
@@ -43,7 +43,7 @@ async def with_ages(plane: Plane, dirt: Iterable[Dirt]) -> list[Dirt]:
             heads[item.tenant] = await load_head(store, item.tenant)
         head, versions = heads[item.tenant], known.setdefault(item.tenant, {})
         spec = plane.specs[item.spec]
-        if is_stale(head, spec, item.day):
+        if is_due(head, spec, item.day):
             since_us = await stale_since(store, head, spec, item.day, versions)
             found.append(replace(item, oldest_us=since_us))
     return found

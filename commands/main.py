@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from commands import bench, cost, keys, load, manual, operations, read, serve
+from commands.approve import approve, reject
 from commands.demo import command as demo
 from commands.doctor import command as doctor
 from commands.erase import erase
@@ -45,6 +46,8 @@ PANELS: Final[Mapping[str, Mapping[str, Command]]] = {
         "cost": cost.cost,
         "bench": bench.bench,
         "erase": erase,
+        "approve": approve,
+        "reject": reject,
     },
 }
 GROUPS: Final[Mapping[str, Mapping[str, typer.Typer]]] = {"Access": {"keys": keys.app}}

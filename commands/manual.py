@@ -157,6 +157,13 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         ("erasures",),
         "each a `receipt` and `problems`; with `--later` the id of the `request` instead",
     ),
+    "approve": Entry(
+        ("context-plane approve",),
+        ("waiting",),
+        "each a `spec` and `day`, `share`, `changes`, the key of its `table` and its `entities`; with SPEC the days "
+        "`committed` as they waited and those `rebuilt` instead",
+    ),
+    "reject": Entry(("context-plane reject customer_context_v0 --since 2026-03-04",), ("rejected",)),
 }
 
 

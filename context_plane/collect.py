@@ -29,6 +29,7 @@ from context_plane.engine import Engine
 from context_plane.errors import Corrupt, NotFound
 from context_plane.idempotency import KEEP_US as CLAIM_KEEP_US
 from context_plane.layout.keys import (
+    BundleDiffKey,
     BundleKey,
     ControlKey,
     Key,
@@ -191,7 +192,7 @@ def _dead_kind(info: ObjectInfo, live: _Live, newest: int) -> str | None:
             return None if version in live.versions or version >= newest else "manifest"
         case LogKey(number=number):
             return "log" if number <= live.log_floor else None
-        case SegmentKey() | ShardKey() | ShardFileKey() | BundleKey() | ListKey():
+        case SegmentKey() | ShardKey() | ShardFileKey() | BundleKey() | BundleDiffKey() | ListKey():
             return None if info.key in live.named else _KINDS[type(key)]
         case StagingKey():
             return "staging"
@@ -206,6 +207,7 @@ _KINDS: Final[Mapping[type, str]] = {
     ShardKey: "shard",
     ShardFileKey: "shard",
     BundleKey: "bundle",
+    BundleDiffKey: "staging",
     ListKey: "list",
 }
 

@@ -5,7 +5,8 @@ Five steps, each of which can be repeated; the manifest and the receipt say whic
     a  commit a tombstone                      from here every read, build and commit hides the entity
     b  rebuild what holds it                   open days, days with log writes it covers; rolled months that
                                                hold it become open days again
-    c  commit the end of older snapshots       they answer 410; bundle days that hold it are dropped
+    c  commit the end of older snapshots       they answer 410; bundle days that hold it are dropped, and all
+                                               bundles that wait for an approval: they were made before it
     d  delete and redact                       what was there before (c) and is not named after it
     e  write the receipt, retire the tombstone
 
@@ -44,6 +45,7 @@ from context_plane.errors import Conflict, NotFound
 from context_plane.fold import load_pending
 from context_plane.layout.batch import HEADER_READ_BYTES, decode_header, redact
 from context_plane.layout.keys import (
+    BundleDiffKey,
     BundleKey,
     ErasureKey,
     Key,
@@ -276,6 +278,7 @@ async def _end_snapshots(engine: Engine, tenant: str, entity: str, stone: Tombst
         }
         changed = {
             "bundles": kept,
+            "pending": {},
             "erasures": manifest.erasures + 1,
             "log_floor": floor,
             "snapshots_from": manifest.version + 1,
@@ -307,7 +310,8 @@ async def _sweep(engine: Engine, ended: Manifest, listed: Sequence[ObjectInfo]) 
 
 
 def _is_built(key: Key) -> bool:
-    return isinstance(key, SegmentKey | ShardKey | ShardFileKey | BundleKey | ListKey | StagingKey)
+    built = SegmentKey | ShardKey | ShardFileKey | BundleKey | BundleDiffKey | ListKey | StagingKey
+    return isinstance(key, built)
 
 
 async def _redact_batch(store: Store, key: str, gate: asyncio.Semaphore) -> None:

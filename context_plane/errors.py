@@ -126,6 +126,7 @@ CODES: Final[Mapping[str, str]] = {
     "build_expired": "the build started too long ago for its objects to be safe",
     "check_failed": "a check of the built day failed",
     "graph_recall_low": "a vector index proposes too few of the nearest rows; build it again",
+    "budget_exceeded": "a bundle holds more tokens than its spec allows; nothing of its day was committed",
     "idempotency_in_progress": "a request with this idempotency key is under way",
     # unavailable
     "tail_full": "too many batches wait to be built; build the days, then retry",

@@ -4,6 +4,9 @@ Read one manifest, read the look-back's blocks run by run, compute purely, put p
 bundles wait in a scratch file until their packs are written, so memory does not grow with the entities. A bundle
 day names a fingerprint of the sources it was made from; when these move, readers say `stale` until it is
 made again. The commit refuses a bundle day whose sources moved while it was made.
+
+Bundles over their spec's budget, counted again over the text that readers get, end the build. Bundles that replace
+others of the same spec are compared with them (`bundle_changes.py`); where too many differ they wait (`pending.py`).
 """
 
 from __future__ import annotations
@@ -13,17 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from context_plane.approvals import is_approved
+from context_plane.bundle import tokens
 from context_plane.bundle.compiled import CompiledSpec, compile_spec
 from context_plane.bundle.history import History, Part
-from context_plane.bundle.materialize import materialize
+from context_plane.bundle.materialize import Bundle, materialize
 from context_plane.bundle.pack import BundlePack, bucket_count, encode_packs
 from context_plane.bundle.spec import Spec, query_texts
 from context_plane.bundle.spool import Place, Spool
+from context_plane.bundle_changes import Replacement, compare
 from context_plane.catalog import guards
 from context_plane.catalog.bundles import Bucket, BundleEntry, encode_directory
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import commit, load_head
-from context_plane.catalog.manifest import BundleDay, Manifest, pack_ref
+from context_plane.catalog.manifest import BundleDay, Manifest, PendingBundles, pack_ref
 from context_plane.catalog.models import check_model
 from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
@@ -33,6 +39,7 @@ from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import BundleKey, built_id
 from context_plane.lookback import Run, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
+from context_plane.pending import committed, held_back
 from context_plane.recall.periods import live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
@@ -43,13 +50,16 @@ PACKS_NAMED_MAX: Final = 16
 """Buckets whose packs the manifest names, for each spec and day: a kilobyte of a manifest that is always read."""
 PACK_NAMED_BYTES_MAX: Final = 1024 * 1024
 """A longer pack is not read whole for one bundle: it would take as long as the round trip that it saves."""
+CHANGE_MAX: Final = 1.0
+"""Of the bundles that readers have: with all of them, nothing waits for an approval."""
 PARALLEL_PUTS: Final = 32
 """Packs encoded and written together: some 30 MiB of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleBuild:
-    """What one materialization did. `objects`, `bytes`: written; reused packs are counted apart."""
+    """What one materialization did. `objects`, `bytes`: written; reused packs are counted apart. `replacement`: what
+    differs from the bundles that readers had, None of a first build; `pending`: they have them still."""
 
     entities: int
     tokens: int
@@ -57,6 +67,8 @@ class BundleBuild:
     bytes: int
     reused_packs: int
     digest: str
+    replacement: Replacement | None = None
+    pending: bool = False
 
 
 async def compiled(engine: Engine, spec: Spec) -> CompiledSpec:
@@ -78,19 +90,27 @@ def sources_of(manifest: Manifest, spec: Spec, day: str) -> str:
     return sha256_hex(canonical_json([[d, manifest.sources(d)] for d in sorted(built)]))[:32]
 
 
-async def materialize_day(engine: Engine, reader: Reader, tenant: str, spec: CompiledSpec, day: str) -> BundleBuild:
-    """Build and commit the bundles of a day, starting over when its sources moved."""
+async def materialize_day(
+    engine: Engine, reader: Reader, tenant: str, spec: CompiledSpec, day: str, *, change_max: float = CHANGE_MAX
+) -> BundleBuild:
+    """Build and commit the bundles of a day, starting over when its sources moved. Where more than `change_max` of the
+    bundles that readers have would be others, and no approval is in force, the new ones wait.
+
+    Raises `Conflict(budget_exceeded)`.
+    """
     for attempt in range(REBUILDS_MAX):
         manifest = await load_head(engine.store, tenant)
         try:
-            return await _materialize(engine, reader, manifest, spec, day)
+            return await _materialize(engine, reader, manifest, spec, day, change_max)
         except Conflict as error:
             if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> BundleBuild:
+async def _materialize(
+    engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, change_max: float
+) -> BundleBuild:
     started_us = engine.now_us()
     check_model(manifest, engine.embedder)
     before = await _buckets_before(engine.store, manifest, spec.spec.name, day)
@@ -98,6 +118,7 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
         await _make_bundles(reader, manifest, spec, day, bundles)
         buckets, written, packs = await _put_packs(engine, manifest.tenant, name, day, bundles, before)
+        replacement = await compare(engine, manifest, spec, day, bundles)
     directory = encode_directory(buckets)
     key = str(BundleKey(manifest.tenant, name, day, built_id(directory.digest, engine.nonce())))
     await engine.store.put_new(key, directory.stored)
@@ -110,14 +131,14 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
         erasures=manifest.erasures,
         built_us=engine.now_us(),
     )
+    pending = await _to_approve(engine, manifest.tenant, name, day, entry, replacement, change_max)
 
     def mutate(head: Manifest) -> Manifest:
         guards.young_build(engine.now_us(), started_us)
         guards.same_erasures(head, entry.erasures)
         if sources_of(head, spec.spec, day) != entry.sources:
             raise Conflict("build_stale", "a day of the look-back was published meanwhile; build again", day=day)
-        mine = {**head.bundles.get(name, {}), day: entry}
-        return head.model_copy(update={"bundles": {**head.bundles, name: mine}})
+        return committed(head, name, day, entry) if pending is None else held_back(head, name, day, pending)
 
     await commit(engine, manifest.tenant, mutate, known=manifest)
     return BundleBuild(
@@ -127,6 +148,25 @@ async def _materialize(engine: Engine, reader: Reader, manifest: Manifest, spec:
         bytes=sum(written) + len(directory.stored),
         reused_packs=packs - len(written),
         digest=sha256_hex(canonical_json(bundles.digests)),
+        replacement=replacement,
+        pending=pending is not None,
+    )
+
+
+async def _to_approve(
+    engine: Engine,
+    tenant: str,
+    spec: str,
+    day: str,
+    bundles: BundleDay,
+    replacement: Replacement | None,
+    change_max: float,
+) -> PendingBundles | None:
+    """The bundles as they wait, where they change too much for a build alone to decide."""
+    if replacement is None or replacement.changes.share <= change_max or await is_approved(engine, tenant, spec, day):
+        return None
+    return PendingBundles(
+        bundles=bundles, replaces=replacement.replaces, changes=replacement.changes, table=replacement.table
     )
 
 
@@ -156,7 +196,19 @@ def _compute(run: Run, erasures: Erasures, spec: CompiledSpec, day: str, bundles
         parts = [Part(columns.rows, live_mask(columns, period, erasures, {})) for period, columns in held]
         bundle = materialize(spec, entity, day, History(tuple(parts)), evidence)
         if bundle is not None:
+            check_budget(bundle, spec.spec.budget_tokens)
             bundles.add(bundle)
+
+
+def check_budget(bundle: Bundle, budget_tokens: int) -> None:
+    """The text that readers get keeps the budget, whatever the bundle says of itself. Pure.
+
+    Raises `Conflict(budget_exceeded)`.
+    """
+    found = max(bundle.tokens, tokens.count(bundle.text))
+    if found > budget_tokens:
+        detail = "a bundle holds more tokens than its spec allows; mend the materialization, nothing was committed"
+        raise Conflict("budget_exceeded", detail, tokens=found, budget_tokens=budget_tokens)
 
 
 async def _buckets_before(store: Store, manifest: Manifest, spec: str, day: str) -> list[Bucket]:

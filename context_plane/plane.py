@@ -132,8 +132,9 @@ class Plane:
         self.snapshots.forget(tenant)
 
     async def materialize(self, tenant: str, spec: str, day: str) -> BundleBuild:
-        """Build and commit one day's bundles of one spec."""
-        return await materialize_day(self.engine, self.reader, tenant, await self.bundles.compiled(spec), day)
+        """Build one day's bundles of one spec, and commit them unless they change too much to do so unasked."""
+        compiled, change_max = await self.bundles.compiled(spec), self.settings.bundle_change_max
+        return await materialize_day(self.engine, self.reader, tenant, compiled, day, change_max=change_max)
 
     async def roll_up(self, tenant: str, month: str) -> tuple[MonthState, MonthEntry | None]:
         """Merge the shards of a closed month (`YYYY-MM`) into one and commit it.

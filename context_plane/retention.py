@@ -1,8 +1,9 @@
 """Retention: days older than a tenant keeps leave its manifest, and what only they named is collected later. So do
 the bundles of specs that are defined no more.
 
-One commit takes every such day: its segments and shards, and its bundles. A rolled month that holds one becomes open
-days again, as in an erasure, so that no shard keeps rows of a retired day; what is left of it is rolled up anew.
+One commit takes every such day: its segments and shards, its bundles, and those that wait for an approval. A rolled
+month that holds one becomes open days again, as in an erasure, so that no shard keeps rows of a retired day; what is
+left of it is rolled up anew.
 
 Nothing comes back by itself. The log may still hold batches of a retired day, and a day that is not there counts as
 built up to the floor alone. So an emptied entry, with the day's `covered`, stays until the floor has passed that
@@ -110,10 +111,16 @@ def retired(manifest: Manifest, opened: Opened, first_kept: str) -> Manifest:
         spec: {day: held for day, held in by_day.items() if day >= first_kept}
         for spec, by_day in manifest.bundles.items()
     }
-    if not opened and kept == dict(manifest.days) and bundles == manifest.bundles:
+    pending = {
+        spec: {day: held for day, held in by_day.items() if day >= first_kept}
+        for spec, by_day in manifest.pending.items()
+    }
+    same = (kept, bundles, pending) == (dict(manifest.days), manifest.bundles, manifest.pending)
+    if same and not opened:
         return manifest
     months = {month: entry for month, entry in manifest.months.items() if month not in opened}
-    return manifest.model_copy(update={"days": dict(sorted(kept.items())), "months": months, "bundles": bundles})
+    days = dict(sorted(kept.items()))
+    return manifest.model_copy(update={"days": days, "months": months, "bundles": bundles, "pending": pending})
 
 
 def _mutation(head: Manifest, opened: Opened, first_kept: str) -> Mutation:

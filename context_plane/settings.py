@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     cache_memory_bytes: int = Field(default=512 * 1024 * 1024, ge=1 << 20, description="budget of the memory cache")
     cache_disk_bytes: int = Field(default=8 * 1024 * 1024 * 1024, ge=0, description="budget of the disk cache; 0: none")
     specs_dir: Path | None = Field(default=None, description="folder of bundle specs; default: the shipped ones")
+    bundle_change_max: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of a day's bundles that a build may change or remove unasked; 1: all, nothing waits",
+    )
     embedder: EmbedderSettings = EmbedderSettings()
 
     @property

@@ -1,14 +1,15 @@
 """Operations: what is done to a store beside building it, as jobs. `OPERATIONS` names them for `definitions.py`.
 
 A run names tenants, counts and ids of requests; ids of entities never enter a run's configuration, logs or metadata.
-Every default of the launchpad is safe to launch: what deletes or replaces is a dry run unless told otherwise, and an
-erasure takes only what a request was filed for.
+Every default of the launchpad is safe to launch: what deletes or replaces is a dry run unless told otherwise, an
+erasure takes only what a request was filed for, and an approval names its spec and days.
 """
 
 from typing import Final
 
 import dagster as dg
 
+from assets.operations.approval import approve_bundles
 from assets.operations.collection import collect_garbage
 from assets.operations.erasure import erase_entities
 from assets.operations.reembedding import reembed_tenants
@@ -24,4 +25,5 @@ OPERATIONS: Final[list[dg.JobDefinition]] = [
     reembed_tenants,
     verify_sample,
     warm_services,
+    approve_bundles,
 ]

@@ -57,6 +57,9 @@ class Spool:
         """In the order they were added."""
         return [place.digest for place in self._places]
 
+    def by_entity(self) -> dict[str, Place]:
+        return {place.entity: place for place in self._places}
+
     def add(self, bundle: Bundle) -> None:
         self._file.write(bundle.body)
         size = len(bundle.body)

@@ -162,6 +162,41 @@ class BundleDay(Value):
     built_us: int
 
 
+class BundleChanges(Value):
+    """How a day's new bundles differ from those that readers have: numbers alone, no entity.
+
+    `fields`: section, or `signals` -> changed bundles in which it differs. `tokens_…`: of all bundles. `citations_…`
+    and `fields` are of the `compared` changed bundles, which are all of them unless there are very many.
+    """
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    compared: int = 0
+    fields: Mapping[str, int] = Field(default_factory=dict)
+    tokens_before: int = 0
+    tokens_after: int = 0
+    citations_added: int = 0
+    citations_removed: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the bundles that readers have: how many they lose, or get with other bytes."""
+        before = self.removed + self.changed + self.unchanged
+        return (self.removed + self.changed) / before if before else 0.0
+
+
+class PendingBundles(Value):
+    """Bundles of one spec and day that wait for an approval. `replaces`: the directory that readers keep meanwhile.
+    `table`: key of the object that names each entity that differs."""
+
+    bundles: BundleDay
+    replaces: str
+    changes: BundleChanges
+    table: str
+
+
 class Tombstone(Value):
     """An erased life: rows of the entity up to `log_number` do not exist. `hash` is keyed (see erase)."""
 
@@ -188,6 +223,8 @@ class Manifest(Value):
     days: Mapping[str, DayEntry] = Field(default_factory=dict)
     months: Mapping[str, MonthEntry] = Field(default_factory=dict)
     bundles: Mapping[str, Mapping[str, BundleDay]] = Field(default_factory=dict)
+    pending: Mapping[str, Mapping[str, PendingBundles]] = Field(default_factory=dict)
+    """Spec -> day -> what waits for an approval. No reader sees it; named, so that its objects stay."""
     erasure_key: str = ""
     """Keys the hashes of tombstones; made with the first version, hex."""
     erasures: int = 0
@@ -248,6 +285,10 @@ class Manifest(Value):
         for days in self.bundles.values():
             for day in days.values():
                 yield day.directory.key
+        for waiting in self.pending.values():
+            for pending in waiting.values():
+                yield pending.bundles.directory.key
+                yield pending.table
 
 
 def shard_keys(shards: Shards) -> Iterator[str]:

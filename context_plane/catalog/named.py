@@ -52,6 +52,7 @@ async def named_keys(store: Store, manifest: Manifest, cache: NamedCache) -> set
         return cache[key]
 
     bundle_days = [bundles for by_day in manifest.bundles.values() for bundles in by_day.values()]
+    bundle_days += [pending.bundles for by_day in manifest.pending.values() for pending in by_day.values()]
     lists = [*(of_day(day, entry) for day, entry in days), *(of_bundles(bundles) for bundles in bundle_days)]
     for keys in await asyncio.gather(*lists):
         named |= keys

@@ -7,6 +7,7 @@
     tenants/{tenant}/manifests/{inverted version}.json.zst, manifests/latest.json.zst
     tenants/{tenant}/manifests/lists/{yyyy}/{mm}[/{dd}]/{id}.json.zst          segment lists, month lists
     tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/{artifact}.json
+    tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/bundles/{spec}/{id}.json.zst     what a build of bundles changed
     tenants/{tenant}/erasures/{id}.json, tenants/{tenant}/control/..., control/...
     tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/{file}
 
@@ -147,6 +148,19 @@ class StagingKey:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleDiffKey:
+    """The table of what one build of a day's bundles changed, entity by entity."""
+
+    tenant: str
+    spec: str
+    day: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/staging/{period_path(self.day)}/bundles/{self.spec}/{self.id}.json.zst"
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureKey:
     tenant: str
     id: str
@@ -187,6 +201,7 @@ Key: TypeAlias = (
     | LatestKey
     | ListKey
     | StagingKey
+    | BundleDiffKey
     | ErasureKey
     | LandingKey
     | ControlKey
@@ -211,6 +226,7 @@ _PATTERNS: Final = tuple(
         ("latest", _T + r"manifests/latest\.json\.zst"),
         ("list", _T + r"manifests/lists/" + _P + "/" + _ID + r"\.json\.zst"),
         ("staging", _T + r"staging/" + _D + r"/(?P<artifact>[^/]+)\.json"),
+        ("bundle_diff", _T + r"staging/" + _D + r"/bundles/(?P<spec>[^/]+)/" + _ID + r"\.json\.zst"),
         ("erasure", _T + r"erasures/" + _ID + r"\.json"),
         ("landing", _T + r"landing/(?P<source>[^/]+)/" + _D + r"/(?P<file>.+)"),
         ("tenant_control", _T + r"control/(?P<path>.+)"),
@@ -251,6 +267,8 @@ def _typed(name: str, part: dict[str, str]) -> Key:
             return ListKey(tenant, period, part["id"])
         case "staging":
             return StagingKey(tenant, day, part["artifact"])
+        case "bundle_diff":
+            return BundleDiffKey(tenant, part["spec"], day, part["id"])
         case "erasure":
             return ErasureKey(tenant, part["id"])
         case "landing":

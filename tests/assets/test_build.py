@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 import assets.days
+from assets.bundle_gate import BUDGET, CHANGES
 from assets.gate import CHECK
 from assets.plan import plan_key
 from assets.report import Made
@@ -89,7 +90,8 @@ def test_a_run_reports_under_stable_names(tmp_path: Path) -> None:
     assert told["segments"].metadata["events"].value == 80
     assert told["vector_shards"].metadata["texts_embedded"].value == 80
     assert told["published"].metadata["tenants"].value == 2
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks == {CHECK: True, BUDGET: True, CHANGES: True}
 
 
 def test_a_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:

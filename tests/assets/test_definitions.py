@@ -53,6 +53,7 @@ OPERATIONS = {
     "reembed_tenants",
     "verify_sample",
     "warm_services",
+    "approve_bundles",
 }
 
 
@@ -62,6 +63,8 @@ def test_every_asset_check_job_schedule_and_sensor_is_named_here() -> None:
     assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
         ("published", "row_counts_agree"),
         ("published", "fresh"),
+        ("bundles/customer_context_v0", "token_budgets_kept"),
+        ("bundles/customer_context_v0", "changes_approved"),
     }
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
     building = {DAY_JOB, BUNDLES_JOB, ROLLUPS_JOB}

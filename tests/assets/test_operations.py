@@ -86,6 +86,7 @@ METADATA: dict[str, set[str]] = {
         "bytes",
     },
     "warm": {"url", "hints", "days", "bytes"},
+    "approve": {"waiting", "committed", "rebuilt", "rejected"},
 }
 JOBS = {
     "erase": "erase_entities",
@@ -95,6 +96,7 @@ JOBS = {
     "reembed": "reembed_tenants",
     "verify": "verify_sample",
     "warm": "warm_services",
+    "approve": "approve_bundles",
 }
 
 

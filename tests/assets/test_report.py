@@ -64,7 +64,18 @@ OWN = {
     "entity_shards": {"newest_event"},
     "fulltext_shards": set(),
     "published": {"newest_event"},
-    f"bundles/{SPEC}": {"tokens"},
+    f"bundles/{SPEC}": {
+        "tokens",
+        "bundles_added",
+        "bundles_removed",
+        "bundles_changed",
+        "bundles_unchanged",
+        "bundles_changed_share",
+        "bundles_waiting",
+        "citations_added",
+        "citations_removed",
+        "bundle_changes",
+    },
 }
 """What each step tells beside `NAMES`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import subprocess
 import sys
@@ -93,6 +94,38 @@ def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Pat
     assert {item["entity"] for item in made.json("entities")["entities"]} == {"acct-2"}
     assert "no request is open" in made("erase")
     made("erase", "--later", code=2)
+
+
+def test_bundles_that_wait_are_listed_let_through_and_dropped(tmp_path: Path) -> None:
+    made = Cli(tmp_path)
+    made.environment["CONTEXT_PLANE_BUNDLE_CHANGE_MAX"] = "0"
+    days = ("--since", "2026-03-01", "--until", "2026-03-01")
+    ends = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).date().isoformat()
+
+    def write(id: str, text: str) -> None:
+        fields = {"entity": "acct-1", "id": id, "ts": f"2026-03-01T0{id}:00:00Z", "source": "s", "kind": "note"}
+        (tmp_path / f"{id}.jsonl").write_bytes(orjson.dumps({**fields, "text": text}))
+        made("ingest", f"{id}.jsonl", "--tenant", "acme")
+
+    write("1", "the export fails")
+    made("build")
+    assert "nothing waits" in made("approve")
+    write("2", "the export works again")
+    assert "would change" in str(made.json("build", code=outcome.DEFECTS))
+    [waiting] = made.json("approve")["waiting"]
+    assert (waiting["spec"], waiting["day"], waiting["share"]) == ("customer_context_v0", "2026-03-01", 1.0)
+    assert [(row["entity"], row["change"]) for row in waiting["entities"]] == [("acct-1", "changed")]
+    assert "100.0%" in made("approve")
+    assert "works again" not in made("context", "acct-1")
+    made("approve", "customer_context_v0", *days, code=2)
+    made("approve", "customer_context_v0", *days, "--expires", "2026-01-01", code=2)
+    made("approve", "nonsense_v0", *days, "--expires", ends, code=3)
+    made("reject", "customer_context_v0", code=2)
+    assert made.json("reject", "customer_context_v0", *days)["rejected"] == ["2026-03-01"]
+    made("build", *days, code=outcome.DEFECTS)
+    done = made.json("approve", "customer_context_v0", *days, "--expires", ends)
+    assert done == {"committed": ["2026-03-01"], "rebuilt": []}
+    assert "works again" in made("context", "acct-1")
 
 
 def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:

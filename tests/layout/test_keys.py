@@ -10,6 +10,7 @@ from context_plane.errors import Corrupt
 from context_plane.layout.keys import (
     ENTITY_PART_BYTES_MAX,
     NUMBER_MAX,
+    BundleDiffKey,
     BundleKey,
     ControlKey,
     ErasureKey,
@@ -72,6 +73,7 @@ keys: st.SearchStrategy[Key] = st.one_of(
     st.builds(LatestKey, tenants),
     st.builds(ListKey, tenants, st.one_of(days, months), ids),
     st.builds(StagingKey, tenants, days, names),
+    st.builds(BundleDiffKey, tenants, names, days, ids),
     st.builds(ErasureKey, tenants, ids),
     st.builds(LandingKey, tenants, names, days, paths),
     st.builds(ControlKey, st.one_of(st.none(), tenants), paths),
