@@ -32,7 +32,8 @@ LOGGERS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True, slots=True)
 class DayBuild:
-    """One day. `events`, `rows`: of the published days of all tenants built. `problems`: what failed, named."""
+    """One day. `events`, `rows`: of the published days of all tenants built. `objects`, `objects_reused`: written, and
+    named again. `problems`: what failed, named."""
 
     day: str
     run_ids: tuple[str, ...]
@@ -40,11 +41,18 @@ class DayBuild:
     events: int
     rows: int
     bundles: int
+    objects: int
+    objects_reused: int
     problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    @property
+    def unchanged(self) -> bool:
+        """It came out as it was published: nothing was written."""
+        return self.ok and not self.objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,8 @@ def _build_day(defs: dg.Definitions, instance: dg.DagsterInstance, day: str, *, 
         events=sum(_count(result, "published", "events") for result in results),
         rows=sum(_count(result, "published", "rows") for result in results),
         bundles=sum(_count(result, PREFIX, "rows") for result in results),
+        objects=sum(_count(result, None, "objects") for result in results),
+        objects_reused=sum(_count(result, None, "objects_reused") for result in results),
         problems=tuple(problem for result in results for problem in _problems(result)),
     )
 
@@ -157,8 +167,9 @@ def _materializations(result: dg.ExecuteInProcessResult) -> list[dg.AssetMateria
     return [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
 
 
-def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
-    found = [m.metadata[name].value for m in _materializations(result) if m.asset_key.path[0] == asset]
+def _count(result: dg.ExecuteInProcessResult, asset: str | None, name: str) -> int:
+    """`asset` None: of all."""
+    found = [m.metadata[name].value for m in _materializations(result) if asset in (None, m.asset_key.path[0])]
     return sum(value for value in found if isinstance(value, int))
 
 

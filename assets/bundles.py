@@ -122,6 +122,7 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
         entities=build.entities,
         bytes=build.bytes,
         objects=build.objects,
+        reused=build.reused,
         extra=build.tokens,
         aside=Verdict(replacement=build.replacement, waits=build.pending),
     )

@@ -38,6 +38,7 @@ async def fold(plane: Plane, tenant: str, day: str) -> Made:
         entities=held.entities if held else 0,
         bytes=stage.bytes,
         objects=stage.objects,
+        reused=held.entities + 1 - stage.objects if held else 0,
         extra=stage.changed,
         waited_us=waited_us,
     )
@@ -49,7 +50,10 @@ async def vectors(plane: Plane, tenant: str, day: str) -> Made:
         return Made("")
     files = len(stage.shard.files)
     return Made(
-        stage.shard.digest[:VERSION_CHARS], rows=stage.rows, bytes=stage.bytes, objects=files, extra=stage.embedded
+        stage.shard.digest[:VERSION_CHARS],
+        rows=stage.rows,
+        **_written(stage.bytes, files, reused=stage.reused),
+        extra=stage.embedded,
     )
 
 
@@ -62,8 +66,7 @@ async def entities(plane: Plane, tenant: str, day: str) -> Made:
         rows=stage.rows,
         events=stage.events,
         entities=stage.entities,
-        bytes=stage.shard.bytes,
-        objects=1,
+        **_written(stage.shard.bytes, 1, reused=stage.reused),
         newest_us=stage.last_ts_us,
     )
 
@@ -72,7 +75,12 @@ async def fulltext(plane: Plane, tenant: str, day: str) -> Made:
     stage = await index_fulltext(plane.engine, tenant=tenant, day=day)
     if stage.shard is None:
         return Made("")
-    return Made(stage.shard.digest[:VERSION_CHARS], rows=stage.rows, bytes=stage.shard.bytes, objects=1)
+    written = _written(stage.shard.bytes, 1, reused=stage.reused)
+    return Made(stage.shard.digest[:VERSION_CHARS], rows=stage.rows, **written)
+
+
+def _written(size: int, objects: int, *, reused: bool) -> dict[str, int]:
+    return {"reused": objects} if reused else {"bytes": size, "objects": objects}
 
 
 # --- assets -------------------------------------------------------------------------------------

@@ -32,19 +32,19 @@ async def verdict(plane: Plane, tenant: str, day: str) -> Made:
 
 
 async def publish(plane: Plane, tenant: str, day: str) -> Made:
-    """Commit one tenant-day that was judged."""
-    manifest = await publish_staged(plane.engine, tenant, day)
-    entry = manifest.days[day]
+    """Commit one tenant-day that was judged; nothing where it came out as it is published."""
+    published = await publish_staged(plane.engine, tenant, day)
+    entry, objects = published.entry, 0 if published.unchanged else 1
     digest = version_of(digests_of(entry))
     if entry.shards is None:
-        return Made(digest)
+        return Made(digest, objects=objects)
     shards = entry.shards
     return Made(
         digest,
         rows=shards.rows,
         events=shards.events,
         entities=shards.entities,
-        objects=1,
+        objects=objects,
         newest_us=shards.last_ts_us,
     )
 

@@ -27,7 +27,8 @@ NAMED_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one tenant-day came to in one step. `bytes`, `objects`: written. `digest`: of the content."""
+    """What one tenant-day came to in one step. `bytes`, `objects`: written. `reused`: objects that are named again.
+    `digest`: of the content."""
 
     digest: str
     rows: int = 0
@@ -35,6 +36,7 @@ class Made:
     entities: int = 0
     bytes: int = 0
     objects: int = 0
+    reused: int = 0
     seconds: float = 0.0
     extra: int = 0
     """A step's own count: vectors embedded, packs reused."""
@@ -44,6 +46,11 @@ class Made:
     """How long the oldest log batch of the day had waited when it was read; None where the step reads none."""
     aside: Any = None
     """What a step tells of the tenant beside counts: a verdict, or why it was left alone."""
+
+    @property
+    def unchanged(self) -> bool:
+        """Nothing was written for it."""
+        return self.objects == 0
 
 
 def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, seconds: float) -> dict[str, Any]:
@@ -56,8 +63,10 @@ def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, s
         "entities": sum(item.entities for item in values),
         "bytes": sum(item.bytes for item in values),
         "objects": sum(item.objects for item in values),
+        "objects_reused": sum(item.reused for item in values),
         "seconds": round(seconds, 3),
         "tenants": len(values),
+        "tenants_unchanged": sum(item.unchanged for item in values),
         "failed": len(failed),
         "gets": spent.gets,
         "puts": spent.puts,
@@ -102,7 +111,7 @@ def name_failures(day: str, failed: Sequence[Failed]) -> str:
 def _table(made: Mapping[str, Made], failed: Sequence[Failed]) -> dg.TableMetadataValue:
     largest = sorted(made.items(), key=lambda item: (-item[1].rows, item[0]))[:TABLE_TENANTS_MAX]
     rows = [_record(item.tenant, Made(""), f"{item.code} in {item.step}") for item in failed[:TABLE_TENANTS_MAX]]
-    rows += [_record(tenant, item, "ok") for tenant, item in largest]
+    rows += [_record(tenant, item, "unchanged" if item.unchanged else "ok") for tenant, item in largest]
     return dg.MetadataValue.table(rows, schema=_SCHEMA)
 
 

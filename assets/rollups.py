@@ -6,6 +6,7 @@ due (a day waits to be built, an erasure is under way, nothing changed since) is
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections import Counter
+from collections.abc import Collection
 from typing import Final
 
 import dagster as dg
@@ -16,7 +17,8 @@ from assets.published import PUBLISHED_DAYS
 from assets.report import NAMED_MAX, Made
 from assets.step import Result, failure, log_errors, partitioned_asset, result_of
 from assets.units import do
-from context_plane.catalog.manifest import MonthEntry
+from context_plane.catalog.head import load_head
+from context_plane.catalog.manifest import MonthEntry, Shards, shard_keys
 from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.rollup import MEANINGS, MonthState
@@ -34,20 +36,28 @@ def version_of(entry: MonthEntry) -> str:
 
 async def roll_up(plane: Plane, tenant: str, month: str) -> Made:
     """Roll one tenant's month up; `aside`: why one that is not due was left alone."""
+    before = (await load_head(plane.engine.store, tenant)).months.get(month)
     state, entry = await plane.roll_up(tenant, month)
     if state != "due" or entry is None:
         return Made("" if entry is None else version_of(entry), aside=state)
     shards = entry.shards
+    named, known = set(shard_keys(shards)), set() if before is None else set(shard_keys(before.shards))
     return Made(
         digest=version_of(entry),
         rows=shards.rows,
         events=shards.events,
         entities=shards.entities,
-        bytes=shards.entity.bytes + shards.fulltext.bytes + sum(file.bytes for file in shards.vector.files),
-        objects=2 + len(shards.vector.files),
+        bytes=_written_bytes(shards, known),
+        objects=len(named - known),
+        reused=len(named & known),
         extra=len(entry.covered),
         newest_us=shards.last_ts_us,
     )
+
+
+def _written_bytes(shards: Shards, known: Collection[str]) -> int:
+    sizes = [shards.entity.bytes, shards.fulltext.bytes, *(file.bytes for file in shards.vector.files)]
+    return sum(size for key, size in zip(shard_keys(shards), sizes, strict=True) if key not in known)
 
 
 def _rollups(

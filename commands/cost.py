@@ -109,7 +109,7 @@ def kind_of(key: str) -> tuple[str, str]:
             return parsed.tenant, "segment"
         case keys.BundleKey():
             return parsed.tenant, "bundle"
-        case keys.StagingKey():
+        case keys.StagingKey() | keys.BundleDiffKey():
             return parsed.tenant, "staging"
         case keys.LandingKey():
             return parsed.tenant, "landing"

@@ -119,6 +119,10 @@ def build(
         show.json({"tenant": name, "days": [asdict(day) for day in built.days], "seconds": built.seconds})
     else:
         print(f"built {show.count(len(days), 'day')} of {name}, {days[0]} to {days[-1]}, in {built.seconds:.1f} s")
+        same = [day for day in built.days if day.unchanged]
+        if same:
+            reused = sum(day.objects_reused for day in same)
+            print(f"  unchanged: {show.count(len(same), 'day')}, {show.count(reused, 'object')} kept, none written")
         for problem in built.problems:
             print(f"  withheld: {problem}")
     if not built.ok:

@@ -29,6 +29,7 @@ from context_plane.layout import segment as segments
 from context_plane.layout.batch import WriteLine
 from context_plane.layout.keys import ListKey, SegmentKey, built_id, entity_part
 from context_plane.model import Event, Put, Write, parse_time, sha256_hex
+from context_plane.reuse import are_there
 from context_plane.staging import LogDays, SegmentsStage, save
 from context_plane.store.base import Store
 
@@ -96,8 +97,8 @@ async def fold_day(
     writes = await writes_of(engine.store, tenant, day, pending, erasures)
     folded = await _fold_entities(engine, tenant, day, kept, writes, lines)
     entries = sorted(folded.entries.values(), key=lambda e: e.entity)
-    reusable = entry.segments if entry is not None and entries == built else None
-    segment_list, list_bytes = await _put_list(engine, tenant, day, entries, reusable)
+    same = entry if entries == built else None
+    segment_list, list_bytes = await _put_list(engine, tenant, day, entries, same.segments if same else None)
     stage = SegmentsStage(
         tenant=tenant,
         day=day,
@@ -108,11 +109,18 @@ async def fold_day(
         observed=tuple(LogDays(number=b.number, days=tuple(b.header.days)) for b in pending.batches),
         segments=segment_list,
         changed=folded.changed + len(built) - len(kept),
-        objects=folded.objects,
+        objects=folded.objects + (list_bytes > 0),
         bytes=folded.bytes + list_bytes,
+        before=same if same is not None and await _is_readable(engine.store, manifest, day) else None,
     )
     await save(engine.store, tenant, day, "segments", stage)
     return stage
+
+
+async def _is_readable(store: Store, manifest: Manifest, day: str) -> bool:
+    """Whether the shards that readers of a built day open are there: of a day of a rolled month those of its month,
+    which no build of a day restores. Where they are gone, the day is published anew and leaves the month."""
+    return day in manifest.days or await are_there(store, manifest.months[day[:7]].shards)
 
 
 async def read_events(store: Store, tenant: str, day: str, entries: Sequence[SegmentEntry]) -> list[list[Event]]:

@@ -3,7 +3,8 @@
 Read one manifest, read the look-back's blocks run by run, compute purely, put packs that changed, commit. Made
 bundles wait in a scratch file until their packs are written, so memory does not grow with the entities. A bundle
 day names a fingerprint of the sources it was made from; when these move, readers say `stale` until it is
-made again. The commit refuses a bundle day whose sources moved while it was made.
+made again. The commit refuses a bundle day whose sources moved while it was made. What came out as the manifest names
+it, and is stored whole, is not written again; where that is all of it, nothing is committed.
 
 Bundles over their spec's budget, counted again over the text that readers get, end the build. Bundles that replace
 others of the same spec are compared with them (`bundle_changes.py`); where too many differ they wait (`pending.py`).
@@ -39,10 +40,11 @@ from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import BundleKey, built_id
 from context_plane.lookback import Run, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
-from context_plane.pending import committed, held_back
+from context_plane.pending import committed, dropped, held_back
 from context_plane.recall.periods import live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
+from context_plane.reuse import is_whole, same_object
 from context_plane.store.base import Store
 
 REBUILDS_MAX: Final = 5
@@ -58,14 +60,15 @@ PARALLEL_PUTS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class BundleBuild:
-    """What one materialization did. `objects`, `bytes`: written; reused packs are counted apart. `replacement`: what
-    differs from the bundles that readers had, None of a first build; `pending`: they have them still."""
+    """What one materialization did. `objects`, `bytes`: written packs and directory; `reused`: those named again.
+    `replacement`: what differs from the bundles that readers had, None of a first build; `pending`: they have them
+    still."""
 
     entities: int
     tokens: int
     objects: int
     bytes: int
-    reused_packs: int
+    reused: int
     digest: str
     replacement: Replacement | None = None
     pending: bool = False
@@ -83,11 +86,11 @@ async def compiled(engine: Engine, spec: Spec) -> CompiledSpec:
 
 
 def sources_of(manifest: Manifest, spec: Spec, day: str) -> str:
-    """Fingerprint of everything the bundles of `day` may look at. Pure."""
+    """Fingerprint of every event that the bundles of `day` may look at. Pure."""
     first = add_days(day, 1 - spec.lookback_days)
     built = {d for d in manifest.days if first <= d <= day}
     built |= {d for month in manifest.months.values() for d in month.covered if first <= d <= day}
-    return sha256_hex(canonical_json([[d, manifest.sources(d)] for d in sorted(built)]))[:32]
+    return sha256_hex(canonical_json([[d, manifest.content(d)] for d in sorted(built)]))[:32]
 
 
 async def materialize_day(
@@ -113,17 +116,22 @@ async def _materialize(
 ) -> BundleBuild:
     started_us = engine.now_us()
     check_model(manifest, engine.embedder)
-    before = await _buckets_before(engine.store, manifest, spec.spec.name, day)
     name = spec.spec.name
+    held = manifest.bundles.get(name, {}).get(day)
+    before = [] if held is None else await _buckets_before(engine.store, manifest, held)
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
         await _make_bundles(reader, manifest, spec, day, bundles)
         buckets, written, packs = await _put_packs(engine, manifest.tenant, name, day, bundles, before)
         replacement = await compare(engine, manifest, spec, day, bundles)
-    directory = encode_directory(buckets)
-    key = str(BundleKey(manifest.tenant, name, day, built_id(directory.digest, engine.nonce())))
-    await engine.store.put_new(key, directory.stored)
+    encoded = encode_directory(buckets)
+    directory = await same_object(engine.store, held.directory if before and held else None, encoded.digest)
+    if directory is None:
+        key = str(BundleKey(manifest.tenant, name, day, built_id(encoded.digest, engine.nonce())))
+        await engine.store.put_new(key, encoded.stored)
+        written.append(len(encoded.stored))
+        directory = pack_ref(key, encoded)
     entry = BundleDay(
-        directory=pack_ref(key, directory),
+        directory=directory,
         packs=_named(buckets),
         spec_fingerprint=spec.fingerprint,
         sources=sources_of(manifest, spec.spec, day),
@@ -138,15 +146,18 @@ async def _materialize(
         guards.same_erasures(head, entry.erasures)
         if sources_of(head, spec.spec, day) != entry.sources:
             raise Conflict("build_stale", "a day of the look-back was published meanwhile; build again", day=day)
+        there = head.bundles.get(name, {}).get(day)
+        if there is not None and there == entry.model_copy(update={"built_us": there.built_us}):
+            return dropped(head, name, [day])
         return committed(head, name, day, entry) if pending is None else held_back(head, name, day, pending)
 
     await commit(engine, manifest.tenant, mutate, known=manifest)
     return BundleBuild(
         entities=len(bundles),
         tokens=bundles.tokens,
-        objects=len(written) + 1,
-        bytes=sum(written) + len(directory.stored),
-        reused_packs=packs - len(written),
+        objects=len(written),
+        bytes=sum(written),
+        reused=packs + 1 - len(written),
         digest=sha256_hex(canonical_json(bundles.digests)),
         replacement=replacement,
         pending=pending is not None,
@@ -211,19 +222,14 @@ def check_budget(bundle: Bundle, budget_tokens: int) -> None:
         raise Conflict("budget_exceeded", detail, tokens=found, budget_tokens=budget_tokens)
 
 
-async def _buckets_before(store: Store, manifest: Manifest, spec: str, day: str) -> list[Bucket]:
-    """The day's directory as committed: its packs are reused where their content is the same. Read from the
-    store, not through a cache, which may still hold a directory whose packs somebody deleted."""
-    entry = manifest.bundles.get(spec, {}).get(day)
-    if entry is None or entry.erasures != manifest.erasures:
+async def _buckets_before(store: Store, manifest: Manifest, held: BundleDay) -> list[Bucket]:
+    """The day's directory as committed: its packs are reused where their content is the same."""
+    if held.erasures != manifest.erasures:
         return []
     try:
-        buckets = await load_buckets(store, entry)
+        return await load_buckets(store, held)
     except PlaneError:
         return []  # derived state is disposable: what cannot be read is written again
-    folder = entry.directory.key.rpartition("/")[0] + "/"
-    there = {info.key async for info in store.list(folder)}
-    return [bucket for bucket in buckets if bucket.key in there]
 
 
 async def _put_packs(
@@ -239,7 +245,7 @@ async def _put_packs(
     async def put(one: BundlePack) -> None:
         encoded = one.pack
         key = known.get(encoded.digest)
-        if key is None:
+        if key is None or not await is_whole(engine.store, key, sha256_hex(encoded.stored)):
             key = str(BundleKey(tenant, spec, day, built_id(encoded.digest, engine.nonce())))
             await engine.store.put_new(key, encoded.stored)
             written.append(len(encoded.stored))

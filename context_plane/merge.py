@@ -15,16 +15,16 @@ from typing import Final
 import numpy as np
 
 from context_plane.ann_recall import check_graph
-from context_plane.catalog.manifest import DayEntry, Shards, pack_ref
+from context_plane.catalog.manifest import DayEntry, PackRef, Shards
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt
 from context_plane.index import blocks, entity_shard
 from context_plane.index.entity_shard import BlockEntry, ShardBlock
 from context_plane.index.rows import DIGEST_BYTES, F32, I64, U8, Rows, decode_rows
-from context_plane.layout.keys import ShardKey, built_id
 from context_plane.layout.pack import EncodedPack, decode_block, decode_page
 from context_plane.model import sha256_hex
-from context_plane.reindex import from_store, put_fulltext, put_vectors, read_vectors
+from context_plane.reindex import from_store, put_entities, put_fulltext, put_vectors, read_vectors
+from context_plane.reuse import same_object
 from context_plane.rollup import Merge
 
 PARALLEL_DAYS: Final = 4
@@ -41,11 +41,12 @@ class _Day:
     entries: Mapping[str, BlockEntry]
 
 
-def merge_month(engine: Engine, tenant: str, month: str) -> Merge:
-    """How `roll_up` makes the month's shards. Raises `Conflict(model_mismatch, graph_recall_low)`, `Corrupt`."""
+def merge_month(engine: Engine, tenant: str, month: str, *, before: Shards | None = None) -> Merge:
+    """How `roll_up` makes the month's shards; those of `before` that stay the same are named again. Raises
+    `Conflict(model_mismatch, graph_recall_low)`, `Corrupt`."""
 
     async def merge(days: Mapping[str, DayEntry]) -> Shards:
-        return await _merge(engine, tenant, month, days)
+        return await _merge(engine, tenant, month, days, before)
 
     return merge
 
@@ -60,18 +61,22 @@ class Merged:
     text_digests: U8
 
 
-async def _merge(engine: Engine, tenant: str, month: str, days: Mapping[str, DayEntry]) -> Shards:
+async def _merge(
+    engine: Engine, tenant: str, month: str, days: Mapping[str, DayEntry], before: Shards | None
+) -> Shards:
     shards = {day: entry.shards for day, entry in days.items() if entry.shards is not None}
     _check_model(engine, shards)
     merged = await merge_days(engine, month, shards)
-    encoded, columns = merged.entity, merged.columns
-    key = str(ShardKey(tenant, "entity", month, built_id(encoded.digest, engine.nonce())))
-    await engine.store.put_new(key, encoded.stored)
-    fulltext = await put_fulltext(engine, tenant, month, columns)
-    vector = await put_vectors(engine, tenant, month, columns, merged.vectors, merged.text_digests)
-    await check_graph(vector, from_store(engine))
+    columns = merged.columns
+    vectors = (columns, merged.vectors, merged.text_digests)
+    held = before.vector if before else None
+    entity = await _put_entities(engine, tenant, month, merged.entity, before.entity if before else None)
+    fulltext = await put_fulltext(engine, tenant, month, columns, before=before.fulltext if before else None)
+    vector = await put_vectors(engine, tenant, month, *vectors, before=held)
+    if vector != held:
+        await check_graph(vector, from_store(engine))
     return Shards(
-        entity=pack_ref(key, encoded),
+        entity=entity,
         fulltext=fulltext,
         vector=vector,
         entities=len(columns.entities),
@@ -80,6 +85,17 @@ async def _merge(engine: Engine, tenant: str, month: str, days: Mapping[str, Day
         first_ts_us=int(columns.event_ts_us.min()),
         last_ts_us=int(columns.event_ts_us.max()),
     )
+
+
+async def _put_entities(
+    engine: Engine, tenant: str, month: str, encoded: EncodedPack, before: PackRef | None
+) -> PackRef:
+    """Blocks of a month note the keys of segments, which are no part of its digest: here the bytes must be the same."""
+    if before is not None and before.sha256 == await asyncio.to_thread(sha256_hex, encoded.stored):
+        held = await same_object(engine.store, before, encoded.digest)
+        if held is not None:
+            return held
+    return await put_entities(engine, tenant, month, encoded)
 
 
 async def merge_days(engine: Engine, month: str, days: Mapping[str, Shards]) -> Merged:

@@ -49,6 +49,7 @@ from context_plane.recall.values import (
 from context_plane.reindex import build_day
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
+from context_plane.reuse import are_whole
 from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
@@ -140,13 +141,18 @@ class Plane:
         """Merge the shards of a closed month (`YYYY-MM`) into one and commit it.
 
         Returns the state it was in, and the month's entry: None where nothing of it is rolled up. Only a month
-        that was `due` changes. Raises `Conflict` when a day changed meanwhile: call again.
+        that was `due` changes, as one is whose shards are not whole in the store. Raises `Conflict` when a day
+        changed meanwhile: call again.
         """
         pending = await load_pending(self.engine, tenant)
         manifest = pending.manifest
         state = month_state(manifest, pending.dirty.keys(), month, self.engine.now_us())
-        if state == "due":
-            manifest = await roll_up(self.engine, tenant, month, merge=merge_month(self.engine, tenant, month))
+        rolled = manifest.months.get(month)
+        shards = None if rolled is None else rolled.shards
+        damaged = state == "rolled_up" and shards is not None and not await are_whole(self.engine.store, shards)
+        if state == "due" or damaged:
+            state, merge = "due", merge_month(self.engine, tenant, month, before=shards)
+            manifest = await roll_up(self.engine, tenant, month, merge=merge, damaged=damaged)
             self.snapshots.forget(tenant)
         return state, manifest.months.get(month)
 

@@ -1,10 +1,13 @@
 """Publish: the commit that swaps a day's segments and shards and advances what the log still owes.
 
 Everything before it only wrote unreferenced objects. The mutation is pure; its guards make it safe
-against other builds, erasures and collectors whatever the interleaving.
+against other builds, erasures and collectors whatever the interleaving. A day that came out as it is published, of
+which the log owes nothing, is not committed: no version is made, and no bundle that looks back at it gets stale.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from context_plane.catalog import guards
 from context_plane.catalog.head import commit
@@ -21,7 +24,15 @@ from context_plane.staging import (
 )
 
 
-async def publish_staged(engine: Engine, tenant: str, day: str) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A day as readers see it now. `unchanged`: it was so before."""
+
+    entry: DayEntry
+    unchanged: bool
+
+
+async def publish_staged(engine: Engine, tenant: str, day: str) -> Published:
     """Publish what the day's staging records name. Raises `Conflict` when they do not fit or are stale."""
     staged = await load_staged(engine.store, tenant, day)
     return await publish_day(engine, staged.segments, staged.vector, staged.entity, staged.fulltext)
@@ -29,7 +40,7 @@ async def publish_staged(engine: Engine, tenant: str, day: str) -> Manifest:
 
 async def publish_day(
     engine: Engine, segments: SegmentsStage, vector: VectorStage, entity: EntityStage, fulltext: FulltextStage
-) -> Manifest:
+) -> Published:
     entry = _entry(segments, vector, entity, fulltext, engine.now_us())
     model = ModelRef(name=engine.embedder.model, dim=engine.embedder.dim)
 
@@ -37,16 +48,31 @@ async def publish_day(
         guards.young_build(engine.now_us(), segments.started_us)
         return published(manifest, segments, entry, model)
 
-    return await commit(engine, segments.tenant, mutate)
+    await commit(engine, segments.tenant, mutate)
+    if segments.before is not None and is_unchanged(segments, entry):
+        return Published(segments.before, unchanged=True)
+    return Published(entry, unchanged=False)
+
+
+def is_unchanged(stage: SegmentsStage, entry: DayEntry) -> bool:
+    """Whether the built day is named by what is published, and no batch that touches it waits to be covered. Pure."""
+    before = stage.before
+    if before is None or entry.shards != before.shards:
+        return False
+    return not any(stage.day in batch.days and batch.number > before.covered for batch in stage.observed)
 
 
 def published(manifest: Manifest, stage: SegmentsStage, entry: DayEntry, model: ModelRef) -> Manifest:
-    """The manifest with the day swapped. Pure. Raises `Conflict` from a guard, or on another model."""
+    """The manifest with the day swapped, the same one where that changes nothing. Pure. Raises `Conflict` from a
+    guard, or on another model."""
     guards.same_sources(manifest, stage.day, stage.base)
     guards.same_erasures(manifest, stage.erasures)
     if manifest.model is not None and manifest.model != model:
         detail = "the tenant's vectors come from another model; re-embed every day with the new one"
         raise Conflict("model_mismatch", detail, built=manifest.model.name, configured=model.name)
+    if is_unchanged(stage, entry):
+        floor = advance_floor(manifest, stage.observed)
+        return manifest if floor == manifest.log_floor else manifest.model_copy(update={"log_floor": floor})
     days = {**manifest.days, stage.day: entry}
     months = dict(manifest.months)
     month = months.get(stage.day[:7])

@@ -24,18 +24,19 @@ from context_plane.ann_recall import check_graph
 from context_plane.catalog import guards
 from context_plane.catalog.days import load_days
 from context_plane.catalog.head import Mutation, commit, load_head
-from context_plane.catalog.manifest import DayEntry, Manifest, ModelRef, Shards, pack_ref
+from context_plane.catalog.manifest import DayEntry, Manifest, ModelRef, Shards
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, NotFound, PlaneError
 from context_plane.index import blocks, vector_shard
 from context_plane.index.rows import F32
-from context_plane.layout.keys import ShardKey, StagingKey, built_id
+from context_plane.layout.keys import StagingKey
 from context_plane.reindex import (
     analyzed_blocks,
     from_store,
     load_events,
     make_vectors,
     pack_entities,
+    put_entities,
     put_fulltext,
     put_vectors,
     read_vectors,
@@ -173,12 +174,10 @@ async def _make_day(
     vectors, embedded = await make_vectors(engine, events, digests, known)
     analyzed = await asyncio.to_thread(analyzed_blocks, day, held)
     encoded, columns = await asyncio.to_thread(pack_entities, day, held.entries, analyzed, vectors)
-    key = str(ShardKey(tenant, "entity", day, built_id(encoded.digest, engine.nonce())))
-    await engine.store.put_new(key, encoded.stored)
     vector = await put_vectors(engine, tenant, day, columns, vectors, digests)
     await check_graph(vector, from_store(engine))
     shards = Shards(
-        entity=pack_ref(key, encoded),
+        entity=await put_entities(engine, tenant, day, encoded),
         fulltext=await put_fulltext(engine, tenant, day, columns),
         vector=vector,
         entities=len(columns.entities),

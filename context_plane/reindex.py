@@ -4,7 +4,8 @@
 
 Every datum is computed once: the vector shard holds the embeddings that the entity shard quantizes, and the
 full-text shard is made from the entity shard's postings. Vectors of unchanged texts are reused from the
-day's previous shard of the same model.
+day's previous shard of the same model, and a shard whose content stays the same is not written again
+(`context_plane/reuse.py`).
 
 Each artefact can be made on its own, from what the ones before it stored. A build of the whole day in one
 process hands over in memory what it would read back, and analyzes texts while vectors are written.
@@ -13,7 +14,7 @@ process hands over in memory what it would read back, and analyzes texts while v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +48,7 @@ from context_plane.layout.pack import EncodedPack
 from context_plane.layout.segment import decode_lines
 from context_plane.model import Event, event_from_record, sha256_hex
 from context_plane.publish import publish_day
+from context_plane.reuse import PARALLEL_FILES, same_dataset, same_object
 from context_plane.staging import (
     EntityStage,
     FulltextStage,
@@ -63,7 +65,6 @@ EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
 QUANTIZE_ROWS: Final = 2048
 """Rows quantized at once: a fixed cost is shared, and the float64 copy stays within some megabytes."""
-PARALLEL_FILES: Final = 16
 ReadFile: TypeAlias = Callable[[str, FileRef], Awaitable[bytes]]
 """(key, file) -> the stored bytes of one file of a dataset."""
 UNREAD: Final = ("_transactions/", "_versions/latest_version_hint.json")
@@ -87,12 +88,12 @@ async def build_day(engine: Engine, tenant: str, day: str) -> DayEntry | None:
         try:
             lines: dict[str, list[bytes]] = {}
             segments = await fold_day(engine, tenant, day, lines=lines)
-            manifest = await publish_day(engine, segments, *await _index_day(engine, segments, lines))
+            published = await publish_day(engine, segments, *await _index_day(engine, segments, lines))
         except Conflict as error:
             if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
                 raise
             continue
-        return manifest.days.get(day)
+        return published.entry
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -135,12 +136,20 @@ async def _build_vectors(
 ) -> tuple[VectorStage, F32]:
     events = [event for group in groups for event in group]
     digests = await asyncio.to_thread(blocks.row_text_digests, events)
-    known = await _known_vectors(engine, segments.tenant, segments.day) if digests.any() else {}
+    known, seen = await _known_vectors(engine, segments) if digests.any() else ({}, frozenset())
     rows, embedded = await make_vectors(engine, events, digests, known)
     columns = await asyncio.to_thread(blocks.place_columns, segments.day, groups)
-    shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests)
-    stored = sum(file.bytes for file in shard.files)
-    return VectorStage(source=segments.source, shard=shard, rows=len(rows), embedded=embedded, bytes=stored), rows
+    before = segments.shards_before.vector if segments.shards_before else None
+    shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests, before=before, seen=seen)
+    stage = VectorStage(
+        source=segments.source,
+        shard=shard,
+        rows=len(rows),
+        embedded=embedded,
+        bytes=sum(file.bytes for file in shard.files),
+        reused=shard == before,
+    )
+    return stage, rows
 
 
 async def make_vectors(
@@ -161,22 +170,43 @@ async def make_vectors(
     return await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim), len(missing)
 
 
-async def _known_vectors(engine: Engine, tenant: str, day: str) -> dict[bytes, F32]:
-    """Vectors of the day's published shard by text digest, when it is of the same model."""
-    manifest = await load_version(engine.store, tenant, await newest_version(engine.store, tenant))
-    entry = await load_day(engine.store, manifest, day)
-    if entry is None or entry.shards is None or entry.shards.vector.model != engine.embedder.model:
-        return {}
+async def _known_vectors(engine: Engine, segments: SegmentsStage) -> tuple[dict[bytes, F32], frozenset[str]]:
+    """Vectors of the day's published shard by text digest, when it is of the same model, and the paths of its files
+    that were read whole for them."""
+    shards = segments.shards_before
+    if shards is None:
+        manifest = await load_version(
+            engine.store, segments.tenant, await newest_version(engine.store, segments.tenant)
+        )
+        entry = await load_day(engine.store, manifest, segments.day)
+        shards = None if entry is None else entry.shards
+    if shards is None or shards.vector.model != engine.embedder.model:
+        return {}, frozenset()
     try:
-        return vector_shard.reusable_vectors(await read_vectors(entry.shards.vector, from_store(engine)))
+        known = vector_shard.reusable_vectors(await read_vectors(shards.vector, from_store(engine)))
     except (PlaneError, OSError, ValueError):
-        return {}  # derived state is disposable: what cannot be read is computed again
+        return {}, frozenset()  # derived state is disposable: what cannot be read is computed again
+    return known, frozenset(file.path for file in shards.vector.files if not file.path.startswith(UNREAD))
 
 
-async def put_vectors(engine: Engine, tenant: str, period: str, columns: Rows, vectors: F32, digests: U8) -> VectorRef:
-    """Write the vector shard of a day or month: float32 [N, D] and text digests [N, 16] of the columns' rows."""
+async def put_vectors(
+    engine: Engine,
+    tenant: str,
+    period: str,
+    columns: Rows,
+    vectors: F32,
+    digests: U8,
+    *,
+    before: VectorRef | None = None,
+    seen: Collection[str] = (),
+) -> VectorRef:
+    """Write the vector shard of a day or month: float32 [N, D] and text digests [N, 16] of the columns' rows. `before`
+    is named again where it is the same; `seen`: paths of its files that were just found whole."""
     model = engine.embedder.model
     digest = await asyncio.to_thread(vector_shard.content_digest, vectors, digests, model=model)
+    held = await same_dataset(engine.store, before, digest, seen=seen)
+    if held is not None:
+        return held
     key = ShardKey(tenant, "vector", period, built_id(digest, engine.nonce()))
     name = dataset_name(str(key))
     with scratch_folder() as folder:
@@ -266,8 +296,10 @@ async def _make_entities(
 ) -> tuple[EntityStage, Rows | None]:
     """The stage, and the shard's columns. `made`: the entities' blocks, `vectors` those of their rows."""
     if not made:
-        nothing = {"entities": 0, "events": 0, "rows": 0, "first_ts_us": 0, "last_ts_us": 0}
-        stage, columns = EntityStage(source=segments.source, shard=None, **nothing), None
+        stage = EntityStage(
+            source=segments.source, shard=None, entities=0, events=0, rows=0, first_ts_us=0, last_ts_us=0
+        )
+        columns = None
     else:
         stage, columns = await _put_entities(engine, segments, held.entries, made, vectors)
     await save(engine.store, segments.tenant, segments.day, "entity", stage)
@@ -278,11 +310,12 @@ async def _put_entities(
     engine: Engine, segments: SegmentsStage, entries: Sequence[SegmentEntry], made: Sequence[Rows], vectors: F32
 ) -> tuple[EntityStage, Rows]:
     encoded, columns = await asyncio.to_thread(pack_entities, segments.day, entries, made, vectors)
-    key = str(ShardKey(segments.tenant, "entity", segments.day, built_id(encoded.digest, engine.nonce())))
-    await engine.store.put_new(key, encoded.stored)
+    before = segments.shards_before.entity if segments.shards_before else None
+    held = await same_object(engine.store, before, encoded.digest)
     stage = EntityStage(
         source=segments.source,
-        shard=pack_ref(key, encoded),
+        shard=held or await put_entities(engine, segments.tenant, segments.day, encoded),
+        reused=held is not None,
         entities=len(made),
         events=columns.event_count,
         rows=columns.row_count,
@@ -290,6 +323,13 @@ async def _put_entities(
         last_ts_us=int(columns.event_ts_us.max()),
     )
     return stage, columns
+
+
+async def put_entities(engine: Engine, tenant: str, period: str, encoded: EncodedPack) -> PackRef:
+    """Write the entity shard of a day or month."""
+    key = str(ShardKey(tenant, "entity", period, built_id(encoded.digest, engine.nonce())))
+    await engine.store.put_new(key, encoded.stored)
+    return pack_ref(key, encoded)
 
 
 def pack_entities(
@@ -366,17 +406,23 @@ async def _make_fulltext(
     if entity.shard is None or columns is None:
         stage = FulltextStage(source=segments.source, shard=None, rows=0)
     else:
-        shard = await put_fulltext(engine, segments.tenant, segments.day, columns)
-        stage = FulltextStage(source=segments.source, shard=shard, rows=columns.row_count)
+        before = segments.shards_before.fulltext if segments.shards_before else None
+        shard = await put_fulltext(engine, segments.tenant, segments.day, columns, before=before)
+        stage = FulltextStage(source=segments.source, shard=shard, rows=columns.row_count, reused=shard == before)
     await save(engine.store, segments.tenant, segments.day, "fulltext", stage)
     return stage
 
 
-async def put_fulltext(engine: Engine, tenant: str, period: str, columns: Rows) -> ObjectRef:
-    """Write the full-text shard of a day or month."""
+async def put_fulltext(
+    engine: Engine, tenant: str, period: str, columns: Rows, *, before: ObjectRef | None = None
+) -> ObjectRef:
+    """Write the full-text shard of a day or month. `before` is named again where it is the same."""
+    digest = await asyncio.to_thread(fulltext_shard.content_digest, columns)
+    held = await same_object(engine.store, before, digest)
+    if held is not None:
+        return held
     with scratch_folder() as scratch:
         stored = await asyncio.to_thread(fulltext_shard.build, columns, scratch)
-    digest = await asyncio.to_thread(fulltext_shard.content_digest, columns)
     key = str(ShardKey(tenant, "fulltext", period, built_id(digest, engine.nonce())))
     await engine.store.put_new(key, stored)
     return object_ref(key, stored, digest)

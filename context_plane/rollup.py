@@ -59,8 +59,9 @@ def month_state(manifest: Manifest, dirty: Collection[str], month: str, now_us: 
     return "erasing" if manifest.tombstones else "due"
 
 
-async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> Manifest:
-    """Roll `month` (`YYYY-MM`) up; returns the manifest. Nothing to do (no open day) commits nothing.
+async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge, damaged: bool = False) -> Manifest:
+    """Roll `month` (`YYYY-MM`) up; returns the manifest. Nothing to do (no open day) commits nothing, unless the
+    month's shards are `damaged`: then they are merged again.
 
     Raises `Invalid(query_invalid)` for a month that is not over, `Conflict(build_stale)` while an erasure is
     under way and when a day changed meanwhile: roll up again later.
@@ -72,7 +73,7 @@ async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> M
     before = month_sources(head, month)
     days = await load_month(engine.store, head, month)
     with_rows = {day: entry for day, entry in days.items() if entry.shards is not None}
-    if not any(day.startswith(month) for day in head.days) or not with_rows:
+    if not with_rows or not (damaged or any(day.startswith(month) for day in head.days)):
         return head
     check_applied(head, days)
     shards = await merge(with_rows)
@@ -84,6 +85,7 @@ async def roll_up(engine: Engine, tenant: str, month: str, *, merge: Merge) -> M
         days=object_ref(key, stored, digest),
         covered={day: entry.covered for day, entry in days.items()},
         sources={day: entry.fingerprint for day, entry in days.items()},
+        contents={day: entry.content for day, entry in days.items()},
         erasures=head.erasures,
         built_us=started_us,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from context_plane.catalog.manifest import ObjectRef, PackRef, SegmentListRef, VectorRef
+from context_plane.catalog.manifest import DayEntry, ObjectRef, PackRef, SegmentListRef, Shards, VectorRef
 from context_plane.errors import Conflict, NotFound
 from context_plane.layout.keys import StagingKey
 from context_plane.store.base import Store
@@ -42,6 +42,12 @@ class SegmentsStage(Record):
     """Entities whose segment is new, changed or gone."""
     objects: int
     bytes: int
+    before: DayEntry | None = None
+    """The day as built, where its segments stay as they are: what is the same of its shards is named again."""
+
+    @property
+    def shards_before(self) -> Shards | None:
+        return None if self.before is None else self.before.shards
 
     @property
     def source(self) -> str:
@@ -56,6 +62,8 @@ class VectorStage(Record):
     embedded: int
     """Rows whose vector was computed; the others were reused or given by the caller."""
     bytes: int
+    reused: bool = False
+    """The shard is the one that the day was published with: nothing was written. So below."""
 
 
 class EntityStage(Record):
@@ -66,12 +74,14 @@ class EntityStage(Record):
     rows: int
     first_ts_us: int
     last_ts_us: int
+    reused: bool = False
 
 
 class FulltextStage(Record):
     source: str
     shard: ObjectRef | None
     rows: int
+    reused: bool = False
 
 
 async def save(store: Store, tenant: str, day: str, artifact: str, record: Record) -> None:

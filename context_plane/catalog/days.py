@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments
 from context_plane.catalog.manifest import DayEntry, Manifest
+from context_plane.errors import Corrupt
+from context_plane.model import sha256_hex
 from context_plane.store.base import Store
 
 
@@ -26,7 +30,10 @@ async def load_days(store: Store, manifest: Manifest) -> dict[str, DayEntry]:
 
 
 async def load_segments(store: Store, entry: DayEntry | None) -> list[SegmentEntry]:
-    """The day's segments, ascending by entity."""
+    """The day's segments, ascending by entity. Raises `Corrupt` for a list that is not what was written."""
     if entry is None or entry.segments is None:
         return []
-    return decode_segments(await store.get(entry.segments.key))
+    stored = await store.get(entry.segments.key)
+    if await asyncio.to_thread(sha256_hex, stored) != entry.segments.sha256:
+        raise Corrupt("corrupt_object", "a segment list does not match its recorded digest", key=entry.segments.key)
+    return decode_segments(stored)

@@ -130,12 +130,18 @@ class DayEntry(Value):
         segments = self.segments.key if self.segments else ""
         return sha256_hex(f"{self.covered}|{segments}|{self.erasures}".encode())[:32]
 
+    @property
+    def content(self) -> str:
+        """Identifies the day's events: what is derived from them stays right while this does."""
+        return sha256_hex(self.segments.key.encode())[:32] if self.segments else ""
+
 
 class MonthEntry(Value):
     """A closed month rolled up. `days` (a `ListKey` object) keeps the days' entries.
 
     `covered` is per day and names the month's days; `masked` days left the rollup and are open again.
-    `sources`: each day's fingerprint as it was published, so that rolling up makes nothing stale.
+    `sources`: each day's fingerprint as it was published, so that rolling up makes nothing stale; `contents`: each
+    day's content.
     """
 
     shards: Shards
@@ -143,6 +149,7 @@ class MonthEntry(Value):
     covered: Mapping[str, int]
     masked: tuple[str, ...] = ()
     sources: Mapping[str, str] = Field(default_factory=dict)
+    contents: Mapping[str, str] = Field(default_factory=dict)
     erasures: int
     built_us: int
 
@@ -156,7 +163,7 @@ class BundleDay(Value):
     packs: tuple[str, ...] = ()
     spec_fingerprint: str
     sources: str
-    """Fingerprint over the look-back days' entries: another value means the bundles are stale."""
+    """Fingerprint over the look-back days' contents: another value means the bundles are stale."""
     entities: int
     erasures: int
     built_us: int
@@ -271,6 +278,15 @@ class Manifest(Value):
         if month is not None and day not in month.masked and day in month.covered:
             return month.sources.get(day) or sha256_hex(f"{month.days.key}|{day}".encode())[:32]
         return "none"
+
+    def content(self, day: str) -> str:
+        """Which events the built day has: the same while it is published anew with the same ones."""
+        entry = self.days.get(day)
+        if entry is not None:
+            return entry.content
+        month = self.months.get(day[:7])
+        held = None if month is None or day in month.masked else month.contents.get(day)
+        return self.sources(day) if held is None else held
 
     def keys(self) -> Iterator[str]:
         """Every object this version names (vector shards by their files); lists name further ones."""

@@ -4,8 +4,10 @@ derived can be thrown away."""
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -43,6 +45,10 @@ def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetMateria
 def version_of(one: dg.AssetMaterialization) -> str:
     assert one.tags is not None
     return one.tags["dagster/data_version"]
+
+
+def number(told: Mapping[str, dg.MetadataValue[Any]], name: str) -> int:
+    return int(str(told[name].value))
 
 
 def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:

@@ -12,7 +12,7 @@ from assets.bundles import is_stale
 from assets.staleness import Versions, stale_since, with_ages
 from context_plane.bundle.spec import Spec, load_specs
 from context_plane.catalog.head import load_head
-from context_plane.catalog.manifest import BundleDay, DayEntry, Manifest, PackRef, encode
+from context_plane.catalog.manifest import BundleDay, DayEntry, Manifest, PackRef, SegmentListRef, encode
 from context_plane.layout.keys import ManifestKey
 from context_plane.materialize import sources_of
 from context_plane.plane import Plane, shipped_specs
@@ -38,7 +38,8 @@ def history(spec: Spec, *, bundles: bool = True) -> list[Manifest]:
     held: dict[str, dict[str, BundleDay]] = {}
     for version in range(1, NEWEST + 1):
         covered = version - 1 if version == MADE_AT else version
-        entry = DayEntry(covered=covered, segments=None, shards=None, erasures=0, built_us=covered * MINUTE_US)
+        segments = SegmentListRef(key=f"list-{covered}", bytes=1, sha256="", digest="", entities=1, events=1)
+        entry = DayEntry(covered=covered, segments=segments, shards=None, erasures=0, built_us=covered * MINUTE_US)
         manifest = Manifest(tenant="acme", version=version, committed_us=version * MINUTE_US, days={DAY: entry})
         if version == MADE_AT and bundles:
             held = {spec.name: {DAY: made(sources_of(manifest, spec, DAY))}}

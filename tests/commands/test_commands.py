@@ -41,6 +41,8 @@ def test_reads_before_and_after_the_build(cli: Cli) -> None:
     built = cli.json("build")
     assert {day["day"] for day in built["days"]} >= {"2026-03-02", "2026-03-03"}
     assert cli.json("build")["days"] == []
+    again = cli("build", "--since", "2026-03-02", "--until", "2026-03-03")
+    assert "unchanged: 2 days" in again, "and no object written"
     assert "acme as of 2026-03-03" in cli("context", "acme")
     where = '{"gte": ["attrs.seats", 6]}'
     assert [hit["id"] for hit in cli.json("search", "export fails", "--where", where, "--mode", "text")["hits"]] == [
