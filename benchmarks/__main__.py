@@ -26,6 +26,7 @@ SCENARIOS: Final = {
     "ingest": "benchmarks.ingest",
     "build": "benchmarks.build",
     "tenants": "benchmarks.tenants",
+    "backfill": "benchmarks.backfill",
     "ann": "benchmarks.ann",
     "hybrid_cold": "benchmarks.hybrid_cold",
     "entity_cold": "benchmarks.entity_cold",

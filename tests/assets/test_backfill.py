@@ -1,0 +1,74 @@
+"""Backfills: of unchanged days one writes nothing and says so; of many days one goes on whatever is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assets.build import build_days
+from benchmarks.backfill import UNTIL, Site, load, rehearse
+from context_plane.model import add_days
+from tests.assets.test_build import BEFORE_COMMIT, BUNDLES, materialized, number, version_of
+from tests.assets.world import DAYS, World, events
+
+WEEK = [add_days(UNTIL.isoformat(), -n) for n in reversed(range(7))]
+
+
+def test_a_second_backfill_of_the_demo_writes_no_object(tmp_path: Path) -> None:
+    """Every key of the store is listed before and after, whatever its kind."""
+    site = Site(tmp_path / "site")
+    load(site, tmp_path / "export", customers=12, days=7, seed=7)
+    first = build_days(site.settings, WEEK)
+    assert first.ok
+    assert sum(day.objects for day in first.days) > 7
+    before = site.objects()
+    second = build_days(site.settings, WEEK)
+    assert second.ok
+    assert site.objects() == before
+    assert all(day.unchanged for day in second.days)
+    assert [day.objects for day in second.days] == [0] * 7
+    assert all(day.objects_reused > 0 for day in second.days)
+    assert [(day.events, day.rows, day.bundles) for day in second.days] == [
+        (day.events, day.rows, day.bundles) for day in first.days
+    ]
+
+
+def test_a_second_materialization_says_what_it_left_as_it_was(tmp_path: Path) -> None:
+    """One tenant of two has a late event. Seen to fail with counts of what is named in place of what is written."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant))
+    steps = [*BEFORE_COMMIT, "published", BUNDLES]
+    first = materialized(world.run(steps, DAYS[0]))
+    second = materialized(world.run(steps, DAYS[0]))
+    for name in steps[1:]:
+        told = second[name].metadata
+        assert (number(told, "tenants"), number(told, "tenants_unchanged")) == (2, 2), name
+        assert (number(told, "objects"), number(told, "bytes")) == (0, 0), name
+        assert (number(told, "objects_reused") > 0) == (name != "published"), name
+        assert number(first[name].metadata, "tenants_unchanged") == 0, name
+        assert version_of(first[name]) == version_of(second[name]), name
+        assert number(told, "rows") == number(first[name].metadata, "rows") > 0
+    world.write("beta", events("late", DAYS[:1])[:1])
+    third = materialized(world.run(steps, DAYS[0]))
+    for name in steps[1:]:
+        assert number(third[name].metadata, "tenants_unchanged") == 1, name
+        assert number(third[name].metadata, "objects") > 0, name
+
+
+@pytest.mark.timeout(600)
+def test_a_backfill_goes_on_after_its_daemon_and_a_run_were_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster's daemon and its code server, as `one-machine.yaml` has them: one run is retried, every day is there, and
+    what is published is what a build that nothing disturbed publishes."""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    found = rehearse(tmp_path, customers=10, days=7, seed=7)
+    assert found.status == "COMPLETED_SUCCESS"
+    assert (found.materialized, found.retried, found.runs) == (7, 1, 8)
+    assert found.same_days
+    assert found.same_fresh_bundles
+    assert found.same_after_second
+    assert found.made_by_third == 0
+    assert all(day.unchanged for day in found.third.days)
