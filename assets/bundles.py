@@ -16,9 +16,9 @@ from assets.external import explorer_links
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
+from assets.ranges import BUNDLE_RANGE_BYTES, count_of, do_with_ranges
 from assets.report import Made
 from assets.step import Result, daily_asset, failure, log_errors, result_of
-from assets.units import do
 from context_plane.bundle.spec import Spec
 from context_plane.bundle_changes import Replacement
 from context_plane.catalog.bundles import BundleEntry
@@ -30,6 +30,7 @@ from context_plane.materialize import sources_of
 from context_plane.model import add_days, canonical_json, sha256_hex
 from context_plane.pending import pending_of, waits
 from context_plane.plane import Plane
+from context_plane.ranges import RangeDone
 from context_plane.settle import commit_pending
 from context_plane.store.base import Store
 from resources.plane import OpenPlane
@@ -57,8 +58,17 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         day = context.partition_key
         tenants = plane.run(chosen_tenants(plane.plane, scope))
         weights = plane.run(weigh(plane.plane, tenants, add_days(day, 1 - spec.lookback_days), day))
-        work = partial(materialize, spec=spec, only_stale=scope.only_dirty)
-        outcome = do(plane, workers, weights, day, context.asset_key.to_user_string(), work)
+        counts = {tenant: count_of(size, BUNDLE_RANGE_BYTES) for tenant, size in weights.items()}
+        outcome = do_with_ranges(
+            plane,
+            workers,
+            weights,
+            {tenant: count for tenant, count in counts.items() if count > 1},
+            day,
+            context.asset_key.to_user_string(),
+            range_work=partial(materialize_range, spec=spec, only_stale=scope.only_dirty),
+            work=partial(materialize, spec=spec, only_stale=scope.only_dirty),
+        )
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
         digests = {tenant: item.digest for tenant, item in made.items()}
@@ -93,11 +103,17 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
     )
 
 
-async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_stale: bool) -> Made:
-    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew.
-
-    `aside`: a `Verdict` on what was, or would be, replaced.
-    """
+async def materialize(
+    plane: Plane,
+    tenant: str,
+    day: str,
+    *,
+    spec: Spec,
+    only_stale: bool,
+    ranges: Mapping[str, int] | None = None,
+) -> Made:
+    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew. `ranges`:
+    into how many those of each large tenant were cut. `aside`: a `Verdict` on what was, or would be, replaced."""
     store = plane.engine.store
     manifest = await load_head(store, tenant)
     outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
@@ -110,7 +126,7 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
         if left is not None:
             return Made(await content_version(store, await load_head(store, tenant), spec, day), aside=left)
     try:
-        build = await plane.materialize(tenant, spec.name, day)
+        build = await plane.materialize(tenant, spec.name, day, ranges=(ranges or {}).get(tenant, 1))
     except Conflict as error:
         if error.code != "budget_exceeded":
             raise
@@ -126,6 +142,22 @@ async def materialize(plane: Plane, tenant: str, day: str, spec: Spec, *, only_s
         extra=build.tokens,
         aside=Verdict(replacement=build.replacement, waits=build.pending),
     )
+
+
+async def materialize_range(
+    plane: Plane, tenant: str, day: str, number: int, count: int, *, spec: Spec, only_stale: bool
+) -> RangeDone:
+    """Make and stage the bundles of one range of the tenant's entities, where `materialize` will want them."""
+    manifest = await load_head(plane.engine.store, tenant)
+    due = is_due(manifest, spec, day) or is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
+    if not (due if only_stale else has_sources(manifest, spec, day)):
+        return RangeDone()
+    try:
+        return await plane.materialize_range(tenant, spec.name, day, number, count)
+    except Conflict as error:
+        if error.code != "budget_exceeded":
+            raise
+        return RangeDone()  # `materialize` finds it again, and says so
 
 
 async def waiting(plane: Plane, manifest: Manifest, spec: Spec, day: str) -> Verdict | None:

@@ -7,6 +7,8 @@ full-text index), so that every datum is computed once.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import dagster as dg
@@ -14,12 +16,17 @@ import dagster as dg
 from assets.columns import columns, fields_of
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, plan_day
+from assets.ranges import RANGE_BYTES, count_of, do_with_ranges
 from assets.report import Made
 from assets.step import Result, daily_asset, run_of, run_step
+from assets.units import Outcome
+from context_plane.errors import PlaneError
 from context_plane.fold import fold_day, load_pending
 from context_plane.index.rows import Rows
 from context_plane.plane import Plane
+from context_plane.ranges import RangeDone, embed_range, unembedded, vectors_ahead
 from context_plane.reindex import index_entities, index_fulltext, index_vectors
+from context_plane.staging import load_segments_stage
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
 from resources.workers import Workers
@@ -44,8 +51,11 @@ async def fold(plane: Plane, tenant: str, day: str) -> Made:
     )
 
 
-async def vectors(plane: Plane, tenant: str, day: str) -> Made:
-    stage = await index_vectors(plane.engine, tenant=tenant, day=day)
+async def vectors(plane: Plane, tenant: str, day: str, *, ranges: Mapping[str, int] | None = None) -> Made:
+    """`ranges`: into how many the embedding of each large tenant was cut."""
+    count = (ranges or {}).get(tenant, 0)
+    ahead = await vectors_ahead(plane.engine, tenant, day, count) if count else None
+    stage = await index_vectors(plane.engine, tenant=tenant, day=day, ahead=ahead)
     if stage.shard is None:
         return Made("")
     files = len(stage.shard.files)
@@ -55,6 +65,21 @@ async def vectors(plane: Plane, tenant: str, day: str) -> Made:
         **_written(stage.bytes, files, reused=stage.reused),
         extra=stage.embedded,
     )
+
+
+async def embed(plane: Plane, tenant: str, day: str, number: int, count: int) -> RangeDone:
+    return await embed_range(plane.engine, tenant, day, number, count)
+
+
+async def embedding_ranges(plane: Plane, tenants: Mapping[str, int], day: str) -> dict[str, int]:
+    """Into how many ranges the embedding of each large tenant is cut. `tenants`: bytes of each one's input."""
+    found: dict[str, int] = {}
+    for tenant in (name for name, size in tenants.items() if size > RANGE_BYTES):
+        with suppress(PlaneError):  # the work meets the error too, and is where it is told
+            stage = await load_segments_stage(plane.engine.store, tenant, day)
+            size = sum(entry.bytes for entry in await unembedded(plane.engine, stage))
+            found[tenant] = count_of(size, RANGE_BYTES)
+    return {tenant: count for tenant, count in found.items() if count > 1}
 
 
 async def entities(plane: Plane, tenant: str, day: str) -> Made:
@@ -103,7 +128,13 @@ def _vectors(
     workers: dg.ResourceParam[Workers],
     scope: BuildScope,
 ) -> Result:
-    yield from run_step(context, plane, workers, scope, vectors, extra="texts_embedded")
+    day, step = context.partition_key, context.asset_key.to_user_string()
+
+    def doing(tenants: Mapping[str, int]) -> Outcome:
+        counts = plane.run(embedding_ranges(plane.plane, tenants, day))
+        return do_with_ranges(plane, workers, tenants, counts, day, step, range_work=embed, work=vectors)
+
+    yield from run_step(context, plane, workers, scope, vectors, extra="texts_embedded", doing=doing)
 
 
 def _entities(

@@ -38,11 +38,16 @@ class _Model(BaseModel):
 
 
 class Failed(_Model):
-    """One tenant that a step could not process. `code` is a stable error code; ids of entities never enter."""
+    """One tenant that a step could not process. `code` is a stable error code; ids of entities never enter: of a large
+    tenant-day `part` says which range of them it was."""
 
     tenant: str
     step: str
     code: str
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code} in {self.step}" + (f", range {self.part}" if self.part else "")
 
 
 class DayPlan(_Model):

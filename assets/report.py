@@ -67,7 +67,7 @@ def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, s
         "seconds": round(seconds, 3),
         "tenants": len(values),
         "tenants_unchanged": sum(item.unchanged for item in values),
-        "failed": len(failed),
+        "failed": len({item.tenant for item in failed}),
         "gets": spent.gets,
         "puts": spent.puts,
         "lists": spent.lists,
@@ -103,14 +103,14 @@ def data_version(digests: Mapping[str, str]) -> dg.DataVersion:
 
 def name_failures(day: str, failed: Sequence[Failed]) -> str:
     """`acme 2026-03-04: corrupt_object in segments; …`, bounded."""
-    named = [f"{item.tenant} {day}: {item.code} in {item.step}" for item in failed[:NAMED_MAX]]
+    named = [f"{item.tenant} {day}: {item}" for item in failed[:NAMED_MAX]]
     more = len(failed) - len(named)
     return "; ".join([*named, f"and {more} more"] if more > 0 else named)
 
 
 def _table(made: Mapping[str, Made], failed: Sequence[Failed]) -> dg.TableMetadataValue:
     largest = sorted(made.items(), key=lambda item: (-item[1].rows, item[0]))[:TABLE_TENANTS_MAX]
-    rows = [_record(item.tenant, Made(""), f"{item.code} in {item.step}") for item in failed[:TABLE_TENANTS_MAX]]
+    rows = [_record(item.tenant, Made(""), str(item)) for item in failed[:TABLE_TENANTS_MAX]]
     rows += [_record(tenant, item, "unchanged" if item.unchanged else "ok") for tenant, item in largest]
     return dg.MetadataValue.table(rows, schema=_SCHEMA)
 

@@ -60,12 +60,14 @@ def run_step(
     *,
     plan: DayPlan | None = None,
     extra: str = "",
+    doing: Callable[[Mapping[str, int]], Outcome] | None = None,
 ) -> Result:
-    """One of the assets before the commit. `plan` absent: the run's. `extra`: metadata name of `Made.extra`."""
+    """One of the assets before the commit. `plan` absent: the run's. `extra`: metadata name of `Made.extra`. `doing`:
+    how the work is shared, given the bytes of each tenant's input; absent: as `do` shares it."""
     step, day = context.asset_key.to_user_string(), context.partition_key
     store = opened.plane.engine.store
     plan = plan or opened.run(load_plan(opened.plane, scope, run_of(context), day))
-    outcome = do(opened, workers, plan.weights(), day, step, work)
+    outcome = doing(plan.weights()) if doing else do(opened, workers, plan.weights(), day, step, work)
     after = plan.with_failed(outcome.failed)
     opened.run(save_plan(store, after))
     unchanged = {tenant: found[step] for tenant, found in plan.unchanged.items() if step in found}
@@ -109,14 +111,14 @@ def _rows_before(context: dg.AssetExecutionContext) -> dict[str, float]:
 
 def failure(day: str, failed: Sequence[Failed]) -> dg.Failure:
     """The error of a step in the name of its tenant-days, with what to do."""
-    codes = sorted({item.code for item in failed})
+    codes, tenants = sorted({item.code for item in failed}), len({item.tenant for item in failed})
     meaning = "; ".join(f"{code}: {CODES[code]}" for code in codes)
     detail = (
-        f"{len(failed)} tenant-days failed, the others were processed. {name_failures(day, failed)}. {meaning}. "
+        f"{tenants} tenant-days failed, the others were processed. {name_failures(day, failed)}. {meaning}. "
         "Their events are still read from the log and from what was built before. "
         "Mend the cause (the log of the failing step holds the traceback), then materialize the day again."
     )
-    return dg.Failure(detail, metadata={"failed": len(failed)}, allow_retries=False)
+    return dg.Failure(detail, metadata={"failed": tenants}, allow_retries=False)
 
 
 def log_errors(context: dg.AssetExecutionContext, outcome: Outcome) -> None:

@@ -49,13 +49,14 @@ Work: TypeAlias = Callable[[Plane, str, str], Awaitable[Made]]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Work on some tenants of a day."""
+    """Work on some tenants of a day. `part`: which range of its one tenant's entities (`2 of 5`); empty: all."""
 
     settings: Settings
     step: str
     day: str
     tenants: tuple[str, ...]
     work: Work
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +91,34 @@ def do(opened: OpenPlane, workers: Workers, tenants: Mapping[str, int], day: str
     weights = {tenant: max(size, TENANT_BYTES_MIN) for tenant, size in tenants.items()}
     if len(weights) < 2 or sum(weights.values()) <= HERE_BYTES_MAX:
         return opened.run(each_tenant(opened.plane, list(weights), day, step, work))
+    settings = settings_of_workers(opened.settings)
+    return in_workers(workers, [Unit(settings, step, day, names, work) for names in cut(weights, workers.slots)])
+
+
+def settings_of_workers(settings: Settings) -> Settings:
+    return settings.model_copy(update={"cache_memory_bytes": min(MEMORY_BYTES_MAX, settings.cache_memory_bytes)})
+
+
+def in_workers(workers: Workers, units: Sequence[Unit]) -> Outcome:
+    """What the workers make of the units. Those whose worker died are done again, each tenant by itself."""
     started = time.perf_counter()
-    memory_bytes = min(MEMORY_BYTES_MAX, opened.settings.cache_memory_bytes)
-    settings = opened.settings.model_copy(update={"cache_memory_bytes": memory_bytes})
-    units = [Unit(settings, step, day, names, work) for names in cut(weights, workers.slots)]
     done, lost = _through(workers, units)
     alone = [replace(unit, tenants=(tenant,)) for unit in lost for tenant in unit.tenants]
     again, dead = _through(workers, alone)
-    failed = [Failed(tenant=tenant, step=step, code="worker_lost") for unit in dead for tenant in unit.tenants]
-    deaths = [f"{item.tenant} {day} {step}: its worker died twice" for item in failed]
+    failed = [
+        Failed(tenant=tenant, step=unit.step, code="worker_lost", part=unit.part)
+        for unit in dead
+        for tenant in unit.tenants
+    ]
+    deaths = [
+        f"{tenant} {_label(unit.day, unit.step, unit.part)}: its worker died twice"
+        for unit in dead
+        for tenant in unit.tenants
+    ]
     whole = joined([*done, *again], time.perf_counter() - started)
     return replace(
         whole,
-        failed=tuple(sorted([*whole.failed, *failed], key=lambda item: item.tenant)),
+        failed=tuple(sorted([*whole.failed, *failed], key=_by_name)),
         errors=(*whole.errors, *deaths),
         units=len(units),
         lost=len(lost) + len(dead),
@@ -138,12 +154,27 @@ def joined(outcomes: Iterable[Outcome], seconds: float) -> Outcome:
         spent.include(outcome.spent)
         units += outcome.units
         lost += outcome.lost
-    ordered = tuple(sorted(failed, key=lambda item: item.tenant))
+    ordered = tuple(sorted(failed, key=_by_name))
     return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds, units, lost)
 
 
+def _by_name(failed: Failed) -> tuple[str, str]:
+    return failed.tenant, failed.part
+
+
+def _label(day: str, step: str, part: str) -> str:
+    return f"{day} {step} {part}".rstrip()
+
+
 async def each_tenant(
-    plane: Plane, tenants: Sequence[str], day: str, step: str, work: Work, at_once: int = TENANTS_AT_ONCE
+    plane: Plane,
+    tenants: Sequence[str],
+    day: str,
+    step: str,
+    work: Work,
+    at_once: int = TENANTS_AT_ONCE,
+    *,
+    part: str = "",
 ) -> Outcome:
     """Work on every tenant of a day, some at once."""
 
@@ -153,8 +184,9 @@ async def each_tenant(
 
     started = time.perf_counter()
     with trace() as spent:
-        found = await gathered(tenants, f"{day} {step}", step, timed, at_once)
-    return Outcome(found.done, found.failed, found.errors, spent, time.perf_counter() - started)
+        found = await gathered(tenants, _label(day, step, part), step, timed, at_once)
+    failed = tuple(item.model_copy(update={"part": part}) for item in found.failed)
+    return Outcome(found.done, failed, found.errors, spent, time.perf_counter() - started)
 
 
 async def gathered(
@@ -203,11 +235,13 @@ def run_unit(unit: Unit) -> Outcome:
     """A unit, over the plane that this worker keeps open. Raises nothing that one unit alone has met."""
     try:
         opened = _kept_open(unit.settings)
-        work = each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work, WORKER_TENANTS_AT_ONCE)
+        at_once = WORKER_TENANTS_AT_ONCE
+        work = each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work, at_once, part=unit.part)
         return opened.run(work)
     except Exception as error:  # the store cannot be opened: every tenant of the unit has failed
-        failed = tuple(Failed(tenant=tenant, step=unit.step, code=code_of(error)) for tenant in unit.tenants)
-        return Outcome({}, failed, (told(f"{unit.day} {unit.step}", error),), Trace(), 0.0)
+        code, label = code_of(error), _label(unit.day, unit.step, unit.part)
+        failed = tuple(Failed(tenant=tenant, step=unit.step, code=code, part=unit.part) for tenant in unit.tenants)
+        return Outcome({}, failed, (told(label, error),), Trace(), 0.0)
 
 
 def _through(workers: Workers, units: Sequence[Unit]) -> tuple[list[Outcome], list[Unit]]:

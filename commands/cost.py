@@ -109,7 +109,7 @@ def kind_of(key: str) -> tuple[str, str]:
             return parsed.tenant, "segment"
         case keys.BundleKey():
             return parsed.tenant, "bundle"
-        case keys.StagingKey() | keys.BundleDiffKey():
+        case keys.StagingKey() | keys.PartKey() | keys.BundleDiffKey():
             return parsed.tenant, "staging"
         case keys.LandingKey():
             return parsed.tenant, "landing"

@@ -36,6 +36,7 @@ from context_plane.layout.keys import (
     ListKey,
     LogKey,
     ManifestKey,
+    PartKey,
     SegmentKey,
     ShardFileKey,
     ShardKey,
@@ -194,7 +195,7 @@ def _dead_kind(info: ObjectInfo, live: _Live, newest: int) -> str | None:
             return "log" if number <= live.log_floor else None
         case SegmentKey() | ShardKey() | ShardFileKey() | BundleKey() | BundleDiffKey() | ListKey():
             return None if info.key in live.named else _KINDS[type(key)]
-        case StagingKey():
+        case StagingKey() | PartKey():
             return "staging"
         case ControlKey(tenant=str(), path=path) if path.startswith("idempotency/"):
             return "claim"

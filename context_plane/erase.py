@@ -52,6 +52,7 @@ from context_plane.layout.keys import (
     ListKey,
     LogKey,
     ManifestKey,
+    PartKey,
     SegmentKey,
     ShardFileKey,
     ShardKey,
@@ -310,7 +311,7 @@ async def _sweep(engine: Engine, ended: Manifest, listed: Sequence[ObjectInfo]) 
 
 
 def _is_built(key: Key) -> bool:
-    built = SegmentKey | ShardKey | ShardFileKey | BundleKey | BundleDiffKey | ListKey | StagingKey
+    built = SegmentKey | ShardKey | ShardFileKey | BundleKey | BundleDiffKey | ListKey | StagingKey | PartKey
     return isinstance(key, built)
 
 

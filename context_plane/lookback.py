@@ -65,11 +65,31 @@ class _Places:
         return range(low, high)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Every entity of some periods, ascending, and where its blocks lie."""
+
+    names: Sequence[str]
+    places: Sequence[_Places]
+
+    def sizes(self) -> I64:
+        """[n] bytes of each entity's blocks."""
+        sizes = np.zeros(len(self.names), np.int64)
+        for place in self.places:
+            sizes[place.entity] += place.length
+        return sizes
+
+
+async def look(reader: Reader, periods: Sequence[Period], *, piece_bytes: int | None = None) -> Look:
+    """A round of reads, of the directories."""
+    return Look(*await _load_places(reader, periods, piece_bytes or PIECE_BYTES))
+
+
 async def runs(
-    reader: Reader, periods: Sequence[Period], *, run_bytes: int | None = None, piece_bytes: int | None = None
+    reader: Reader, seen: Look, *, begin: int = 0, end: int | None = None, run_bytes: int | None = None
 ) -> AsyncIterator[Run]:
-    """Every entity of the periods once, ascending, in runs. A round of reads for the directories, one for each run."""
-    names, places = await _load_places(reader, periods, piece_bytes or PIECE_BYTES)
+    """The entities numbered begin to end (exclusive) once, ascending, in runs. A round of reads for each run."""
+    names, places = seen.names, seen.places
     held: list[dict[int, bytes]] = [{} for _ in places]
     gate = asyncio.Semaphore(PARALLEL_PIECES)
 
@@ -77,7 +97,8 @@ async def runs(
         async with gate:
             return await reader.cache.raw(place.period.shards.entity.key, byte_range=place.pieces[number])
 
-    for first, stop in _cut(len(names), places, run_bytes or RUN_BYTES):
+    sizes = seen.sizes()[begin:end].tolist()
+    for first, stop in _cut(sizes, begin, run_bytes or RUN_BYTES):
         inside = [place.within(first, stop) for place in places]
         for n, (place, span) in enumerate(zip(places, inside, strict=True)):
             wanted = set(place.piece[span.start : span.stop].tolist())
@@ -131,18 +152,16 @@ def _place(period: Period, entity: I32, offset: I64, length: I64, piece_bytes: i
     return _Places(period, entity, offset, length, piece, pieces)
 
 
-def _cut(entities: int, places: Sequence[_Places], run_bytes: int) -> list[tuple[int, int]]:
-    """Entities first to stop (exclusive) of each run: as many as `run_bytes` hold, at least one. Pure."""
-    sizes = np.zeros(entities, np.int64)
-    for place in places:
-        sizes[place.entity] += place.length
-    cuts, first, total = [], 0, 0
-    for n, size in enumerate(sizes.tolist()):
+def _cut(sizes: Sequence[int], begin: int, run_bytes: int) -> list[tuple[int, int]]:
+    """Entities first to stop (exclusive) of each run: as many as `run_bytes` hold, at least one. `sizes`: of those
+    from `begin` on. Pure."""
+    cuts, first, total = [], begin, 0
+    for n, size in enumerate(sizes, begin):
         if n > first and total + size > run_bytes:
             cuts.append((first, n))
             first, total = n, 0
         total += size
-    return [*cuts, (first, entities)] if entities else []
+    return [*cuts, (first, begin + len(sizes))] if sizes else []
 
 
 def _run(

@@ -13,9 +13,11 @@ others of the same spec are compared with them (`bundle_changes.py`); where too 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import orjson
 
 from context_plane.approvals import is_approved
 from context_plane.bundle import tokens
@@ -37,11 +39,12 @@ from context_plane.engine import Engine
 from context_plane.errors import Conflict, Invalid, PlaneError
 from context_plane.index.analyzer import ANALYZER
 from context_plane.index.scratch import scratch_folder
-from context_plane.layout.keys import BundleKey, built_id
-from context_plane.lookback import Run, runs
+from context_plane.layout.keys import BundleKey, PartKey, built_id
+from context_plane.lookback import Look, Run, look, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
 from context_plane.pending import committed, dropped, held_back
-from context_plane.recall.periods import live_mask, periods_of
+from context_plane.ranges import RangeDone, cut, load_part, save_part
+from context_plane.recall.periods import Period, live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
 from context_plane.reuse import is_whole, same_object
@@ -94,17 +97,25 @@ def sources_of(manifest: Manifest, spec: Spec, day: str) -> str:
 
 
 async def materialize_day(
-    engine: Engine, reader: Reader, tenant: str, spec: CompiledSpec, day: str, *, change_max: float = CHANGE_MAX
+    engine: Engine,
+    reader: Reader,
+    tenant: str,
+    spec: CompiledSpec,
+    day: str,
+    *,
+    ranges: int = 1,
+    change_max: float = CHANGE_MAX,
 ) -> BundleBuild:
-    """Build and commit the bundles of a day, starting over when its sources moved. Where more than `change_max` of the
-    bundles that readers have would be others, and no approval is in force, the new ones wait.
+    """Build and commit the bundles of a day, starting over when its sources moved. `ranges`: how many the day was cut
+    into; what is staged of them is taken (`materialize_range`), the rest is made here. Where more than `change_max` of
+    the bundles that readers have would be others, and no approval is in force, the new ones wait.
 
     Raises `Conflict(budget_exceeded)`.
     """
     for attempt in range(REBUILDS_MAX):
         manifest = await load_head(engine.store, tenant)
         try:
-            return await _materialize(engine, reader, manifest, spec, day, change_max)
+            return await _materialize(engine, reader, manifest, spec, day, ranges, change_max)
         except Conflict as error:
             if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
                 raise
@@ -112,7 +123,13 @@ async def materialize_day(
 
 
 async def _materialize(
-    engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, change_max: float
+    engine: Engine,
+    reader: Reader,
+    manifest: Manifest,
+    spec: CompiledSpec,
+    day: str,
+    ranges: int,
+    change_max: float,
 ) -> BundleBuild:
     started_us = engine.now_us()
     check_model(manifest, engine.embedder)
@@ -120,7 +137,7 @@ async def _materialize(
     held = manifest.bundles.get(name, {}).get(day)
     before = [] if held is None else await _buckets_before(engine.store, manifest, held)
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
-        await _make_bundles(reader, manifest, spec, day, bundles)
+        await _make_bundles(engine, reader, manifest, spec, day, bundles, ranges)
         buckets, written, packs = await _put_packs(engine, manifest.tenant, name, day, bundles, before)
         replacement = await compare(engine, manifest, spec, day, bundles)
     encoded = encode_directory(buckets)
@@ -184,7 +201,8 @@ async def _to_approve(
 async def rebuilt_digests(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str) -> list[str]:
     """Content digests of the day's packs by bucket, "" for an empty one, made of the sources again. Writes nothing."""
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
-        await _make_bundles(reader, manifest, spec, day, bundles)
+        seen = await look(reader, _periods(manifest, spec, day))
+        await _make_range(reader, manifest, spec, day, seen, (0, len(seen.names)), bundles.add)
         count = bucket_count(len(bundles))
         digests = [""] * count
         for places in await asyncio.to_thread(bundles.places, count):
@@ -193,22 +211,87 @@ async def rebuilt_digests(reader: Reader, manifest: Manifest, spec: CompiledSpec
         return digests
 
 
-async def _make_bundles(reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool) -> None:
+async def materialize_range(
+    engine: Engine, reader: Reader, tenant: str, spec: CompiledSpec, day: str, number: int, count: int
+) -> RangeDone:
+    """Make the bundles of range `number` of `count` and stage them. Nothing where it was done before, or the day has
+    fewer ranges."""
+    manifest = await load_head(engine.store, tenant)
+    check_model(manifest, engine.embedder)
+    seen = await look(reader, _periods(manifest, spec, day))
+    spans = cut(seen.sizes().tolist(), count)
+    if number >= len(spans):
+        return RangeDone()
+    key = _part_key(manifest, spec, day, seen, spans[number])
+    if await load_part(engine.store, key) is not None:
+        return RangeDone()
+    made: list[Bundle] = []
+    await _make_range(reader, manifest, spec, day, seen, spans[number], made.append)
+    size = await save_part(engine.store, key, await asyncio.to_thread(_encoded, made))
+    return RangeDone(made=len(made), objects=1, bytes=size)
+
+
+async def _make_bundles(
+    engine: Engine, reader: Reader, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool, ranges: int
+) -> None:
     """Every entity's bundle, ascending by entity."""
-    first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))
+    seen = await look(reader, _periods(manifest, spec, day))
+    for span in cut(seen.sizes().tolist(), ranges):
+        staged = None
+        if ranges > 1:
+            staged = await load_part(engine.store, _part_key(manifest, spec, day, seen, span))
+        if staged is None:
+            await _make_range(reader, manifest, spec, day, seen, span, bundles.add)
+        else:
+            await asyncio.to_thread(_add, staged, day, bundles)
+
+
+async def _make_range(
+    reader: Reader,
+    manifest: Manifest,
+    spec: CompiledSpec,
+    day: str,
+    seen: Look,
+    span: tuple[int, int],
+    add: Callable[[Bundle], None],
+) -> None:
     erasures = Erasures.of(manifest)
-    async for run in runs(reader, periods_of(manifest, first_us, day_end_us(day))):
-        await asyncio.to_thread(_compute, run, erasures, spec, day, bundles)
+    async for run in runs(reader, seen, begin=span[0], end=span[1]):
+        await asyncio.to_thread(_compute, run, erasures, spec, day, add)
 
 
-def _compute(run: Run, erasures: Erasures, spec: CompiledSpec, day: str, bundles: Spool) -> None:
+def _periods(manifest: Manifest, spec: CompiledSpec, day: str) -> list[Period]:
+    """Of the look-back."""
+    first_us = day_start_us(add_days(day, 1 - spec.spec.lookback_days))
+    return periods_of(manifest, first_us, day_end_us(day))
+
+
+def _part_key(manifest: Manifest, spec: CompiledSpec, day: str, seen: Look, span: tuple[int, int]) -> str:
+    """Where the bundles of a range are staged: they follow from the spec, the sources, and which entities they are."""
+    first, stop = span
+    made_of = [spec.fingerprint, sources_of(manifest, spec.spec, day), manifest.erasures]
+    whom = [seen.names[first], seen.names[stop - 1], stop - first]
+    artifact = f"bundles-{spec.spec.name}"
+    return str(PartKey(manifest.tenant, day, artifact, sha256_hex(canonical_json([made_of, whom]))[:32]))
+
+
+def _encoded(bundles: Sequence[Bundle]) -> bytes:
+    return orjson.dumps([[each.entity, each.digest, each.tokens, each.body.decode()] for each in bundles])
+
+
+def _add(staged: bytes, day: str, bundles: Spool) -> None:
+    for entity, digest, count, body in orjson.loads(staged):
+        bundles.add(Bundle(entity, day, body.encode(), digest, count))
+
+
+def _compute(run: Run, erasures: Erasures, spec: CompiledSpec, day: str, add: Callable[[Bundle], None]) -> None:
     evidence = Evidence()
     for entity, held in run.blocks():
         parts = [Part(columns.rows, live_mask(columns, period, erasures, {})) for period, columns in held]
         bundle = materialize(spec, entity, day, History(tuple(parts)), evidence)
         if bundle is not None:
             check_budget(bundle, spec.spec.budget_tokens)
-            bundles.add(bundle)
+            add(bundle)
 
 
 def check_budget(bundle: Bundle, budget_tokens: int) -> None:

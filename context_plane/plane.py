@@ -30,9 +30,10 @@ from context_plane.idempotency import key_hash, once
 from context_plane.ingest import Accepted, Ingest, sorted_out
 from context_plane.layout.batch import Visible
 from context_plane.layout.keys import ControlKey
-from context_plane.materialize import BundleBuild, materialize_day
+from context_plane.materialize import BundleBuild, materialize_day, materialize_range
 from context_plane.merge import merge_month
 from context_plane.model import Write, check_tenant
+from context_plane.ranges import RangeDone
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
@@ -132,10 +133,18 @@ class Plane:
                 await self.materialize(tenant, name, day)
         self.snapshots.forget(tenant)
 
-    async def materialize(self, tenant: str, spec: str, day: str) -> BundleBuild:
-        """Build one day's bundles of one spec, and commit them unless they change too much to do so unasked."""
+    async def materialize(self, tenant: str, spec: str, day: str, *, ranges: int = 1) -> BundleBuild:
+        """Build one day's bundles of one spec, of what is staged of that many ranges and the rest, and commit them
+        unless they change too much to do so unasked."""
         compiled, change_max = await self.bundles.compiled(spec), self.settings.bundle_change_max
-        return await materialize_day(self.engine, self.reader, tenant, compiled, day, change_max=change_max)
+        return await materialize_day(
+            self.engine, self.reader, tenant, compiled, day, ranges=ranges, change_max=change_max
+        )
+
+    async def materialize_range(self, tenant: str, spec: str, day: str, number: int, count: int) -> RangeDone:
+        """Make and stage the bundles of one range of a day's entities."""
+        compiled = await self.bundles.compiled(spec)
+        return await materialize_range(self.engine, self.reader, tenant, compiled, day, number, count)
 
     async def roll_up(self, tenant: str, month: str) -> tuple[MonthState, MonthEntry | None]:
         """Merge the shards of a closed month (`YYYY-MM`) into one and commit it.

@@ -113,31 +113,40 @@ async def _index_day(
 
 
 async def index_vectors(
-    engine: Engine, segments: SegmentsStage | None = None, *, tenant: str = "", day: str = ""
+    engine: Engine,
+    segments: SegmentsStage | None = None,
+    *,
+    tenant: str = "",
+    day: str = "",
+    ahead: Mapping[bytes, F32] | None = None,
 ) -> VectorStage:
-    """Embed the day's rows and write them as a Lance dataset. Without `segments` its staging record is read."""
+    """Embed the day's rows and write them as a Lance dataset. Without `segments` its staging record is read. `ahead`:
+    vectors by text digest that were made of its ranges (`context_plane/ranges.py`)."""
     segments = segments or await load_segments_stage(engine.store, tenant, day)
     held = await load_events(engine, segments.tenant, segments.day, segments.segments)
-    return (await _make_vectors(engine, segments, held))[0]
+    return (await _make_vectors(engine, segments, held, ahead))[0]
 
 
-async def _make_vectors(engine: Engine, segments: SegmentsStage, held: DayEvents) -> tuple[VectorStage, F32]:
+async def _make_vectors(
+    engine: Engine, segments: SegmentsStage, held: DayEvents, ahead: Mapping[bytes, F32] | None = None
+) -> tuple[VectorStage, F32]:
     """The stage, and float32 [N, D] of the day's rows."""
     if not held.groups:
         stage, vectors = VectorStage(source=segments.source, shard=None, rows=0, embedded=0, bytes=0), _no_vectors()
     else:
-        stage, vectors = await _build_vectors(engine, segments, held.groups)
+        stage, vectors = await _build_vectors(engine, segments, held.groups, ahead or {})
     await save(engine.store, segments.tenant, segments.day, "vector", stage)
     return stage, vectors
 
 
 async def _build_vectors(
-    engine: Engine, segments: SegmentsStage, groups: Sequence[Sequence[Event]]
+    engine: Engine, segments: SegmentsStage, groups: Sequence[Sequence[Event]], ahead: Mapping[bytes, F32]
 ) -> tuple[VectorStage, F32]:
     events = [event for group in groups for event in group]
     digests = await asyncio.to_thread(blocks.row_text_digests, events)
-    known, seen = await _known_vectors(engine, segments) if digests.any() else ({}, frozenset())
-    rows, embedded = await make_vectors(engine, events, digests, known)
+    known, seen = await known_vectors(engine, segments) if digests.any() else ({}, frozenset())
+    rows, embedded = await make_vectors(engine, events, digests, {**ahead, **known})
+    embedded += sum(digest in ahead and digest not in known for digest in map(bytes, digests)) if ahead else 0
     columns = await asyncio.to_thread(blocks.place_columns, segments.day, groups)
     before = segments.shards_before.vector if segments.shards_before else None
     shard = await put_vectors(engine, segments.tenant, segments.day, columns, rows, digests, before=before, seen=seen)
@@ -170,7 +179,7 @@ async def make_vectors(
     return await asyncio.to_thread(blocks.row_vectors, events, vectors, engine.embedder.dim), len(missing)
 
 
-async def _known_vectors(engine: Engine, segments: SegmentsStage) -> tuple[dict[bytes, F32], frozenset[str]]:
+async def known_vectors(engine: Engine, segments: SegmentsStage) -> tuple[dict[bytes, F32], frozenset[str]]:
     """Vectors of the day's published shard by text digest, when it is of the same model, and the paths of its files
     that were read whole for them."""
     shards = segments.shards_before

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from context_plane.catalog.lists import SegmentEntry, decode_days, decode_segments
-from context_plane.catalog.manifest import DayEntry, Manifest
+from context_plane.catalog.manifest import DayEntry, Manifest, SegmentListRef
 from context_plane.errors import Corrupt
 from context_plane.model import sha256_hex
 from context_plane.store.base import Store
+
+
+class HasSegments(Protocol):
+    """A published or staged day."""
+
+    @property
+    def segments(self) -> SegmentListRef | None: ...
 
 
 async def load_day(store: Store, manifest: Manifest, day: str) -> DayEntry | None:
@@ -29,7 +37,7 @@ async def load_days(store: Store, manifest: Manifest) -> dict[str, DayEntry]:
     return dict(sorted({**found, **manifest.days}.items()))
 
 
-async def load_segments(store: Store, entry: DayEntry | None) -> list[SegmentEntry]:
+async def load_segments(store: Store, entry: HasSegments | None) -> list[SegmentEntry]:
     """The day's segments, ascending by entity. Raises `Corrupt` for a list that is not what was written."""
     if entry is None or entry.segments is None:
         return []

@@ -8,6 +8,7 @@
     tenants/{tenant}/manifests/lists/{yyyy}/{mm}[/{dd}]/{id}.json.zst          segment lists, month lists
     tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/{artifact}.json
     tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/bundles/{spec}/{id}.json.zst     what a build of bundles changed
+    tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/{artifact}/{id}.part            what was made of a range of entities
     tenants/{tenant}/erasures/{id}.json, tenants/{tenant}/control/..., control/...
     tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/{file}
 
@@ -161,6 +162,19 @@ class BundleDiffKey:
 
 
 @dataclass(frozen=True, slots=True)
+class PartKey:
+    """What was made of a range of a day's entities; `id` says of what."""
+
+    tenant: str
+    day: str
+    artifact: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/staging/{period_path(self.day)}/{self.artifact}/{self.id}.part"
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureKey:
     tenant: str
     id: str
@@ -202,6 +216,7 @@ Key: TypeAlias = (
     | ListKey
     | StagingKey
     | BundleDiffKey
+    | PartKey
     | ErasureKey
     | LandingKey
     | ControlKey
@@ -227,6 +242,7 @@ _PATTERNS: Final = tuple(
         ("list", _T + r"manifests/lists/" + _P + "/" + _ID + r"\.json\.zst"),
         ("staging", _T + r"staging/" + _D + r"/(?P<artifact>[^/]+)\.json"),
         ("bundle_diff", _T + r"staging/" + _D + r"/bundles/(?P<spec>[^/]+)/" + _ID + r"\.json\.zst"),
+        ("part", _T + r"staging/" + _D + r"/(?P<artifact>[^/]+)/" + _ID + r"\.part"),
         ("erasure", _T + r"erasures/" + _ID + r"\.json"),
         ("landing", _T + r"landing/(?P<source>[^/]+)/" + _D + r"/(?P<file>.+)"),
         ("tenant_control", _T + r"control/(?P<path>.+)"),
@@ -269,6 +285,8 @@ def _typed(name: str, part: dict[str, str]) -> Key:
             return StagingKey(tenant, day, part["artifact"])
         case "bundle_diff":
             return BundleDiffKey(tenant, part["spec"], day, part["id"])
+        case "part":
+            return PartKey(tenant, day, part["artifact"], part["id"])
         case "erasure":
             return ErasureKey(tenant, part["id"])
         case "landing":

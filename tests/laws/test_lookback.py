@@ -34,7 +34,8 @@ async def built(world: World) -> Plane:
 
 async def read(plane: Plane, **bounds: int) -> list[Run]:
     head = await load_head(plane.engine.store, TENANT)
-    return [run async for run in lookback.runs(plane.reader, periods_of(head, None, None), **bounds)]
+    seen = await lookback.look(plane.reader, periods_of(head, None, None), piece_bytes=bounds.pop("piece_bytes", None))
+    return [run async for run in lookback.runs(plane.reader, seen, **bounds)]
 
 
 def content(runs: list[Run]) -> list[Any]:
