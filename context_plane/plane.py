@@ -39,6 +39,7 @@ from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import (
     BundleAnswer,
+    BundleInputs,
     EntitiesAnswer,
     OnDemandRequest,
     SearchAnswer,
@@ -47,6 +48,7 @@ from context_plane.recall.values import (
     TimelineAnswer,
     TimelineRequest,
 )
+from context_plane.recall.why import Why
 from context_plane.reindex import build_day
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
@@ -79,6 +81,7 @@ class Plane:
     listing: Listing
     bundles: Bundles
     warmer: Warmer
+    reasons: Why
 
     async def warm_up(self) -> None:
         """Load what the first requests would otherwise wait for: the embedder, the specs' queries."""
@@ -218,6 +221,23 @@ class Plane:
         self.warmer.note(tenant, (request.entity,))
         return await self._read(tenant, request.snapshot, lambda: self.bundles.on_demand(tenant, request))
 
+    async def why(
+        self,
+        tenant: str,
+        digest: str,
+        *,
+        entity: str | None = None,
+        spec: str | None = None,
+        as_of: str | None = None,
+        snapshot: str | None = None,
+    ) -> BundleInputs:
+        """What the built bundle of a digest was made from."""
+        return await self._read(
+            tenant,
+            snapshot,
+            lambda: self.reasons.why(tenant, digest, entity=entity, spec=spec, as_of=as_of, snapshot=snapshot),
+        )
+
     async def _read(self, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` gives. Where an erasure or a collector was faster than its cut, it is asked once more: the
         newest cut then answers, and a pinned one says that it ended."""
@@ -323,6 +343,7 @@ def assemble(
         listing=listing,
         bundles=bundles,
         warmer=warmer,
+        reasons=Why(reader, listing, bundles),
     )
 
 

@@ -14,9 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from context_plane.ingest import Accepted
 from context_plane.model import format_time
 from context_plane.recall.values import (
+    BundleInputs,
     Citation,
+    CitedEvent,
     EntitiesAnswer,
     FoundEvent,
+    Freshness,
     Include,
     ReadStats,
     SearchAnswer,
@@ -140,6 +143,43 @@ class SnapshotOut(_Answer):
     bundles: dict[str, str] = Field(description="spec -> newest built day")
 
 
+class InputSegmentOut(_Answer):
+    day: str
+    segment: str
+    events: int = Field(description="live ones within the look-back")
+
+
+class CitedOut(_Answer):
+    """A citation of the bundle. Without a segment no event of that identity has that content at the cut any more."""
+
+    number: int = Field(description="as the text cites it: [1] is 1")
+    day: str
+    id: str
+    digest: str = Field(description="of the event: the first 32 hex digits of its SHA-256")
+    segment: str | None
+    line: int | None
+    ts: str | None
+    source: str | None
+    kind: str | None
+
+
+class WhyOut(_Answer):
+    digest: str
+    entity: str
+    spec: str
+    as_of: str
+    freshness: Freshness
+    snapshot: str
+    spec_fingerprint: str
+    sources: str = Field(description="fingerprint of the look-back's days as they were built")
+    built: str
+    pack: str = Field(description="the object that holds the bundle")
+    since: str = Field(description="the look-back's first moment")
+    until: str = Field(description="the moment after it")
+    segments: list[InputSegmentOut]
+    citations: list[CitedOut]
+
+
 class TenantOut(_Answer):
     tenant: str
     created: str | None = Field(description="null for a tenant that was written to before it was created")
@@ -225,6 +265,40 @@ def snapshot(info: SnapshotInfo) -> dict[str, Any]:
 
 def tenants(names: Sequence[str], cursor: str | None) -> dict[str, Any]:
     return {"tenants": [{"tenant": name} for name in names], "cursor": cursor}
+
+
+def why(inputs: BundleInputs) -> dict[str, Any]:
+    return {
+        "digest": inputs.digest,
+        "entity": inputs.entity,
+        "spec": inputs.spec,
+        "as_of": inputs.as_of,
+        "freshness": inputs.freshness,
+        "snapshot": inputs.snapshot,
+        "spec_fingerprint": inputs.spec_fingerprint,
+        "sources": inputs.sources,
+        "built": format_time(inputs.built_us),
+        "pack": inputs.pack,
+        "since": format_time(inputs.since_us),
+        "until": format_time(inputs.until_us),
+        "segments": [{"day": one.day, "segment": one.segment, "events": one.events} for one in inputs.segments],
+        "citations": [_cited(number, one) for number, one in enumerate(inputs.citations, 1)],
+    }
+
+
+def _cited(number: int, cited: CitedEvent) -> dict[str, Any]:
+    event = cited.event
+    return {
+        "number": number,
+        "day": cited.day,
+        "id": cited.id,
+        "digest": cited.digest,
+        "segment": None if event is None else event.citation.segment,
+        "line": None if event is None else event.citation.line,
+        "ts": None if event is None else format_time(event.ts_us),
+        "source": None if event is None else event.source,
+        "kind": None if event is None else event.kind,
+    }
 
 
 def _time(ts_us: int | None) -> str | None:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, explorer, problems, read, warm, write
+from serving import admin, explorer, problems, read, warm, why, write
 from serving.auth import bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -79,7 +79,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             HTTPException: problems.on_http,
         },
     )
-    for router in (write.router, read.router, warm.router, admin.router, admin.tenants):
+    for router in (write.router, read.router, why.router, warm.router, admin.router, admin.tenants):
         app.include_router(router, dependencies=[Depends(bearer)])
     for router in (admin.process, explorer.router):
         app.include_router(router)

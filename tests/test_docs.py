@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,12 +76,13 @@ async def test_every_example_of_the_api_page_runs(tmp_path: Path) -> None:
     commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     assert len(commands) > 10
     async with serve(Settings(store=f"memory://{tmp_path.name}", cache_dir=tmp_path)) as served:
+        given: dict[str, str] = {}
         for command in commands:
-            await _run(served, shlex.split(command))
+            await _run(served, shlex.split(Template(command).substitute(given)), given)
 
 
-async def _run(served: Served, words: list[str]) -> None:
-    """`curl` with -X, -H, -d, --data-binary; or a build."""
+async def _run(served: Served, words: list[str], given: dict[str, str]) -> None:
+    """`curl` with -X, -H, -d, --data-binary; or a build. `given` takes what later commands name as variables."""
     if words[0] == "context-plane":
         assert words[1] == "build"
         options = dict(zip(words[2::2], words[3::2], strict=True))
@@ -103,6 +105,12 @@ async def _run(served: Served, words: list[str]) -> None:
                 url = word
     response = await served.client.request(method or ("POST" if body else "GET"), url, headers=headers, content=body)
     assert response.status_code < 300, (url, response.text)
+    if "etag" in response.headers:
+        given["DIGEST"] = response.headers["etag"].strip('"').removesuffix("-text")
+    if "x-snapshot" in response.headers:
+        given["SNAPSHOT"] = response.headers["x-snapshot"]
+    if '"erasure"' in response.text:
+        given["ERASURE"] = response.json()["erasure"]
 
 
 LATENCIES = {

@@ -83,6 +83,10 @@ class Bundles:
             known = ", ".join(sorted(self._specs)) or "none"
             raise NotFound("spec_not_found", f"no such spec; known: {known}", spec=name[:80]) from None
 
+    def names(self) -> list[str]:
+        """Of the specs this process has."""
+        return sorted(self._specs)
+
     async def compiled(self, name: str) -> CompiledSpec:
         if name not in self._compiled:
             self._compiled[name] = await compiled(self._engine, self.spec(name))
@@ -114,8 +118,8 @@ class Bundles:
                 reads[entry.directory.key] = asyncio.ensure_future(self._read(entry, entity))
 
         try:
-            cut = await self._cut(tenant, snapshot, start)
-            built = self._day(cut, spec, as_of)
+            cut = await self.cut(tenant, snapshot, start)
+            built = self.day(cut, spec, as_of)
             start(cut.manifest)
             found = None
             if not cut.erasures.hides_built(entity, built.entry.erasures):
@@ -134,7 +138,7 @@ class Bundles:
         cut = self._snapshots.known(tenant)
         if cut is None:
             return None
-        built = self._day(cut, spec, as_of)
+        built = self.day(cut, spec, as_of)
         if cut.erasures.hides_built(entity, built.entry.erasures):
             return None
         cache, directory = self._reader.cache, built.entry.directory
@@ -152,8 +156,8 @@ class Bundles:
         """One item per entity, in the order asked, or in key order for every entity (None)."""
         self.spec(spec)
         lookups = track_lookups()
-        cut = await self._cut(tenant, snapshot, None)
-        built = self._day(cut, spec, as_of)
+        cut = await self.cut(tenant, snapshot, None)
+        built = self.day(cut, spec, as_of)
         entry = built.entry
         count = len(entry.directory.sections)
         wanted = range(count) if entities is None else sorted({bucket_of(name, count) for name in entities})
@@ -161,7 +165,7 @@ class Bundles:
 
         async def load(number: int) -> tuple[int, dict[str, tuple[BundleEntry, bytes]]]:
             async with gate:
-                return number, await self._pack(await self._bucket(entry, number))
+                return number, await self._pack(await self.bucket(entry, number))
 
         held = dict(await asyncio.gather(*(load(number) for number in wanted)))
         names = heapq.merge(*(sorted(pack) for pack in held.values())) if entities is None else entities
@@ -215,13 +219,13 @@ class Bundles:
 
     # --- leaves ---------------------------------------------------------------------------------
 
-    async def _cut(self, tenant: str, snapshot: str | None, started: Started | None) -> Outline:
+    async def cut(self, tenant: str, snapshot: str | None, started: Started | None) -> Outline:
         """A built bundle does not contain the tail: its writes are not waited for."""
         if snapshot is not None:
             return await self._snapshots.pinned_outline(tenant, snapshot, started)
         return await self._snapshots.outline(tenant, "eventual", started)
 
-    def _day(self, cut: Outline, spec: str, as_of: str | None) -> BuiltDay:
+    def day(self, cut: Outline, spec: str, as_of: str | None) -> BuiltDay:
         """The day asked for, or the newest built. Raises `NotFound(bundle_not_built)`, `Invalid(query_invalid)`."""
         key = (cut.tenant, cut.id, spec, as_of)
         held = self._built.get(key)
@@ -244,16 +248,16 @@ class Bundles:
         number = bucket_of(entity, len(entry.directory.sections))
         if entry.packs and entry.packs[number] and not self._holds_bucket(entry, number):
             return await self._read_together(entry, number, entity)
-        bucket = await self._bucket(entry, number)
+        bucket = await self.bucket(entry, number)
         place = bucket.find(entity)
-        return None if place is None else (place, await self._body(bucket, place))
+        return None if place is None else (place, await self.body(bucket, place))
 
     async def _read_together(self, entry: BundleDay, number: int, entity: str) -> tuple[BundleEntry, bytes] | None:
         """Bucket and pack in one round trip. The rest of the pack stays on disk, for its other bundles."""
         folder = entry.directory.key.rpartition("/")[0]
         pack = asyncio.ensure_future(self._reader.cache.raw(f"{folder}/{entry.packs[number]}"))
         try:
-            bucket = await self._bucket(entry, number)
+            bucket = await self.bucket(entry, number)
             place = bucket.find(entity)
             if place is None:
                 return None
@@ -266,11 +270,13 @@ class Bundles:
     def _holds_bucket(self, entry: BundleDay, number: int) -> bool:
         return self._reader.cache.holds(entry.directory.key, entry.directory.sections[number].range, BUCKET)
 
-    async def _bucket(self, entry: BundleDay, number: int) -> Bucket:
+    async def bucket(self, entry: BundleDay, number: int) -> Bucket:
+        """One section of a day's directory."""
         span = entry.directory.sections[number].range
         return await self._reader.cache.value(entry.directory.key, decode_bucket, byte_range=span, form=BUCKET)
 
-    async def _body(self, bucket: Bucket, place: BundleEntry) -> bytes:
+    async def body(self, bucket: Bucket, place: BundleEntry) -> bytes:
+        """A bundle's canonical JSON."""
         span = ByteRange(place.offset, place.length)
         return await self._reader.cache.value(bucket.key, decode_block, byte_range=span, form=BUNDLE)
 

@@ -128,7 +128,7 @@ def _event(
     if origin.period is None:
         segment, line = view.place(entity, ts_us, rows.ids[event])
     else:
-        segment, line = segment or _segment(origin.period, columns, ts_us), int(rows.event_line[event])
+        segment, line = segment or segment_of(origin.period, columns, ts_us), int(rows.event_line[event])
     hit, include, text = place.hit, show.include, None if rows.texts is None else rows.texts[event]
     marked = None
     if "snippet" in include and text:
@@ -154,7 +154,7 @@ def _event(
     )
 
 
-def _segment(period: Period, block: Columns, ts_us: int) -> str:
+def segment_of(period: Period, block: Columns, ts_us: int) -> str:
     """The key of an event's segment: a day's block has one, a month's one for each of its days."""
     if not period.is_month:
         return block.rows.segments[0]

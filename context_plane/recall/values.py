@@ -158,6 +158,46 @@ class BundleAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class InputSegment:
+    """A segment that a bundle's look-back reads. `events`: live ones within the look-back."""
+
+    day: str
+    segment: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class CitedEvent:
+    """A citation of a bundle. `event` None: at this cut no event of that identity has that content any more."""
+
+    day: str
+    id: str
+    digest: str
+    event: FoundEvent | None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInputs:
+    """What a built bundle was made from. Its look-back is since <= ts < until; citation n is `citations[n - 1]`."""
+
+    digest: str
+    entity: str
+    spec: str
+    as_of: str
+    freshness: Freshness
+    snapshot: str
+    spec_fingerprint: str
+    sources: str
+    """Fingerprint of the look-back's days as they were built."""
+    built_us: int
+    pack: str
+    since_us: int
+    until_us: int
+    segments: tuple[InputSegment, ...]
+    citations: tuple[CitedEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OnDemandRequest:
     """A bundle for a query: the spec's sections plus evidence for the question, tail included.
 

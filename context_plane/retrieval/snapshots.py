@@ -90,8 +90,8 @@ class Snapshot:
         return self.manifest.tenant
 
 
-def _without_tail(outline: Outline) -> Snapshot:
-    """Of an outline whose pending batches hold nothing visible."""
+def without_tail(outline: Outline) -> Snapshot:
+    """The built state of a cut alone; all of it where the pending batches hold nothing visible."""
     return Snapshot(outline.manifest, Tail(outline.log_number, outline.pending, ()), outline.erasures)
 
 
@@ -203,7 +203,7 @@ class Snapshots:
             return held
 
         if not any(batch.header.visible == "now" for batch in outline.pending):
-            return _without_tail(outline)
+            return without_tail(outline)
 
         async def read() -> Snapshot:
             tail = await load_tail(
@@ -237,7 +237,7 @@ class Snapshots:
         key = (tenant, known.id, known.erasures.newest)
         held: T | None = self._derived.get(key)
         if held is None and not known.pending:
-            held = self._derived[key] = make(_without_tail(known))
+            held = self._derived[key] = make(without_tail(known))
         return held
 
     def forget(self, tenant: str) -> None:
