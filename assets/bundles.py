@@ -112,9 +112,12 @@ async def materialize(
     only_stale: bool,
     ranges: Mapping[str, int] | None = None,
 ) -> Made:
-    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew. `ranges`:
+    """Build and commit one tenant's bundles of a day; nothing where there is nothing to read or to renew, or
+    where the tenant's settings leave the spec out. `ranges`:
     into how many those of each large tenant were cut. `aside`: a `Verdict` on what was, or would be, replaced."""
     store = plane.engine.store
+    if spec.name not in await plane.specs_of(tenant):
+        return Made("")
     manifest = await load_head(store, tenant)
     outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
     if only_stale and not outdated and not is_stale(manifest, spec, day):

@@ -190,15 +190,17 @@ async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
         async with gate:
             try:
                 pending = await load_pending(plane.engine, tenant)
+                specs = await plane.specs_of(tenant)
                 published_us = await _published_us(plane, pending)
             except PlaneError as error:
                 failed.append((tenant, error.code))
                 return
         manifest, dirty = pending.manifest, frozenset(pending.dirty)
         found.extend(log_dirt(tenant, pending))
-        found.extend(bundle_dirt(tenant, manifest, plane.specs, dirty, published_us))
+        found.extend(bundle_dirt(tenant, manifest, specs, dirty, published_us))
         if same_model(manifest, plane.engine.embedder):
-            found.extend(spec_dirt(tenant, manifest, fingerprints, dirty))
+            own = {name: fingerprint for name, fingerprint in fingerprints.items() if name in specs}
+            found.extend(spec_dirt(tenant, manifest, own, dirty))
         found.extend(rollup_dirt(tenant, manifest, dirty, plane.engine.now_us()))
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))

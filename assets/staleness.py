@@ -7,7 +7,7 @@ has them stale is found by halving.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -32,6 +32,7 @@ async def with_ages(plane: Plane, dirt: Iterable[Dirt]) -> list[Dirt]:
     """
     store, heads = plane.engine.store, dict[str, Manifest]()
     known: dict[str, Versions] = {}
+    specs: dict[str, Mapping[str, Spec]] = {}
     found = []
     for item in dirt:
         if item.backfill:
@@ -41,9 +42,10 @@ async def with_ages(plane: Plane, dirt: Iterable[Dirt]) -> list[Dirt]:
             continue
         if item.tenant not in heads:
             heads[item.tenant] = await load_head(store, item.tenant)
+            specs[item.tenant] = await plane.specs_of(item.tenant)
         head, versions = heads[item.tenant], known.setdefault(item.tenant, {})
-        spec = plane.specs[item.spec]
-        if is_due(head, spec, item.day):
+        spec = specs[item.tenant].get(item.spec)
+        if spec is not None and is_due(head, spec, item.day):
             since_us = await stale_since(store, head, spec, item.day, versions)
             found.append(replace(item, oldest_us=since_us))
     return found

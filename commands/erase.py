@@ -22,6 +22,9 @@ def erase(
     later: Annotated[
         bool, typer.Option("--later", help="only file the request; the job erase_entities does it")
     ] = False,
+    whole_tenant: Annotated[
+        bool, typer.Option("--whole-tenant", help="erase the tenant named by --tenant, and its keys")
+    ] = False,
     tenant: Tenant = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -29,6 +32,11 @@ def erase(
     """Erase an entity for good, check that it is gone, and print the receipt. Interrupted, it is run again."""
     if entity is None and later:
         raise typer.BadParameter("--later files a request: name the entity")
+    if whole_tenant:
+        if entity is not None or tenant is None:
+            raise typer.BadParameter("--whole-tenant takes --tenant NAME, and no entity")
+        run(_erase_tenant(tenant, store, as_json=as_json))
+        return
 
     async def work() -> int:
         from context_plane.erasure_requests import open_requests, request_erasure
@@ -50,6 +58,23 @@ def erase(
 
     if run(work()):
         raise SystemExit(DEFECTS)
+
+
+async def _erase_tenant(tenant: str, store: str | None, *, as_json: bool) -> None:
+    from context_plane.erase_tenant import erase_tenant
+    from context_plane.tenants import tenant_erasures
+
+    async with opened(store, probe=True) as plane:
+        if all(each.completed_us is not None for each in await tenant_erasures(plane.engine.store, tenant)):
+            await tenant_of(plane, tenant)
+        receipt = await erase_tenant(plane.engine, tenant)
+    if as_json:
+        show.json(receipt.model_dump())
+    else:
+        print(
+            f"erasure {receipt.erasure}: {show.count(receipt.objects_deleted, 'object')} and "
+            f"{show.count(receipt.keys_deleted, 'key')} deleted; the name may be given again"
+        )
 
 
 def _print_filed(request: str, *, as_json: bool) -> None:

@@ -197,6 +197,7 @@ def export(
     since: Since = None,
     until: Until = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="default: standard output")] = None,
+    snapshot: Snapshot = None,
     tenant: Tenant = None,
     store: Store = None,
 ) -> None:
@@ -205,20 +206,14 @@ def export(
     async def work() -> None:
         import sys
 
-        from context_plane.export import export_day, exported_days
-        from context_plane.recall.tail_view import TailView
-        from context_plane.wire import event_json
+        from context_plane.wire import export_line
 
         async with opened(store) as plane:
             name = await tenant_of(plane, tenant)
-            cut = await plane.snapshots.current(name, "strong")
-            view = TailView.of(cut)
-            wanted = [d for d in exported_days(cut, view) if (since or d) <= d <= (until or d)]
+            _, events = await plane.export(name, since_us=_start_us(since), until_us=_end_us(until), snapshot=snapshot)
             with sys.stdout.buffer if out is None else out.open("wb") as stream:
-                for day in wanted:
-                    async for event in export_day(plane.engine, cut, view, day):
-                        line = event_json(event, vector=event.vector is not None)
-                        stream.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+                async for event in events:
+                    stream.write(export_line(event))
 
     run(work())
 

@@ -112,6 +112,14 @@ async def revoke_key(engine: Engine, key_id: str) -> AccessKey:
     return key
 
 
+async def delete_keys(store: Store, tenant: str) -> int:
+    """Remove every key of a tenant that is erased; how many there were."""
+    gone = [_object(key.id) for key in await list_keys(store) if key.tenant == tenant]
+    if gone:
+        await store.delete(gone)
+    return len(gone)
+
+
 async def load_key(store: Store, key_id: str) -> AccessKey | None:
     try:
         return _decode(await store.get(_object(key_id)))

@@ -32,14 +32,14 @@ class ErasureRequest(BaseModel):
     requested_us: int
 
 
-async def request_erasure(engine: Engine, tenant: str, entity: str) -> str:
-    """File a request and return its id; that of the open one where the entity is already asked for.
+async def request_erasure(engine: Engine, tenant: str, entity: str, *, anew: bool = False) -> str:
+    """File a request and return its id; that of the open one where the entity is already asked for, unless `anew`.
 
     Nothing is erased or hidden yet. Raises `Invalid` for a malformed tenant or entity.
     """
     check_tenant(tenant)
     check_entity(entity)
-    for known in await open_requests(engine.store, tenant):
+    for known in () if anew else await open_requests(engine.store, tenant):
         try:
             if (await load_request(engine.store, tenant, known)).entity == entity:
                 return known

@@ -1,4 +1,7 @@
-"""Fulfil: an open erasure request is carried out, checked, and closed.
+"""Fulfil: an erasure is started, and an open erasure request is carried out, checked, and closed.
+
+Starting files the request and commits the tombstone, so that reads stop at once; whoever works requests off does the
+rest.
 
 Erase, verify, then delete the request: each step can be repeated, so a request that was interrupted anywhere is
 fulfilled by calling again with its id. A request stays open while the check finds something, so that the next call
@@ -8,12 +11,28 @@ checks again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+from context_plane.catalog.head import load_head
+from context_plane.catalog.log import read_log_head
 from context_plane.engine import Engine
-from context_plane.erase import BuildDay, Receipt, erase_entity, load_receipt
+from context_plane.erase import BuildDay, Receipt, begin_erasure, erase_entity, load_receipt
 from context_plane.erased import verify_erasure
-from context_plane.erasure_requests import check_request_id, drop_request, load_request
+from context_plane.erasure_requests import check_request_id, drop_request, load_request, request_erasure
 from context_plane.errors import NotFound
+
+State: TypeAlias = Literal["requested", "hidden", "checking", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureState:
+    """`requested`: nothing is hidden yet; `hidden`: no read shows the entity; `checking`: all is erased and it was not
+    checked yet, or the check found something; `done`: erased and checked."""
+
+    erasure: str
+    state: State
+    requested_us: int
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,39 @@ class Fulfilled:
 
     receipt: Receipt
     problems: tuple[str, ...] = ()
+
+
+async def start(engine: Engine, tenant: str, entity: str) -> str:
+    """Hide the entity from every read from here on, and leave the request for the rest; the erasure's id.
+
+    Called again before that is done it gives the same erasure, or another one where writes came since: they are hidden
+    too. Raises `Invalid`, and `Conflict` or `Unavailable` when it must be called again."""
+    before = await load_head(engine.store, tenant)
+    erasure = await request_erasure(engine, tenant, entity)
+    begun = await begin_erasure(engine, tenant, entity, erasure=erasure)
+    known = isinstance(begun, Receipt) or any(stone.erasure == erasure for stone in before.tombstones)
+    if known and begun.log_number < (await read_log_head(engine, tenant)).number:
+        erasure = await request_erasure(engine, tenant, entity, anew=True)
+        await begin_erasure(engine, tenant, entity, erasure=erasure)
+    return erasure
+
+
+async def state_of(engine: Engine, tenant: str, erasure: str) -> ErasureState:
+    """How far an erasure is. Raises `NotFound(erasure_not_found)`."""
+    check_request_id(erasure)
+    try:
+        request = await load_request(engine.store, tenant, erasure)
+    except NotFound:
+        receipt = await load_receipt(engine.store, tenant, erasure)
+        if receipt is None:
+            raise
+        return ErasureState(erasure, "done", receipt.requested_us, receipt)
+    receipt = await load_receipt(engine.store, tenant, erasure)
+    if receipt is not None:
+        return ErasureState(erasure, "checking", request.requested_us, receipt)
+    head = await load_head(engine.store, tenant)
+    hidden = any(stone.erasure == erasure for stone in head.tombstones)
+    return ErasureState(erasure, "hidden" if hidden else "requested", request.requested_us, None)
 
 
 async def fulfil(engine: Engine, tenant: str, erasure: str, *, build_day: BuildDay) -> Fulfilled:

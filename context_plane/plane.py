@@ -7,8 +7,8 @@ opens the embedder and the cache, and closes them again. No Dagster and no HTTP 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -25,21 +25,25 @@ from context_plane.catalog.tail import uncovered_days
 from context_plane.embed.open import MemoizedEmbedder, open_embedder
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound, PlaneError
+from context_plane.export import export_events
 from context_plane.fold import load_pending
 from context_plane.idempotency import key_hash, once
 from context_plane.ingest import Accepted, Ingest, sorted_out
 from context_plane.layout.batch import Visible
-from context_plane.layout.keys import ControlKey
 from context_plane.materialize import BundleBuild, materialize_day, materialize_range
 from context_plane.merge import merge_month
-from context_plane.model import Write, check_tenant
+from context_plane.model import Event, Write, check_tenant
 from context_plane.ranges import RangeDone
 from context_plane.recall.bundles import Bundles
+from context_plane.recall.changes import Changes
+from context_plane.recall.fleet import Fleet
 from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import (
     BundleAnswer,
     BundleInputs,
+    ChangesAnswer,
+    ChangesRequest,
     EntitiesAnswer,
     OnDemandRequest,
     SearchAnswer,
@@ -51,11 +55,12 @@ from context_plane.recall.values import (
 from context_plane.recall.why import Why
 from context_plane.reindex import build_day
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Snapshots
+from context_plane.retrieval.snapshots import Consistency, Snapshots
 from context_plane.reuse import are_whole
 from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
+from context_plane.tenants import load_settings, load_tenant, was_erased
 from context_plane.warm import Warmer
 
 T = TypeVar("T")
@@ -82,6 +87,8 @@ class Plane:
     bundles: Bundles
     warmer: Warmer
     reasons: Why
+    differences: Changes
+    fleet: Fleet
 
     async def warm_up(self) -> None:
         """Load what the first requests would otherwise wait for: the embedder, the specs' queries."""
@@ -131,10 +138,15 @@ class Plane:
         """Build days and then their bundles in this process: what the assets do, without Dagster."""
         for day in days:
             await build_day(self.engine, tenant, day)
-        for name in self.specs if specs is None else specs:
+        for name in await self.specs_of(tenant) if specs is None else specs:
             for day in days:
                 await self.materialize(tenant, name, day)
         self.snapshots.forget(tenant)
+
+    async def specs_of(self, tenant: str) -> Mapping[str, Spec]:
+        """The specs whose bundles are made for a tenant: all, but where its settings name some."""
+        settings = await load_settings(self.engine.store, tenant)
+        return {name: spec for name, spec in self.specs.items() if settings.builds(name)}
 
     async def materialize(self, tenant: str, spec: str, day: str, *, ranges: int = 1) -> BundleBuild:
         """Build one day's bundles of one spec, of what is staged of that many ranges and the rest, and commit them
@@ -179,22 +191,40 @@ class Plane:
         return await self._read(tenant, request.snapshot, lambda: self.listing.timeline(tenant, request))
 
     async def entities(
-        self, tenant: str, *, prefix: str = "", limit: int = 100, cursor: str | None = None, snapshot: str | None = None
+        self,
+        tenant: str,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+        snapshot: str | None = None,
+        consistency: Consistency = "strong",
     ) -> EntitiesAnswer:
         return await self._read(
             tenant,
             snapshot,
-            lambda: self.listing.entities(tenant, prefix=prefix, limit=limit, cursor=cursor, snapshot=snapshot),
+            lambda: self.listing.entities(
+                tenant, prefix=prefix, limit=limit, cursor=cursor, snapshot=snapshot, consistency=consistency
+            ),
         )
 
     async def bundle(
-        self, tenant: str, entity: str, *, spec: str, as_of: str | None = None, snapshot: str | None = None
+        self,
+        tenant: str,
+        entity: str,
+        *,
+        spec: str,
+        as_of: str | None = None,
+        snapshot: str | None = None,
+        consistency: Consistency = "eventual",
     ) -> BundleAnswer:
         self.warmer.note_bundle(tenant, entity, spec)
         return await self._read(
             tenant,
             snapshot,
-            lambda: self.bundles.bundle(tenant, entity, spec=spec, as_of=as_of, snapshot=snapshot),
+            lambda: self.bundles.bundle(
+                tenant, entity, spec=spec, as_of=as_of, snapshot=snapshot, consistency=consistency
+            ),
         )
 
     async def bundle_batch(
@@ -205,17 +235,21 @@ class Plane:
         spec: str,
         as_of: str | None = None,
         snapshot: str | None = None,
-    ) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
+        consistency: Consistency = "eventual",
+    ) -> AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]:
         """One item per entity, in the order asked, or in key order for every entity (None)."""
 
-        async def begun() -> list[AsyncIterator[BundleAnswer | tuple[str, PlaneError]]]:
-            items = self.bundles.batch(tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot)
-            first = await anext(items, None)  # every pack is read before the first item
+        async def begun() -> list[AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]]:
+            items = self.fleet.batch(
+                tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot, consistency=consistency
+            )
+            first = await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
             return [] if first is None else [_one(first), items]
 
         for part in await self._read(tenant, snapshot, begun):
-            async for item in part:
-                yield item
+            async with aclosing(part):
+                async for item in part:
+                    yield item
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         self.warmer.note(tenant, (request.entity,))
@@ -237,6 +271,25 @@ class Plane:
             snapshot,
             lambda: self.reasons.why(tenant, digest, entity=entity, spec=spec, as_of=as_of, snapshot=snapshot),
         )
+
+    async def changes(self, tenant: str, request: ChangesRequest) -> ChangesAnswer:
+        """A page of what changed since a snapshot."""
+        return await self._read(tenant, request.since, lambda: self.differences.changes(tenant, request))
+
+    async def export(
+        self,
+        tenant: str,
+        *,
+        since_us: int | None = None,
+        until_us: int | None = None,
+        snapshot: str | None = None,
+    ) -> tuple[str, AsyncIterator[Event]]:
+        """The cut, and its events of since <= ts < until by day, entity and time, read as they are taken."""
+        if snapshot is None:
+            cut = await self.snapshots.current(tenant, "strong")
+        else:
+            cut = await self.snapshots.pinned(tenant, snapshot)
+        return cut.id, export_events(self.engine, cut, since_us=since_us, until_us=until_us)
 
     async def _read(self, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` gives. Where an erasure or a collector was faster than its cut, it is asked once more: the
@@ -273,20 +326,16 @@ class Plane:
         )
 
     async def tenant_exists(self, tenant: str) -> bool:
-        """Whether the tenant was created, or has anything in its log or manifest."""
+        """Whether the tenant was created, or has anything in its log or manifest and was not erased."""
         check_tenant(tenant)
-        settings = str(ControlKey(None, f"tenants/{tenant}.json"))
-        try:
-            await self.engine.store.get(settings)
-        except NotFound:
-            version, log = await asyncio.gather(
-                newest_version(self.engine.store, tenant), list_log(self.engine.store, tenant, after=0)
-            )
-            return version > 0 or bool(log)
-        return True
+        store = self.engine.store
+        if await load_tenant(store, tenant) is not None:
+            return True
+        version, log = await asyncio.gather(newest_version(store, tenant), list_log(store, tenant, after=0))
+        return (version > 0 or bool(log)) and not await was_erased(store, tenant)
 
 
-async def _one(item: T) -> AsyncIterator[T]:
+async def _one(item: T) -> AsyncGenerator[T, None]:
     yield item
 
 
@@ -344,6 +393,8 @@ def assemble(
         bundles=bundles,
         warmer=warmer,
         reasons=Why(reader, listing, bundles),
+        differences=Changes(engine, snapshots, bundles),
+        fleet=Fleet(reader, bundles),
     )
 
 

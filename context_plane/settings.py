@@ -35,6 +35,9 @@ class Settings(BaseSettings):
         le=1,
         description="share of a day's bundles that a build may change or remove unasked; 1: all, nothing waits",
     )
+    horizon_days: int = Field(
+        default=2, ge=0, le=366, description="days ahead of now that event times may lie; partitions must reach as far"
+    )
     embedder: EmbedderSettings = EmbedderSettings()
 
     @property

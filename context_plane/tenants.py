@@ -1,46 +1,85 @@
 """Tenants: the record that says a tenant exists, and its settings.
 
 One small JSON object per tenant, beside the tenants' data so that a missing one costs one GET and names no
-path of theirs. Settings are what the product obeys today: fusion weights, a request rate, and a retention.
+path of theirs. Settings are what the product obeys today.
+
+An erased tenant leaves an object too: what was done, and until it is done, that it goes on. A tenant without a record
+that has one does not exist, whatever may still lie in its folder.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from context_plane.catalog.head import commit
+from context_plane.catalog.manifest import Manifest, ModelRef
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Corrupt, NotFound
+from context_plane.errors import Conflict, Corrupt, Invalid, NotFound
 from context_plane.layout.keys import ControlKey
 from context_plane.model import check_tenant
 from context_plane.store.base import Store
 
 WEIGHT_MAX: Final = 100.0
 RETAIN_DAYS_MAX: Final = 36_500
+MODEL_CHARS_MAX: Final = 200
+SPECS_MAX: Final = 64
+SpecName = Annotated[str, Field(min_length=1, max_length=100)]
+_ERASED: Final = "control/erased-tenants/"
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class LegWeights(_Model):
     """Weights of the two legs in the fusion of hybrid searches; requests may override them."""
 
-    text: float | None = Field(default=None, ge=0, le=WEIGHT_MAX)
-    vector: float | None = Field(default=None, ge=0, le=WEIGHT_MAX)
+    text: float | None = Field(default=None, ge=0, le=WEIGHT_MAX, description="null: the default", examples=[1.0])
+    vector: float | None = Field(default=None, ge=0, le=WEIGHT_MAX, description="null: the default", examples=[1.0])
 
 
 class TenantSettings(_Model):
-    weights: LegWeights = LegWeights()
+    """Settings of a tenant. Null is the product's default."""
+
+    weights: LegWeights = Field(
+        default=LegWeights(), description="of the legs of hybrid searches", examples=[{"text": 1.0, "vector": 1.0}]
+    )
     requests_per_s: float | None = Field(
-        default=None, gt=0, le=100_000, description="requests a second per process; null: no limit"
+        default=None, gt=0, le=100_000, description="requests a second per process; null: no limit", examples=[500]
+    )
+    events_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="events written a second per process, over some time: a full request may always come at once; "
+        "null: no limit",
+        examples=[1000],
     )
     retain_days: int | None = Field(
-        default=None, ge=1, le=RETAIN_DAYS_MAX, description="days of events kept before today; null: all, for ever"
+        default=None,
+        ge=1,
+        le=RETAIN_DAYS_MAX,
+        description="days of events kept before today; null: all, for ever",
+        examples=[365],
     )
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MODEL_CHARS_MAX,
+        description="of the vectors: processes with another one do not build; null: that of the first build",
+        examples=[None],
+    )
+    specs: list[SpecName] | None = Field(
+        default=None, max_length=SPECS_MAX, description="bundle specs that are built; null: all", examples=[None]
+    )
+
+    def builds(self, spec: str) -> bool:
+        """Whether bundles of a spec are made for the tenant."""
+        return self.specs is None or spec in self.specs
 
 
 class Tenant(_Model):
@@ -51,6 +90,21 @@ class Tenant(_Model):
     """None for a tenant that was written to before anybody created it."""
     updated_us: int | None = None
     settings: TenantSettings = TenantSettings()
+
+
+class TenantErasure(_Model):
+    """The erasure of a whole tenant, and its receipt once `completed_us` is set. Times are microseconds since 1970."""
+
+    format: Literal[1] = 1
+    erasure: str
+    tenant: str
+    requested_us: int
+    completed_us: int | None = None
+    log_number: int = 0
+    """Writes up to this number are erased; later ones would begin a new life."""
+    objects_deleted: int = 0
+    bytes_deleted: int = 0
+    keys_deleted: int = 0
 
 
 async def load_tenant(store: Store, tenant: str) -> Tenant | None:
@@ -65,9 +119,22 @@ async def load_tenant(store: Store, tenant: str) -> Tenant | None:
         raise Corrupt("format_unknown", "a tenant record does not decode; upgrade this process") from error
 
 
+async def load_settings(store: Store, tenant: str) -> TenantSettings:
+    """Of a tenant without a record: the defaults."""
+    record = await load_tenant(store, tenant)
+    return TenantSettings() if record is None else record.settings
+
+
 async def put_tenant(engine: Engine, tenant: str, settings: TenantSettings) -> tuple[Tenant, bool]:
-    """Create the tenant or replace its settings (the last writer wins); True when it is new."""
+    """Create the tenant or replace its settings (the last writer wins); True when it is new.
+
+    A model that is set binds the tenant to it. Raises `Conflict(erasure_in_progress)` while a tenant of that name is
+    being erased, `Invalid(model_mismatch)`."""
     now_us = engine.now_us()
+    if any(erasure.completed_us is None for erasure in await tenant_erasures(engine.store, tenant)):
+        raise Conflict("erasure_in_progress", "the tenant is being erased; create it when its receipt is there")
+    if settings.model is not None:
+        await _bind(engine, tenant, settings.model)
     record = Tenant(tenant=check_tenant(tenant), created_us=now_us, updated_us=now_us, settings=settings)
     try:
         await engine.store.put_new(_object(tenant), _encode(record))
@@ -80,6 +147,46 @@ async def put_tenant(engine: Engine, tenant: str, settings: TenantSettings) -> t
     return record, True
 
 
+async def _bind(engine: Engine, tenant: str, model: str) -> None:
+    """Name the model in the manifest, which every publish is held against."""
+
+    def mutate(manifest: Manifest) -> Manifest:
+        known = manifest.model or ModelRef(name=engine.embedder.model, dim=engine.embedder.dim)
+        if known.name != model:
+            detail = "the model is that of the vectors, or of this process before there are any; re-embed to change it"
+            raise Invalid("model_mismatch", detail, model=model, known=known.name)
+        return manifest if manifest.model == known else manifest.model_copy(update={"model": known})
+
+    await commit(engine, tenant, mutate)
+
+
+async def delete_record(store: Store, tenant: str) -> None:
+    await store.delete([_object(check_tenant(tenant))])
+
+
+async def tenant_erasures(store: Store, tenant: str) -> list[TenantErasure]:
+    """Every erasure of a tenant of that name, in no order."""
+    listed = [info.key async for info in store.list(f"{_ERASED}{check_tenant(tenant)}/")]
+    return [TenantErasure.model_validate_json(stored) for stored in await asyncio.gather(*map(store.get, listed))]
+
+
+async def save_tenant_erasure(store: Store, erasure: TenantErasure) -> None:
+    key = ControlKey(None, f"erased-tenants/{erasure.tenant}/{erasure.erasure}.json")
+    await store.put(str(key), erasure.model_dump_json().encode())
+
+
+async def was_erased(store: Store, tenant: str) -> bool:
+    """Whether a tenant of that name is or was erased: without a record it then does not exist."""
+    async for _ in store.list(f"{_ERASED}{check_tenant(tenant)}/", limit=1):
+        return True
+    return False
+
+
+async def erased_tenants(store: Store) -> set[str]:
+    """Names of tenants that are or were erased."""
+    return {info.key.removeprefix(_ERASED).partition("/")[0] async for info in store.list(_ERASED)}
+
+
 def _object(tenant: str) -> str:
     return str(ControlKey(None, f"tenants/{tenant}.json"))
 
@@ -90,12 +197,14 @@ def _encode(record: Tenant) -> bytes:
 
 
 async def list_tenants(store: Store) -> list[str]:
-    """Every tenant that was created or has objects, ascending. One LIST, and then one per tenant in parallel.
+    """Every tenant that was created or has objects, ascending, but erased ones. Two LISTs, and then one per tenant in
+    parallel.
 
     Names are found without reading what lies below them: between two known names a listing of one key tells
     whether anybody else is there.
     """
     known = {_name(info.key.removesuffix(".json")) async for info in store.list("control/tenants/")}
+    erased = await erased_tenants(store)
     found: set[str] = set()
     gaps = ["tenants/", *(f"tenants/{name}/" for name in known)]
     while gaps:
@@ -103,7 +212,7 @@ async def list_tenants(store: Store) -> list[str]:
         new = {name for name in nexts if name is not None} - known - found
         found |= new
         gaps = [f"tenants/{name}/" for name in sorted(new)]
-    return sorted(known | found)
+    return sorted(known | (found - erased))
 
 
 async def _next_tenant(store: Store, folder: str) -> str | None:

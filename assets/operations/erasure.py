@@ -1,7 +1,8 @@
 """Erasing: open erasure requests are carried out, checked and closed.
 
-The request object under the tenant holds the entity; a run knows the request's id. File one with
-`context-plane erase ENTITY --later`, or `context_plane.erasure_requests.request_erasure`.
+The request object under the tenant holds the entity; a run knows the request's id. File one with `DELETE
+…/entities/{entity}` or `context-plane erase ENTITY --later`. Erasures of whole tenants that were interrupted are
+finished too.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
@@ -12,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.operations.operate import Tenants, Told, operate
+from context_plane.erase_tenant import finish_all
 from context_plane.erasure_requests import open_requests
 from context_plane.fulfil import fulfil, kind_of
 from context_plane.plane import Plane
@@ -69,7 +71,9 @@ def _erase(
     async def work(opened: Plane, tenant: str) -> Told:
         return await erase(opened, tenant, config.requests)
 
-    yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE)
+    finished = 0 if config.tenants else plane.run(finish_all(plane.plane.engine))
+    told = {"tenants_erased": finished}
+    yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
 
 
 @dg.job(

@@ -22,6 +22,7 @@ from context_plane.model import (
     Put,
     Write,
     canonical_json,
+    day_of,
     day_start_us,
     event_from_record,
     event_record,
@@ -143,6 +144,13 @@ def decode_body(header: BatchHeader, body: bytes, *, day: str | None = None) -> 
         writes = [write for write in writes if identity(write)[1] == day]
     _check_count(header, day, len(writes))
     return writes
+
+
+def decode_names(header: BatchHeader, body: bytes) -> list[tuple[str, str]]:
+    """(entity, day) of each write, in order."""
+    records = [orjson.loads(line) for line in _lines(body)]
+    _check_count(header, None, len(records))
+    return [(record["entity"], day_of(parse_time(record["ts"]))) for record in records]
 
 
 def decode_lines(header: BatchHeader, body: bytes, *, day: str) -> list[WriteLine]:

@@ -8,8 +8,7 @@ does not contain the tail; the on-demand form does, and is made by the same pure
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +25,7 @@ from context_plane.catalog.manifest import BundleDay, Manifest
 from context_plane.catalog.models import check_model
 from context_plane.catalog.tail import uncovered_days
 from context_plane.engine import Engine
-from context_plane.errors import NotFound, PlaneError
+from context_plane.errors import NotFound
 from context_plane.index.analyzer import ANALYZER
 from context_plane.layout.pack import decode_block
 from context_plane.materialize import compiled, sources_of
@@ -37,11 +36,9 @@ from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import BundleAnswer, Freshness, OnDemandRequest
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Outline, Snapshot, Snapshots, Started
+from context_plane.retrieval.snapshots import Consistency, Outline, Snapshot, Snapshots, Started
 from context_plane.store.base import ByteRange
 
-BATCH_AHEAD: Final = 8
-"""Packs fetched ahead of the one being streamed."""
 BUCKET: Final = "bucket"
 BUNDLE: Final = "bundle"
 """Forms of a day's directory section and of a pack's block in the cache."""
@@ -101,11 +98,19 @@ class Bundles:
         return self._fingerprints[name]
 
     async def bundle(
-        self, tenant: str, entity: str, *, spec: str, as_of: str | None, snapshot: str | None
+        self,
+        tenant: str,
+        entity: str,
+        *,
+        spec: str,
+        as_of: str | None,
+        snapshot: str | None,
+        consistency: Consistency = "eventual",
     ) -> BundleAnswer:
         """Raises `NotFound(entity_not_found | bundle_not_built | spec_not_found)`."""
         self.spec(spec)
-        held = None if snapshot is not None else self.held(tenant, entity, spec=spec, as_of=as_of)
+        known = snapshot is None and consistency == "eventual"
+        held = self.held(tenant, entity, spec=spec, as_of=as_of) if known else None
         if held is not None:
             return held
         lookups = track_lookups()
@@ -118,7 +123,7 @@ class Bundles:
                 reads[entry.directory.key] = asyncio.ensure_future(self._read(entry, entity))
 
         try:
-            cut = await self.cut(tenant, snapshot, start)
+            cut = await self.cut(tenant, snapshot, start, consistency)
             built = self.day(cut, spec, as_of)
             start(cut.manifest)
             found = None
@@ -128,8 +133,8 @@ class Bundles:
             for read in reads.values():
                 abandon(read)
         if found is None:
-            raise await self._absent(cut, entity, built.as_of)
-        return _answer(built, found[0], found[1], lookups.temperature)
+            raise await self.absent(cut, entity, built.as_of)
+        return answer_of(built, found[0], found[1], lookups.temperature)
 
     def held(self, tenant: str, entity: str, *, spec: str, as_of: str | None) -> BundleAnswer | None:
         """What `bundle` answers at the newest cut, where all of it is in memory; else None. Waits for nothing.
@@ -148,34 +153,7 @@ class Bundles:
         if bucket is None or place is None:
             return None
         body: bytes | None = cache.held_value(bucket.key, ByteRange(place.offset, place.length), BUNDLE)
-        return None if body is None else _answer(built, place, body, "memory")
-
-    async def batch(
-        self, tenant: str, entities: Sequence[str] | None, *, spec: str, as_of: str | None, snapshot: str | None
-    ) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
-        """One item per entity, in the order asked, or in key order for every entity (None)."""
-        self.spec(spec)
-        lookups = track_lookups()
-        cut = await self.cut(tenant, snapshot, None)
-        built = self.day(cut, spec, as_of)
-        entry = built.entry
-        count = len(entry.directory.sections)
-        wanted = range(count) if entities is None else sorted({bucket_of(name, count) for name in entities})
-        gate = asyncio.Semaphore(BATCH_AHEAD)
-
-        async def load(number: int) -> tuple[int, dict[str, tuple[BundleEntry, bytes]]]:
-            async with gate:
-                return number, await self._pack(await self.bucket(entry, number))
-
-        held = dict(await asyncio.gather(*(load(number) for number in wanted)))
-        names = heapq.merge(*(sorted(pack) for pack in held.values())) if entities is None else entities
-        for name in names:
-            found = held[bucket_of(name, count)].get(name)
-            if found is None or cut.erasures.hides_built(name, entry.erasures):
-                if entities is not None:
-                    yield name, await self._absent(cut, name, built.as_of)
-                continue
-            yield _answer(built, found[0], found[1], lookups.temperature)
+        return None if body is None else answer_of(built, place, body, "memory")
 
     async def on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         """The bundle of a query over built rows and tail. Raises `NotFound(entity_not_found)`."""
@@ -184,7 +162,7 @@ class Bundles:
         if request.snapshot is not None:
             cut = await self._snapshots.pinned(tenant, request.snapshot)
         else:
-            cut = await self._snapshots.current(tenant, "strong")
+            cut = await self._snapshots.current(tenant, request.consistency)
         check_model(cut.manifest, self._engine.embedder)
         view = await self._snapshots.derived(cut, TailView.of)
         as_of = _newest_day(cut) if request.until_us is None else day_of(request.until_us - 1)
@@ -219,11 +197,13 @@ class Bundles:
 
     # --- leaves ---------------------------------------------------------------------------------
 
-    async def cut(self, tenant: str, snapshot: str | None, started: Started | None) -> Outline:
+    async def cut(
+        self, tenant: str, snapshot: str | None, started: Started | None, consistency: Consistency = "eventual"
+    ) -> Outline:
         """A built bundle does not contain the tail: its writes are not waited for."""
         if snapshot is not None:
             return await self._snapshots.pinned_outline(tenant, snapshot, started)
-        return await self._snapshots.outline(tenant, "eventual", started)
+        return await self._snapshots.outline(tenant, consistency, started)
 
     def day(self, cut: Outline, spec: str, as_of: str | None) -> BuiltDay:
         """The day asked for, or the newest built. Raises `NotFound(bundle_not_built)`, `Invalid(query_invalid)`."""
@@ -280,19 +260,8 @@ class Bundles:
         span = ByteRange(place.offset, place.length)
         return await self._reader.cache.value(bucket.key, decode_block, byte_range=span, form=BUNDLE)
 
-    async def _pack(self, bucket: Bucket) -> dict[str, tuple[BundleEntry, bytes]]:
-        if not bucket.entries:
-            return {}
-
-        def decode(stored: bytes) -> dict[str, tuple[BundleEntry, bytes]]:
-            return {
-                entry.entity: (entry, decode_block(stored[entry.offset : entry.offset + entry.length]))
-                for entry in bucket.entries
-            }
-
-        return await self._reader.cache.value(bucket.key, decode, form="bundles")
-
-    async def _absent(self, cut: Outline, entity: str, day: str) -> NotFound:
+    async def absent(self, cut: Outline, entity: str, day: str) -> NotFound:
+        """Why there is no bundle of an entity on a built day."""
         view = await self._snapshots.derived(await self._snapshots.complete(cut), TailView.of)
         if entity in view.latest:
             detail = "the entity's events wait to be built; build the days, or ask on demand"
@@ -309,7 +278,7 @@ class Bundles:
         return "building" if any(first <= d <= day for d in dirty) else "fresh"
 
 
-def _answer(built: BuiltDay, place: BundleEntry, body: bytes, cache: Temperature) -> BundleAnswer:
+def answer_of(built: BuiltDay, place: BundleEntry, body: bytes, cache: Temperature) -> BundleAnswer:
     return BundleAnswer(
         entity=place.entity,
         spec=built.spec,

@@ -23,7 +23,7 @@ from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import EntitiesAnswer, EntityInfo, TimelineAnswer, TimelineRequest
 from context_plane.retrieval import where
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Snapshot, Snapshots, Started
+from context_plane.retrieval.snapshots import Consistency, Snapshot, Snapshots, Started
 from context_plane.retrieval.timeline import select_events
 
 READ_DEADLINE_S: Final = 30.0
@@ -48,7 +48,7 @@ class Listing:
         """Events of one entity, newest first unless asked otherwise. Raises `NotFound(entity_not_found)`."""
         scope = self._scope(request.entity, request.since_us, request.until_us)
         with self._assembler.fetches(scope) as fetches:
-            snapshot = await self._snapshot(tenant, request.snapshot, fetches.start)
+            snapshot = await self._snapshot(tenant, request.snapshot, request.consistency, fetches.start)
             view = await self._snapshots.derived(snapshot, TailView.of)
             found = (await self._assembler.parts(view, scope, fetches)).whole()
         cursor = request.cursor
@@ -80,10 +80,17 @@ class Listing:
         return Scope((entity,), since_us, until_us, vectors=True, until_s=until_s)
 
     async def entities(
-        self, tenant: str, *, prefix: str, limit: int, cursor: str | None, snapshot: str | None = None
+        self,
+        tenant: str,
+        *,
+        prefix: str,
+        limit: int,
+        cursor: str | None,
+        snapshot: str | None = None,
+        consistency: Consistency = "strong",
     ) -> EntitiesAnswer:
         """Entities in key order, after `cursor`, with live event count and last event time."""
-        cut = await self._snapshot(tenant, snapshot)
+        cut = await self._snapshot(tenant, snapshot, consistency)
         view = await self._snapshots.derived(cut, TailView.of)
         periods = periods_of(cut.manifest, None, None)
         directories = await asyncio.gather(*(self._reader.directory(period.shards.entity) for period in periods))
@@ -119,10 +126,12 @@ class Listing:
         found = await self.entity_parts(view, entity, None, None)
         return bool(select_events(found.parts, limit=1))
 
-    async def _snapshot(self, tenant: str, snapshot: str | None, started: Started | None = None) -> Snapshot:
+    async def _snapshot(
+        self, tenant: str, snapshot: str | None, consistency: Consistency, started: Started | None = None
+    ) -> Snapshot:
         if snapshot is not None:
             return await self._snapshots.pinned(tenant, snapshot, started)
-        return await self._snapshots.current(tenant, "strong", started)
+        return await self._snapshots.current(tenant, consistency, started)
 
 
 def _merged(lists: list[list[str]], tail: Iterable[str]) -> Iterator[str]:

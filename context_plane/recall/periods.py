@@ -39,8 +39,8 @@ def periods_of(manifest: Manifest, since_us: int | None, until_us: int | None) -
 
     A month whose days of the window all left it is not read.
     """
-    first = "" if since_us is None else day_of(_stored(since_us))
-    last = "~" if until_us is None else day_of(_stored(until_us - 1))
+    first = "" if since_us is None else day_of(stored_time(since_us))
+    last = "~" if until_us is None else day_of(stored_time(until_us - 1))
     found = [
         Period(day, entry.shards, entry.erasures, (day,))
         for day, entry in manifest.days.items()
@@ -65,7 +65,7 @@ def live_mask(
     return scope.live_mask(columns, identities=rewritten, entities=erased, days=period.masked)
 
 
-def _stored(ts_us: int) -> int:
+def stored_time(ts_us: int) -> int:
     """The nearest time an event can have: a window may begin or end before or after all of them."""
     return min(max(ts_us, 0), LAST_US)
 

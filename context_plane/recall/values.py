@@ -157,6 +157,43 @@ class BundleAnswer:
     cache: Literal["memory", "disk", "cold"]
 
 
+class Change(NamedTuple):
+    """An entity that changed: its events, or its bundle of `spec` and `as_of`."""
+
+    entity: str
+    spec: str | None = None
+    as_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesRequest:
+    """`since`: the snapshot to compare with; `snapshot` None: the newest cut. `position`: where to go on."""
+
+    since: str
+    snapshot: str | None = None
+    limit: int = 100
+    position: ChangesPosition | None = None
+
+
+class ChangesPosition(NamedTuple):
+    """Where a page ended. `part`: "" for the log, else day and spec of bundles; then batch and line, or bucket and
+    place in it, of what comes next."""
+
+    part: str
+    number: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesAnswer:
+    """One page: no change twice. `next_position` None: that was all."""
+
+    changes: tuple[Change, ...]
+    next_position: ChangesPosition | None
+    since: str
+    snapshot: str
+
+
 @dataclass(frozen=True, slots=True)
 class InputSegment:
     """A segment that a bundle's look-back reads. `events`: live ones within the look-back."""
@@ -213,6 +250,7 @@ class OnDemandRequest:
     until_us: int | None = None
     snapshot: str | None = None
     budget_tokens: int | None = None
+    consistency: Consistency = "strong"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,9 +91,7 @@ class Why:
             citations=await self._cited(view, parts, places, body["citations"]),
         )
 
-    async def _find(
-        self, cut: Outline, digest: str, entity: str | None, spec: str | None, as_of: str | None
-    ) -> _Found:
+    async def _find(self, cut: Outline, digest: str, entity: str | None, spec: str | None, as_of: str | None) -> _Found:
         candidates = self._candidates(cut, spec, as_of)
         for start in range(0, min(len(candidates), DIRECTORIES_MAX), PARALLEL_DIRECTORIES):
             some = candidates[start : start + PARALLEL_DIRECTORIES]

@@ -45,6 +45,7 @@ METADATA: dict[str, set[str]] = {
         "bytes",
         "batches_redacted",
         "manifests_redacted",
+        "tenants_erased",
     },
     "collect": {
         "dry_run",

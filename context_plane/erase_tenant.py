@@ -1,0 +1,134 @@
+"""Erase a tenant: everything it has leaves the store, with a receipt.
+
+Three steps, each of which can be repeated; the erasure's object in the store's control folder says how far it is.
+
+    a  record the erasure, delete the tenant's record      the name does not exist any more, in seconds everywhere
+    b  commit an empty manifest                            reads of who still knows the name find nothing; builds under
+                                                           way are refused, as those of before any erasure are
+    c  delete everything else, and the tenant's keys;      done; the name may be given again
+       write the receipt
+
+The empty manifest stays, and with it the tenant's name in its key: it keeps numbers from being given twice and what
+was begun before from coming back. What a process that still knew the name acknowledged after (c) would be the
+beginning of a new life, seen by nobody unless the name is given again.
+"""
+
+from __future__ import annotations
+
+from context_plane.access import delete_keys
+from context_plane.catalog.head import commit, load_head, refresh_hint
+from context_plane.catalog.log import list_log
+from context_plane.catalog.manifest import Manifest
+from context_plane.engine import Engine
+from context_plane.erase import DELETE_CHUNK
+from context_plane.errors import NotFound
+from context_plane.layout.keys import LatestKey, ManifestKey, parse, tenant_prefix
+from context_plane.model import check_tenant
+from context_plane.store.base import ObjectInfo
+from context_plane.tenants import (
+    TenantErasure,
+    delete_record,
+    erased_tenants,
+    save_tenant_erasure,
+    tenant_erasures,
+)
+
+
+async def erase_tenant(engine: Engine, tenant: str) -> TenantErasure:
+    """Erase a tenant, or go on with the erasure that is under way. Raises `Unavailable` when it must be called
+    again."""
+    return await finish(engine, await begin(engine, tenant))
+
+
+async def begin(engine: Engine, tenant: str) -> TenantErasure:
+    """Steps (a) and (b): the tenant does not exist from here on. The erasure under way, where there is one."""
+    found = next((e for e in await tenant_erasures(engine.store, check_tenant(tenant)) if e.completed_us is None), None)
+    if found is None:
+        found = TenantErasure(erasure=engine.nonce() + engine.nonce(), tenant=tenant, requested_us=engine.now_us())
+        await save_tenant_erasure(engine.store, found)
+    await delete_record(engine.store, tenant)
+    await _empty(engine, tenant)
+    return found
+
+
+async def finish(engine: Engine, erasure: TenantErasure) -> TenantErasure:
+    """Step (c). One that is done already is answered as it is."""
+    if erasure.completed_us is not None:
+        return erasure
+    tenant, store = erasure.tenant, engine.store
+    head = await _empty(engine, tenant)
+    kept = {str(ManifestKey(tenant, head.version)), str(LatestKey(tenant))}
+    objects = size = 0
+    gone: list[ObjectInfo] = []
+
+    async def delete() -> None:
+        nonlocal objects, size, gone
+        await store.delete([info.key for info in gone])
+        objects, size, gone = objects + len(gone), size + sum(info.size for info in gone), []
+
+    async for info in store.list(tenant_prefix(tenant)):
+        key = parse(info.key)
+        newer = isinstance(key, ManifestKey) and key.version > head.version
+        if info.key not in kept and not newer:
+            gone.append(info)
+        if len(gone) >= DELETE_CHUNK:
+            await delete()
+    if gone:
+        await delete()
+    await refresh_hint(store, await load_head(store, tenant))
+    keys = await delete_keys(store, tenant)
+    done = erasure.model_copy(
+        update={
+            "completed_us": engine.now_us(),
+            "log_number": head.log_floor,
+            "objects_deleted": objects,
+            "bytes_deleted": size,
+            "keys_deleted": keys,
+        }
+    )
+    await save_tenant_erasure(store, done)
+    return done
+
+
+async def finish_all(engine: Engine) -> int:
+    """Step (c) of every erasure of a tenant that was begun and is not done; how many there were."""
+    count = 0
+    for tenant in sorted(await erased_tenants(engine.store)):
+        for found in await tenant_erasures(engine.store, tenant):
+            if found.completed_us is None:
+                await finish(engine, found)
+                count += 1
+    return count
+
+
+async def tenant_erasure(engine: Engine, tenant: str, erasure: str) -> TenantErasure:
+    """Raises `NotFound(erasure_not_found)`."""
+    for found in await tenant_erasures(engine.store, tenant):
+        if found.erasure == erasure:
+            return found
+    raise NotFound("erasure_not_found", "no erasure of that id", erasure=erasure[:64])
+
+
+async def _empty(engine: Engine, tenant: str) -> Manifest:
+    """Commit a manifest of nothing, unless the newest is one and no batch of the log is above its floor."""
+    head = await load_head(engine.store, tenant)
+    listed = await list_log(engine.store, tenant, after=head.log_floor)
+    floor = max(listed[-1].number if listed else 0, head.log_floor)
+
+    def mutate(manifest: Manifest) -> Manifest:
+        fresh = Manifest(
+            tenant=tenant,
+            version=manifest.version,
+            commit_id=manifest.commit_id,
+            committed_us=manifest.committed_us,
+            log_floor=max(floor, manifest.log_floor),
+            erasure_key=manifest.erasure_key,
+            erasures=manifest.erasures,
+            snapshots_from=manifest.snapshots_from,
+        )
+        if fresh == manifest and manifest.version > 0:
+            return manifest
+        changed = {"erasures": manifest.erasures + 1, "snapshots_from": manifest.version + 1}
+        return fresh.model_copy(update=changed)
+
+    return await commit(engine, tenant, mutate, known=head)
