@@ -32,6 +32,7 @@ SCENARIOS: Final = {
     "entity_cold": "benchmarks.entity_cold",
     "tenant_cold": "benchmarks.tenant_cold",
     "bundle_cold": "benchmarks.bundle_cold",
+    "fleet": "benchmarks.fleet",
     "tenant_1m": "benchmarks.tenant_1m",
 }
 """Name -> module, imported when it runs: a scenario's libraries are needed by nobody else."""

@@ -79,6 +79,8 @@ BARS: Final = (
     Bar("vector_100k", 2.0, 7, prototype="2.54 / 18.9"),
     Bar("hybrid_filters", 4.0, 15, prototype="4.00 / 630"),
     Bar("bundle_cold", 190, 260, 3, 4, but=STALL),
+    Bar("fleet", 1000, 1000, case=r"10,000.*warm", label="10,000 bundles, warm"),
+    Bar("fleet", 3000, 3000, case=r"10,000.*cold", label="10,000 bundles, cold"),
     Bar("entity_cold", 260, 340, 4, 6, case=r"(?<!\d)1\D*day", but=STALL, label="1 day"),
     Bar("entity_cold", 320, 450, 4, 64, case=r"(?<!\d)30\D*day", but=STALL, label="30 days"),
     Bar("entity_cold", 350, 500, 4, 90, case=r"365", but=STALL, label="365 days"),

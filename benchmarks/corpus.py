@@ -83,6 +83,7 @@ SHAPES: Final[dict[str, Shape]] = {
     "tenant_cold": Shape(300_000, 1_000, 30),
     "build": Shape(100_000, 1_000, 10, dim=384),
     "build_entities": Shape(100_000, 10_000, 10, dim=384),
+    "fleet": Shape(60_000, 10_050, 1, dim=64),
     "tenant_1m": Shape(1_000_000, 2_000, 31, dim=384, rolled=True),
 }
 
