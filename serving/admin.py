@@ -1,4 +1,4 @@
-"""Tenants, erasures, and what operators and probes ask of the process."""
+"""Tenants, and what operators and probes ask of the process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from context_plane.access import AccessKey
 from context_plane.errors import Denied
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.tenants import list_tenants, put_tenant
-from serving import answers, cursors, limits, wire
-from serving.auth import Reads, authenticate, authorize
+from serving import answers, cursors, limits, shapes, wire
+from serving.auth import Reads, TenantName, authenticate, authorize
 from serving.describe import Json, gives, takes
 from serving.metrics import MEDIA_TYPE as METRICS_TYPE
 from serving.service import Service, service_of
@@ -28,8 +28,8 @@ process = APIRouter(tags=["process"])
 class TenantsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=100, ge=1, le=LIMIT_MAX)
-    cursor: str | None = None
+    limit: int = Field(default=100, ge=1, le=LIMIT_MAX, description="names at most", examples=[100])
+    cursor: str | None = Field(default=None, description="of the page before", examples=[None])
 
 
 @router.put(
@@ -37,11 +37,11 @@ class TenantsQuery(BaseModel):
     summary="Create a tenant, or replace its settings",
     openapi_extra=takes(TenantBody),
     responses={
-        **gives(200, answers.TenantOut, "replaced"),
-        201: {"model": answers.TenantOut, "description": "created"},
+        **gives(200, shapes.TenantOut, "replaced"),
+        201: {"model": shapes.TenantOut, "description": "created"},
     },
 )
-async def create_tenant(request: Request, tenant: str) -> Response:
+async def create_tenant(request: Request, tenant: TenantName) -> Response:
     """For operator keys with the scope `admin`."""
     service = service_of(request)
     key = await authorize(service, request, tenant, "admin")
@@ -50,17 +50,19 @@ async def create_tenant(request: Request, tenant: str) -> Response:
     limits.check_media_type(request, "application/json")
     async with limits.body(request, service.ledger, bytes_max=limits.QUERY_BODY_BYTES_MAX) as raw:
         wanted = wire.read(TenantBody, raw)
+    for name in wanted.settings.specs or ():
+        service.plane.bundles.spec(name)
     record, created = await put_tenant(service.plane.engine, tenant, wanted.settings)
     service.tenants.forget(tenant)
     return Json(orjson.dumps(answers.tenant(record)), status_code=201 if created else 200)
 
 
-@router.get("", summary="A tenant's settings", responses=gives(200, answers.TenantOut, "as stored"))
+@router.get("", summary="A tenant's settings", responses=gives(200, shapes.TenantOut, "as stored"))
 async def get_tenant(caller: Reads) -> Response:
     return Json(orjson.dumps(answers.tenant(caller.tenant)))
 
 
-@tenants.get("", summary="Tenants that the key opens", responses=gives(200, answers.TenantsOut, "a page"))
+@tenants.get("", summary="Tenants that the key opens", responses=gives(200, shapes.TenantsOut, "a page"))
 async def get_tenants(request: Request, query: Annotated[TenantsQuery, Query()]) -> Response:
     """Names, ascending: all of them for an operator key and in open mode, else the key's own. Needs `read`."""
     service = service_of(request)
@@ -82,12 +84,12 @@ async def _opened(service: Service, key: AccessKey | None) -> list[str]:
     return [] if await service.tenants.get(key.tenant) is None else [key.tenant]
 
 
-@process.get("/healthz", summary="The process runs", responses=gives(200, answers.HealthOut, "always"))
+@process.get("/healthz", summary="The process runs", responses=gives(200, shapes.HealthOut, "always"))
 async def healthz() -> Response:
     return Json(b'{"status":"ok"}')
 
 
-@process.get("/readyz", summary="The process can serve", responses=gives(200, answers.HealthOut, "the store answers"))
+@process.get("/readyz", summary="The process can serve", responses=gives(200, shapes.HealthOut, "the store answers"))
 async def readyz(request: Request) -> Response:
     """Asks the store, at most every few seconds."""
     await service_of(request).keyring.configured()

@@ -1,207 +1,31 @@
-"""Answers of the HTTP contract: models that describe them in OpenAPI, functions that write them.
+"""Answers of the HTTP contract, as plain objects for the JSON encoder: a model per hit would cost more than the search.
 
-The functions make plain objects for the JSON encoder (a model per hit would cost more than the search); a test
-holds the two together.
+Their shapes are in `serving.shapes`; a test holds the two together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from context_plane.fulfil import ErasureState
 from context_plane.ingest import Accepted
 from context_plane.model import format_time
 from context_plane.recall.values import (
     BundleInputs,
+    ChangesAnswer,
     Citation,
     CitedEvent,
     EntitiesAnswer,
     FoundEvent,
-    Freshness,
     Include,
     ReadStats,
     SearchAnswer,
     SnapshotInfo,
     TimelineAnswer,
 )
-from context_plane.tenants import Tenant, TenantSettings
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class FaultOut(_Answer):
-    code: str
-    detail: str
-    line: int | None = Field(default=None, description="1-based line of an NDJSON body")
-    pointer: str | None = Field(default=None, description="JSON pointer (RFC 6901) into the body")
-
-
-class Problem(_Answer):
-    """RFC 9457, with a stable `code` to match on."""
-
-    type: str = Field(examples=["urn:context-plane:problem:ts_invalid"])
-    title: str
-    status: int
-    detail: str
-    code: str
-    errors: list[FaultOut] | None = None
-    request_id: str | None = Field(default=None, description="names the log entry, where there is one")
-
-
-class AcceptedOut(_Answer):
-    accepted: int
-    duplicates: int = Field(description="identities repeated within the request; the last one won")
-    batch: int
-    days: list[str]
-    snapshot: str
-
-
-class LegValues(_Answer):
-    text: float | None
-    vector: float | None
-
-
-class CitationOut(_Answer):
-    segment: str
-    line: int
-    chars: tuple[int, int] | None
-    digest: str
-
-
-class TimelineEventOut(_Answer):
-    id: str
-    entity: str
-    ts: str
-    source: str
-    kind: str
-    thread: str | None
-    text: str | None = None
-    attrs: dict[str, Any] | None = None
-    citation: CitationOut
-
-
-class HitOut(TimelineEventOut):
-    score: float
-    ranks: LegValues
-    scores: LegValues
-    snippet: str | None = None
-    vector: list[float] | None = None
-
-
-class StatsOut(_Answer):
-    cache: Literal["memory", "disk", "cold"]
-    round_trips: int
-    gets: int
-    bytes_read: int
-    shards: int
-    rows_scored: int
-    exact: bool
-    tail_events: int
-    ms: dict[str, float]
-
-
-class SearchOut(_Answer):
-    hits: list[HitOut]
-    snapshot: str
-    partial: bool
-    missing_days: list[str]
-    stats: StatsOut
-    explain: dict[str, Any] | None = None
-
-
-class TimelineOut(_Answer):
-    events: list[TimelineEventOut]
-    cursor: str | None = Field(description="send it back for the next page; null at the end")
-    snapshot: str
-
-
-class EntityOut(_Answer):
-    entity: str
-    events: int
-    last_ts: str
-
-
-class EntitiesOut(_Answer):
-    entities: list[EntityOut]
-    cursor: str | None
-    snapshot: str
-
-
-class SnapshotOut(_Answer):
-    snapshot: str
-    max_event_time: str | None
-    days: list[str]
-    dirty_days: list[str]
-    pending_log_objects: int
-    pending_events: int
-    index_lag_s: float
-    model: str | None
-    bundles: dict[str, str] = Field(description="spec -> newest built day")
-
-
-class InputSegmentOut(_Answer):
-    day: str
-    segment: str
-    events: int = Field(description="live ones within the look-back")
-
-
-class CitedOut(_Answer):
-    """A citation of the bundle. Without a segment no event of that identity has that content at the cut any more."""
-
-    number: int = Field(description="as the text cites it: [1] is 1")
-    day: str
-    id: str
-    digest: str = Field(description="of the event: the first 32 hex digits of its SHA-256")
-    segment: str | None
-    line: int | None
-    ts: str | None
-    source: str | None
-    kind: str | None
-
-
-class WhyOut(_Answer):
-    digest: str
-    entity: str
-    spec: str
-    as_of: str
-    freshness: Freshness
-    snapshot: str
-    spec_fingerprint: str
-    sources: str = Field(description="fingerprint of the look-back's days as they were built")
-    built: str
-    pack: str = Field(description="the object that holds the bundle")
-    since: str = Field(description="the look-back's first moment")
-    until: str = Field(description="the moment after it")
-    segments: list[InputSegmentOut]
-    citations: list[CitedOut]
-
-
-class TenantOut(_Answer):
-    tenant: str
-    created: str | None = Field(description="null for a tenant that was written to before it was created")
-    updated: str | None
-    settings: TenantSettings
-
-
-class TenantNameOut(_Answer):
-    tenant: str
-
-
-class TenantsOut(_Answer):
-    tenants: list[TenantNameOut]
-    cursor: str | None
-
-
-class ErasureOut(_Answer):
-    erasure: str
-
-
-class HealthOut(_Answer):
-    status: Literal["ok"]
+from context_plane.retrieval.when import Window
+from context_plane.tenants import Tenant, TenantErasure
 
 
 def accepted(answer: Accepted) -> dict[str, Any]:
@@ -225,6 +49,12 @@ def search_answer(answer: SearchAnswer, include: frozenset[Include]) -> dict[str
     if answer.explain is not None:
         shown["explain"] = answer.explain
     return shown
+
+
+def window(found: Window | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"since": _time(found.since_us), "until": _time(found.until_us), "phrases": list(found.phrases)}
 
 
 def timeline(answer: TimelineAnswer, cursor: str | None) -> dict[str, Any]:
@@ -267,6 +97,23 @@ def tenants(names: Sequence[str], cursor: str | None) -> dict[str, Any]:
     return {"tenants": [{"tenant": name} for name in names], "cursor": cursor}
 
 
+def changes(answer: ChangesAnswer, cursor: str | None) -> dict[str, Any]:
+    return {
+        "changes": [
+            {
+                "entity": change.entity,
+                "changed": "events" if change.spec is None else "bundle",
+                "spec": change.spec,
+                "as_of": change.as_of,
+            }
+            for change in answer.changes
+        ],
+        "cursor": cursor,
+        "since": answer.since,
+        "snapshot": answer.snapshot,
+    }
+
+
 def why(inputs: BundleInputs) -> dict[str, Any]:
     return {
         "digest": inputs.digest,
@@ -298,6 +145,32 @@ def _cited(number: int, cited: CitedEvent) -> dict[str, Any]:
         "ts": None if event is None else format_time(event.ts_us),
         "source": None if event is None else event.source,
         "kind": None if event is None else event.kind,
+    }
+
+
+def erasure(found: ErasureState) -> dict[str, Any]:
+    receipt, shown = found.receipt, None
+    if receipt is not None:
+        unsaid = {"format", "erasure", "tenant", "seq", "requested_us", "completed_us"}
+        shown = receipt.model_dump(exclude=unsaid)
+    return {
+        "erasure": found.erasure,
+        "state": found.state,
+        "requested": format_time(found.requested_us),
+        "completed": None if receipt is None else format_time(receipt.completed_us),
+        "receipt": shown,
+    }
+
+
+def tenant_erasure(found: TenantErasure) -> dict[str, Any]:
+    receipt = found.model_dump(include={"log_number", "objects_deleted", "bytes_deleted", "keys_deleted"})
+    done = found.completed_us is not None
+    return {
+        "erasure": found.erasure,
+        "state": "done" if done else "hidden",
+        "requested": format_time(found.requested_us),
+        "completed": _time(found.completed_us),
+        "receipt": receipt if done else None,
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
@@ -23,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, explorer, problems, read, warm, why, write
+from serving import admin, batch, changes, erasures, explorer, export, problems, read, warm, why, write
 from serving.auth import bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -39,6 +40,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("context_plane.serving")
 
 API_VERSION: Final = "v1"
+ROUTERS: Final = (
+    write.router,
+    read.router,
+    batch.router,
+    changes.router,
+    export.router,
+    why.router,
+    warm.router,
+    erasures.router,
+    admin.router,
+    admin.tenants,
+)
+"""Of the contract: what asks for a key."""
+OPEN_ROUTERS: Final = (admin.process, explorer.router)
+"""What needs none, and holds no data."""
 DESCRIPTION: Final = """
 The context store and context cache for AI agents: context per entity, built ahead of time, cited, served in one read.
 Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, answered in UTC.
@@ -58,10 +74,11 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         app.state.explorer = explorer.load()
         async with plane.open(settings) as opened:
             metrics.watch(opened)
-            app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
+            service = app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
             warming = asyncio.create_task(_warm(opened, on_warm))
             yield
             app.state.service = None
+            await service.aclose()
             kept.clear()
             await asyncio.gather(warming, return_exceptions=True)
 
@@ -72,6 +89,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # spans would name paths, and so entities
         exception_handlers={
             PlaneError: problems.on_plane_error,
@@ -79,10 +97,16 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             HTTPException: problems.on_http,
         },
     )
-    for router in (write.router, read.router, why.router, warm.router, admin.router, admin.tenants):
+    for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(bearer)])
-    for router in (admin.process, explorer.router):
+    for router in OPEN_ROUTERS:
         app.include_router(router)
+    app.state.methods = [
+        (route.path_regex, route.methods)
+        for router in (*ROUTERS, *OPEN_ROUTERS)
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    ]
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     app.ledger, app.metrics, app.kept = ledger, metrics, kept
     return app

@@ -81,12 +81,13 @@ async def _check_open_mode(service: Service, request: Request) -> None:
         raise Denied("key_missing", "send an API key as Authorization: Bearer cp_<id>_<secret>")
 
 
+TenantName = Annotated[str, Path(description="1-63 of a-z 0-9 and -", examples=["acme"])]
+
+
 def allow(scope: Scope) -> Callable[[Request, str], Awaitable[Caller]]:
     """A dependency: the caller of a tenant's route that needs `scope`."""
 
-    async def dependency(
-        request: Request, tenant: Annotated[str, Path(description="1-63 of a-z 0-9 and -", examples=["acme"])]
-    ) -> Caller:
+    async def dependency(request: Request, tenant: TenantName) -> Caller:
         return await admit(request, tenant, scope)
 
     return dependency

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from serving.answers import Problem
+from serving.shapes import Problem
 
 _REF: Final = "#/components/schemas/{model}"
 
@@ -23,10 +23,24 @@ def takes(model: type[BaseModel], *, ndjson: type[BaseModel] | None = None) -> d
 
 
 def gives(
-    status: int, model: type[BaseModel] | None, description: str, *, media: str | None = None
+    status: int,
+    model: type[BaseModel] | None,
+    description: str,
+    *,
+    media: str | None = None,
+    links: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[int | str, Any]:
-    """`responses` of a route. `media`: a further media type of the success."""
+    """`responses` of a route. `media`: a further media type of the success. `links`: operation -> its parameters, where
+    the answer has what another request of the same tenant takes (OpenAPI runtime expressions)."""
     shown: dict[str, Any] = {"description": description}
+    if links:
+        shown["links"] = {
+            f"then_{operation}": {
+                "operationId": operation,
+                "parameters": {"tenant": "$request.path.tenant", **parameters},
+            }
+            for operation, parameters in links.items()
+        }
     if model is not None:
         shown["model"] = model
     if media is not None:

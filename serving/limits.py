@@ -77,20 +77,22 @@ class Ledger:
 
 @dataclass(slots=True)
 class Rates:
-    """Token buckets, one per tenant, that hold one second of requests."""
+    """Token buckets, one per tenant, that hold one second of requests, and `burst_min` tokens at least."""
 
     monotonic_s: Callable[[], float]
+    burst_min: float = 1.0
     _buckets: LRUCache[str, tuple[float, float]] = field(default_factory=lambda: LRUCache(_RATES_MAX))
 
-    def take(self, tenant: str, per_s: float) -> None:
-        """Raises `Unavailable(rate_limited)` when the tenant's second is used up."""
-        now_s, burst = self.monotonic_s(), max(1.0, per_s)
+    def take(self, tenant: str, per_s: float, count: float = 1.0) -> None:
+        """Raises `Unavailable(rate_limited)` when the tenant's second is used up. `count`: at most `burst_min`."""
+        now_s, burst = self.monotonic_s(), max(self.burst_min, per_s)
         level, at_s = self._buckets.get(tenant, (burst, now_s))
         level = min(burst, level + (now_s - at_s) * per_s)
-        if level < 1.0:
+        if level < count:
             self._buckets[tenant] = (level, now_s)
-            raise Unavailable("rate_limited", "over the tenant's request rate; slow down", retry_after_s=1.0 / per_s)
-        self._buckets[tenant] = (level - 1.0, now_s)
+            wait_s = (count - level) / per_s
+            raise Unavailable("rate_limited", "over the tenant's rate; slow down", retry_after_s=wait_s)
+        self._buckets[tenant] = (level - count, now_s)
 
 
 class body:

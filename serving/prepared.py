@@ -123,7 +123,9 @@ class KeptAnswers:
 
     def keep(self, scope: Scope, caller: Caller, query: read.ContextQuery, bundle: BundleAnswer, sent: Plain) -> None:
         """Keep what was answered, if it came from memory under what this process still holds. No await before this."""
-        if caller.key is None or query.snapshot is not None or bundle.cache != "memory":
+        if caller.key is None or query.snapshot is not None or query.consistency == "strong":
+            return
+        if bundle.cache != "memory":
             return
         service = caller.service
         key = service.keyring.look(caller.key.id)

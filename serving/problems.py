@@ -8,6 +8,7 @@ request id, which the answer carries.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -132,8 +133,9 @@ async def on_http(request: Request, error: Exception) -> Response:
     """What the framework raises itself: unknown routes and methods."""
     assert isinstance(error, HTTPException)
     problem: PlaneError
+    allowed = ""
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _methods(request) or (error.headers or {}).get("Allow", "")
         problem = Invalid("method_not_allowed", f"the route takes {allowed}" if allowed else "use another method")
     elif error.status_code == HTTPStatus.NOT_FOUND:
         problem = NotFound("route_not_found", "no such route; see /docs. A / within an entity is sent as %2F")
@@ -142,9 +144,16 @@ async def on_http(request: Request, error: Exception) -> Response:
     else:
         problem = Internal()
     response = response_of(problem, request.scope["request_id"])
-    if error.headers and "Allow" in error.headers:
-        response.headers["allow"] = error.headers["Allow"]
+    if allowed:
+        response.headers["allow"] = allowed
     return response
+
+
+def _methods(request: Request) -> str:
+    """Every method of the path, whichever routes take them."""
+    known: Sequence[tuple[re.Pattern[str], set[str]]] = request.app.state.methods
+    found = {method for pattern, methods in known if pattern.match(request.scope["path"]) for method in methods}
+    return ", ".join(sorted(found))
 
 
 def _fault(fault: Fault) -> dict[str, Any]:

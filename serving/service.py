@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextvars
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
@@ -12,7 +14,7 @@ from context_plane.access import Keyring
 from context_plane.cache.recent import Recent
 from context_plane.errors import Unavailable
 from context_plane.tenants import Tenant, load_tenant
-from serving.limits import Ledger, Rates
+from serving.limits import EVENTS_MAX, Ledger, Rates
 from serving.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -29,10 +31,13 @@ class Service:
     tenants: Recent[Tenant | None]
     ledger: Ledger
     rates: Rates
+    event_rates: Rates
     metrics: Metrics
     loopback: bool
     admissions: dict[Asked, Admission] = field(default_factory=dict, repr=False)
     """By what was sent, tokens included: never shown."""
+    under_way: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    """What goes on after its request was answered."""
 
     @classmethod
     def of(cls, plane: Plane, *, ledger: Ledger, metrics: Metrics, loopback: bool) -> Service:
@@ -43,9 +48,22 @@ class Service:
             tenants=Recent(lambda name: _tenant(plane, name), monotonic_s=engine.monotonic_s),
             ledger=ledger,
             rates=Rates(engine.monotonic_s),
+            event_rates=Rates(engine.monotonic_s, burst_min=EVENTS_MAX),
             metrics=metrics,
             loopback=loopback,
         )
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on with this in the background, in a context of its own, until the service ends."""
+        task = asyncio.create_task(work, context=contextvars.Context())
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+
+    async def aclose(self) -> None:
+        """End what is under way. Whatever it is can be asked for again."""
+        for task in list(self.under_way):
+            task.cancel()
+        await asyncio.gather(*self.under_way, return_exceptions=True)
 
 
 async def _tenant(plane: Plane, name: str) -> Tenant | None:

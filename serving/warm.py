@@ -22,22 +22,24 @@ class WarmBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     entities: Annotated[list[str], Field(min_length=1, max_length=HINT_ENTITIES_MAX)] | None = Field(
-        default=None, examples=[["acct-0042"]]
+        default=None, description="whose blocks are fetched", examples=[["acct-0042"]]
     )
     days: Annotated[list[str], Field(min_length=1, max_length=HINT_DAYS_MAX)] | None = Field(
-        default=None, examples=[["2026-03-04"]]
+        default=None, description="what tenant-wide reads take of these days is fetched", examples=[["2026-03-04"]]
     )
     pin: bool | None = Field(
-        default=None, description="true keeps it in memory, false lets it go, absent changes no pin"
+        default=None,
+        description="true keeps it in memory, false lets it go, absent changes no pin",
+        examples=[True],
     )
 
 
 class WarmOut(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    entities: int = Field(description="named, without repeats")
-    days: int
-    pin: bool | None
+    entities: int = Field(description="named, without repeats", examples=[1])
+    days: int = Field(description="named, without repeats", examples=[0])
+    pin: bool | None = Field(description="as asked", examples=[True])
 
 
 @router.post(

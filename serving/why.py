@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.model import check_entity
-from serving import answers
+from serving import answers, fields, shapes
 from serving.auth import Reads
 from serving.describe import Json, gives
 from serving.service import answer_headers
@@ -33,7 +33,7 @@ class WhyQuery(BaseModel):
 
     entity: str | None = Field(default=None, description="whose bundle it is", examples=["acct-0042"])
     spec: str | None = Field(default=None, description="its spec", examples=["customer_context_v0"])
-    as_of: str | None = Field(default=None, description="its day", examples=["2026-03-04"])
+    as_of: fields.AsOf = None
     snapshot: str | None = Field(
         default=None, description="the snapshot it was read at: finds bundles that were replaced", examples=["17.41"]
     )
@@ -42,7 +42,7 @@ class WhyQuery(BaseModel):
 @router.get(
     "/why/{bundle_digest}",
     summary="The inputs of a bundle",
-    responses=gives(200, answers.WhyOut, "spec, cut, segments, and each citation's line and digest"),
+    responses=gives(200, shapes.WhyOut, "spec, cut, segments, and each citation's line and digest"),
 )
 async def get_why(caller: Reads, bundle_digest: Digest, query: Annotated[WhyQuery, Query()]) -> Response:
     """Of bundles built ahead of time. Without `entity`, `spec` or `as_of` the newest 128 directories of bundle days are

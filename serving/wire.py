@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
@@ -15,27 +15,26 @@ from context_plane.recall.values import (
     DEADLINE_MS_DEFAULT,
     DEADLINE_MS_MAX,
     ENTITIES_MAX,
-    LIMIT_MAX,
     QUERY_TEXT_BYTES_MAX,
     Include,
     OnDemandRequest,
     SearchRequest,
 )
 from context_plane.retrieval.fuse import FUSION_K, FusionMethod
+from context_plane.retrieval.when import Window, window_of
 from context_plane.retrieval.where import Where
 from context_plane.retrieval.where import parse as parse_where
 from context_plane.tenants import LegWeights, TenantSettings
+from serving import fields
 from serving.limits import BATCH_ENTITIES_MAX
 from serving.problems import of_validation
 
-DEFAULT_SPEC: Final = "customer_context_v0"
 PER_GROUP_MAX: Final = 100
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 FUSION_K_MAX: Final = 10_000.0
 BUDGET_TOKENS_MIN: Final = 50
 BUDGET_TOKENS_MAX: Final = 8_000
 
-Format = Literal["json", "text"]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -67,44 +66,71 @@ def loads(raw: bytes) -> Any:
 class EventBody(_Request):
     """One event. Documentation only: bodies are validated by `context_plane.wire`."""
 
-    entity: str = Field(examples=["acct-0042"])
-    ts: str = Field(examples=["2026-03-04T09:15:00Z"])
-    source: str = Field(examples=["zendesk"])
-    kind: str = Field(examples=["ticket"])
-    id: str | None = Field(default=None, description="default: a digest of the event")
-    thread: str | None = None
-    text: str | None = Field(default=None, examples=["Export fails for large reports since the upgrade"])
-    attrs: dict[str, str | float | bool | list[str] | None] | None = Field(
-        default=None, examples=[{"priority": "high"}]
+    entity: str = Field(description="whom the event is about: 1-256 bytes", examples=["acct-0042"])
+    ts: fields.Moment = Field(
+        description="when the fact came to be: RFC 3339 with an offset, from 1970 to two days ahead",
+        examples=["2026-03-04T09:15:00Z"],
     )
-    vector: list[float] | None = None
-    op: Literal["put", "delete"] = "put"
+    source: str = Field(description="the system it comes from: 1-256 bytes", examples=["zendesk"])
+    kind: str = Field(description="what sort of fact: 1-256 bytes", examples=["ticket"])
+    id: str | None = Field(
+        default=None,
+        description="with entity and UTC day its identity; default: a digest of the event",
+        examples=["zd-8812"],
+    )
+    thread: str | None = Field(default=None, description="a conversation within the entity", examples=["zd-8812"])
+    text: str | None = Field(
+        default=None, description="up to 256 KiB", examples=["Export fails for large reports since the upgrade"]
+    )
+    attrs: dict[str, str | float | bool | list[str] | None] | None = Field(
+        default=None,
+        description="flat; up to 64 keys",
+        examples=[{"priority": "high", "seats": 40, "tags": ["export"]}],
+    )
+    vector: list[float] | None = Field(
+        default=None, description="of the tenant's dimension; default: made of the text", examples=[None]
+    )
+    op: Literal["put", "delete"] = Field(default="put", description="delete: the identity goes", examples=["put"])
 
 
 class EventsBody(_Request):
-    events: list[EventBody]
+    events: list[EventBody] = Field(
+        description="1 to 10,000; one invalid event refuses all",
+        examples=[[{"entity": "acct-0042", "ts": "2026-03-04T09:15:00Z", "source": "zendesk", "kind": "ticket"}]],
+    )
 
 
 class EventIdBody(_Request):
-    entity: str
-    ts: str
-    id: str
+    entity: str = Field(description="whose event", examples=["acct-0042"])
+    ts: fields.Moment = Field(description="any time of its UTC day", examples=["2026-03-04T00:00:00Z"])
+    id: str = Field(description="its id", examples=["zd-8812"])
 
 
 class DeleteEventsBody(_Request):
-    events: list[EventIdBody]
+    events: list[EventIdBody] = Field(
+        description="1 to 10,000",
+        examples=[[{"entity": "acct-0042", "ts": "2026-03-04T00:00:00Z", "id": "zd-8812"}]],
+    )
 
 
 class TenantBody(_Request):
-    settings: TenantSettings = TenantSettings()
+    settings: TenantSettings = Field(
+        default=TenantSettings(), description="all of them: what is left out has its default", examples=[{}]
+    )
 
 
 class FusionBody(_Request):
     method: FusionMethod | None = Field(
-        default=None, description="default relative_score, or reciprocal_rank when k is given"
+        default=None,
+        description="default relative_score, or reciprocal_rank when k is given",
+        examples=["reciprocal_rank"],
     )
-    k: float | None = Field(default=None, ge=0, le=FUSION_K_MAX, description="of reciprocal_rank; default 10")
-    weights: LegWeights = LegWeights()
+    k: float | None = Field(
+        default=None, ge=0, le=FUSION_K_MAX, description="of reciprocal_rank; default 10", examples=[10]
+    )
+    weights: LegWeights = Field(
+        default=LegWeights(), description="of the legs; default: the tenant's", examples=[{"text": 1, "vector": 1}]
+    )
 
     def chosen(self) -> FusionMethod:
         """Raises `Invalid(query_invalid)` for a `k` that the method would ignore."""
@@ -116,29 +142,62 @@ class FusionBody(_Request):
 class SearchBody(_Request):
     """A search over one entity, some, or the whole tenant."""
 
-    text: str | None = Field(default=None, examples=["export fails after upgrade"])
-    vector: list[float] | None = None
-    mode: Literal["hybrid", "text", "vector"] = "hybrid"
+    text: str | None = Field(
+        default=None, description="the question, up to 8 KiB", examples=["export fails after upgrade"]
+    )
+    vector: fields.QueryVector = None
+    mode: Literal["hybrid", "text", "vector"] = Field(
+        default="hybrid", description="which legs rank", examples=["hybrid"]
+    )
     entities: Annotated[list[str], Field(min_length=1, max_length=ENTITIES_MAX)] | None = Field(
         default=None, description="absent: the whole tenant", examples=[["acct-0042"]]
     )
-    where: dict[str, Any] | None = Field(default=None, examples=[{"eq": ["source", "zendesk"]}])
-    since: str | None = Field(default=None, examples=["2026-01-01T00:00:00Z"])
-    until: str | None = None
-    limit: int = Field(default=10, ge=1, le=LIMIT_MAX)
-    group_by: Literal["entity"] | None = None
-    per_group: int = Field(default=3, ge=1, le=PER_GROUP_MAX)
-    fusion: FusionBody = FusionBody()
-    consistency: Literal["strong", "eventual"] = "strong"
-    resolve_time: Literal[False] = False
-    now: str | None = None
-    snapshot: str | None = None
-    deadline_ms: int = Field(default=DEADLINE_MS_DEFAULT, ge=1, le=DEADLINE_MS_MAX)
-    include: list[Include] = Field(default=["text", "attrs"], max_length=8)
-    explain: bool = False
+    where: fields.Where = None
+    since: fields.Since = None
+    until: fields.Until = None
+    limit: fields.Limit = 10
+    group_by: Literal["entity"] | None = Field(
+        default=None, description="entity: the best of each entity, for questions across them", examples=["entity"]
+    )
+    per_group: int = Field(
+        default=3, ge=1, le=PER_GROUP_MAX, description="hits of one entity with group_by", examples=[3]
+    )
+    fusion: FusionBody = Field(
+        default=FusionBody(), description="how the legs of a hybrid search are joined", examples=[{"k": 10}]
+    )
+    consistency: fields.Consistent = "strong"
+    resolve_time: bool = Field(
+        default=False,
+        description="read the dates of the text (last week, in May 2023) as a window; the answer says which",
+        examples=[True],
+    )
+    now: fields.Moment | None = Field(
+        default=None,
+        description="what dates are read from, RFC 3339; default: the clock of the service",
+        examples=["2026-03-04T12:00:00Z"],
+    )
+    snapshot: fields.Snapshot = None
+    deadline_ms: int = Field(
+        default=DEADLINE_MS_DEFAULT,
+        ge=1,
+        le=DEADLINE_MS_MAX,
+        description="what arrives by then is ranked; the answer names the days that are missing",
+        examples=[2000],
+    )
+    include: list[Include] = Field(
+        default=["text", "attrs"], max_length=8, description="what of a hit is shown", examples=[["text", "snippet"]]
+    )
+    explain: bool = Field(default=False, description="add the plan and what it came to", examples=[False])
 
-    def to_request(self, *, dim: int, weights: LegWeights) -> SearchRequest:
-        """`weights`: the tenant's, where the request has none. Raises `Invalid`."""
+    def window(self, now_us: int) -> Window | None:
+        """The window that the dates of the text name, where they are to be read. `now_us`: what is now otherwise."""
+        asked_us = time_of(self.now, "now")
+        if not self.resolve_time or self.text is None:
+            return None
+        return window_of(self.text, now_us if asked_us is None else asked_us)
+
+    def to_request(self, *, dim: int, weights: LegWeights, window: Window | None = None) -> SearchRequest:
+        """`weights`: the tenant's, where the request has none. `window`: besides the request's. Raises `Invalid`."""
         if self.text is None and self.vector is None:
             raise Invalid("query_invalid", "a search has text, a vector, or both")
         if self.mode == "text" and self.text is None:
@@ -150,8 +209,8 @@ class SearchBody(_Request):
             mode=self.mode,
             entities=None if self.entities is None else tuple(check_entity(entity) for entity in self.entities),
             where=_where(self.where),
-            since_us=time_of(self.since, "since"),
-            until_us=time_of(self.until, "until"),
+            since_us=_both(max, time_of(self.since, "since"), None if window is None else window.since_us),
+            until_us=_both(min, time_of(self.until, "until"), None if window is None else window.until_us),
             limit=self.limit,
             group_by_entity=self.group_by == "entity",
             per_group=self.per_group,
@@ -170,15 +229,24 @@ class SearchBody(_Request):
 class OnDemandBody(_Request):
     """A bundle for a question, the newest events included."""
 
-    spec: str = DEFAULT_SPEC
-    text: str | None = Field(default=None, examples=["why might they leave?"])
-    vector: list[float] | None = None
-    where: dict[str, Any] | None = None
-    since: str | None = None
-    until: str | None = None
-    snapshot: str | None = None
-    budget_tokens: int | None = Field(default=None, ge=BUDGET_TOKENS_MIN, le=BUDGET_TOKENS_MAX)
-    format: Format = "json"
+    spec: fields.Spec = fields.DEFAULT_SPEC
+    text: str | None = Field(
+        default=None, description="the question: its evidence comes first", examples=["why might they leave?"]
+    )
+    vector: fields.QueryVector = None
+    where: fields.Where = None
+    since: fields.Since = None
+    until: fields.Until = None
+    snapshot: fields.Snapshot = None
+    consistency: fields.Consistent = "strong"
+    budget_tokens: int | None = Field(
+        default=None,
+        ge=BUDGET_TOKENS_MIN,
+        le=BUDGET_TOKENS_MAX,
+        description="default: the spec's",
+        examples=[200],
+    )
+    format: fields.Form = "json"
 
     def to_request(self, entity: str, *, dim: int) -> OnDemandRequest:
         _where(self.where)
@@ -192,17 +260,21 @@ class OnDemandBody(_Request):
             until_us=time_of(self.until, "until"),
             snapshot=self.snapshot,
             budget_tokens=self.budget_tokens,
+            consistency=self.consistency,
         )
 
 
 class BatchBody(_Request):
     """Bundles of many entities at one cut."""
 
-    entities: Annotated[list[str], Field(min_length=1, max_length=BATCH_ENTITIES_MAX)] | Literal["*"]
-    spec: str = DEFAULT_SPEC
-    as_of: str | None = Field(default=None, examples=["2026-03-04"])
-    format: Format = "json"
-    snapshot: str | None = None
+    entities: Annotated[list[str], Field(min_length=1, max_length=BATCH_ENTITIES_MAX)] | Literal["*"] = Field(
+        description="ids, repeats allowed; `*`: every entity, in key order", examples=[["acct-0042", "acct-0043"]]
+    )
+    spec: fields.Spec = fields.DEFAULT_SPEC
+    as_of: fields.AsOf = None
+    format: fields.Form = "json"
+    snapshot: fields.Snapshot = None
+    consistency: fields.Consistent = "eventual"
 
 
 def time_of(text: str | None, field: str) -> int | None:
@@ -213,6 +285,11 @@ def time_of(text: str | None, field: str) -> int | None:
         return parse_time(text)
     except Invalid as error:
         raise Invalid(error.code, f"{field}: {error.detail}") from error
+
+
+def _both(narrower: Callable[[int, int], int], asked: int | None, named: int | None) -> int | None:
+    """One side of a window that is given twice."""
+    return asked if named is None else named if asked is None else narrower(asked, named)
 
 
 def _where(value: dict[str, Any] | None) -> Where | None:

@@ -6,12 +6,13 @@ from typing import Annotated, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.errors import Invalid
+from context_plane.layout.batch import DAY_US
 from context_plane.model import Write, sha256_hex
 from context_plane.wire import parse_ndjson, parse_objects
-from serving import answers, limits, wire
+from serving import answers, limits, shapes, wire
 from serving.auth import Caller, Writes
 from serving.describe import Json, gives, takes
 from serving.wire import DeleteEventsBody, EventBody, EventsBody
@@ -21,14 +22,19 @@ router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["write"])
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 Visible = Literal["now", "after_build"]
 IdempotencyKey = Annotated[
-    str | None, Header(description="1-256 bytes; the same request again within 24 h is written once")
+    str | None,
+    Header(description="1-256 bytes; the same request again within 24 h is written once", examples=["load-2026-03-04"]),
 ]
 
 
 class WriteQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    visible: Visible = "now"
+    visible: Visible = Field(
+        default="now",
+        description="after_build: a bulk load, read when its days are built",
+        examples=["after_build"],
+    )
 
 
 @router.post(
@@ -36,7 +42,17 @@ class WriteQuery(BaseModel):
     status_code=201,
     summary="Write events",
     openapi_extra=takes(EventsBody, ndjson=EventBody),
-    responses=gives(201, answers.AcceptedOut, "durable"),
+    responses=gives(
+        201,
+        shapes.AcceptedOut,
+        "durable",
+        links={
+            "get_changes": {"since": "$response.body#/snapshot"},
+            "get_export": {"snapshot": "$response.body#/snapshot"},
+            "get_entities": {"snapshot": "$response.body#/snapshot"},
+            "get_snapshot": {},
+        },
+    ),
 )
 async def post_events(
     request: Request, caller: Writes, query: Annotated[WriteQuery, Query()], idempotency_key: IdempotencyKey = None
@@ -58,7 +74,7 @@ async def post_events(
     status_code=201,
     summary="Delete events",
     openapi_extra=takes(DeleteEventsBody),
-    responses=gives(201, answers.AcceptedOut, "durable"),
+    responses=gives(201, shapes.AcceptedOut, "durable"),
 )
 async def delete_events(request: Request, caller: Writes, idempotency_key: IdempotencyKey = None) -> Response:
     """Named by entity, id and any time of their day. Deleting what is not there is no error."""
@@ -76,8 +92,14 @@ async def _write(
 ) -> Response:
     service = caller.service
     now_us, dim = service.plane.engine.now_us(), service.plane.engine.embedder.dim
+    horizon_us = service.plane.settings.horizon_days * DAY_US
     async with limits.body(request, service.ledger, bytes_max=limits.EVENTS_BODY_BYTES_MAX) as raw:
-        writes, digest = await limits.off_loop(len(raw), lambda: (_parse(raw, form, now_us, dim), sha256_hex(raw)))
+        writes, digest = await limits.off_loop(
+            len(raw), lambda: (_parse(raw, form, now_us, horizon_us, dim), sha256_hex(raw))
+        )
+        per_s = caller.tenant.settings.events_per_s
+        if per_s is not None:
+            service.event_rates.take(caller.name, per_s, len(writes))
         accepted = await service.plane.write(
             caller.name,
             writes,
@@ -91,12 +113,19 @@ async def _write(
     return Json(orjson.dumps(answers.accepted(accepted)), status_code=201, headers=headers)
 
 
-def _parse(raw: bytes, form: Literal["ndjson", "json", "deletes"], now_us: int, dim: int) -> list[Write]:
+def _parse(
+    raw: bytes, form: Literal["ndjson", "json", "deletes"], now_us: int, horizon_us: int, dim: int
+) -> list[Write]:
     if form == "ndjson":
-        return parse_ndjson(raw, now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim)
+        return parse_ndjson(raw, now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim, horizon_us=horizon_us)
     held = wire.loads(raw)
     if not isinstance(held, dict) or held.keys() != {"events"} or not isinstance(held["events"], list):
         raise Invalid("malformed_event", 'the body reads {"events": [...]}; or send application/x-ndjson')
     return parse_objects(
-        held["events"], now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim, deletes=form == "deletes"
+        held["events"],
+        now_us=now_us,
+        events_max=limits.EVENTS_MAX,
+        dim=dim,
+        deletes=form == "deletes",
+        horizon_us=horizon_us,
     )

@@ -50,6 +50,9 @@ async def test_unknown_routes_and_methods_are_problems(served: Served) -> None:
     answer = await served.client.delete(f"{served.base}/search")
     problem(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
+    answer = await served.client.post(served.base)
+    problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
 
 
 async def test_a_defect_tells_its_request_id_and_nothing_else(

@@ -253,7 +253,7 @@ SEARCHES: dict[str, tuple[object, int, str]] = {
     "group by kind": ({"text": "a", "group_by": "kind"}, 422, "query_invalid"),
     "k of another method": ({"text": "a", "fusion": {"k": 5, "method": "relative_score"}}, 422, "query_invalid"),
     "negative weight": ({"text": "a", "fusion": {"weights": {"text": -1}}}, 422, "query_invalid"),
-    "relative time": ({"text": "a", "resolve_time": True}, 422, "query_invalid"),
+    "now": ({"text": "a", "resolve_time": True, "now": "today"}, 422, "ts_invalid"),
     "deadline of a day": ({"text": "a", "deadline_ms": 86_400_000}, 422, "query_invalid"),
     "a list": ([], 422, "query_invalid"),
 }

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from context_plane.errors import PlaneError, Unavailable
 from context_plane.model import sha256_hex
 from context_plane.recall.values import BundleAnswer
-from serving import answers
+from serving import shapes
 from tests.serving.conftest import DAY, Served, event, problem
 
 ENTITIES = ("acct-1", "acct-2", "acct-3")
@@ -191,15 +191,15 @@ async def test_answers_are_what_the_document_says(built: Served) -> None:
     """Models describe, functions write: seen to fail with a field of either left out."""
     include = ["text", "attrs", "snippet", "vector"]
     got: list[tuple[type[BaseModel], bytes]] = [
-        (answers.SearchOut, (await built.post("/search", {"text": "export", "include": include})).content),
-        (answers.TimelineOut, (await built.client.get(built.of("acct-1", "timeline"))).content),
-        (answers.EntitiesOut, (await built.client.get(f"{built.base}/entities")).content),
-        (answers.SnapshotOut, (await built.client.get(f"{built.base}/snapshot")).content),
-        (answers.TenantOut, (await built.client.get(built.base)).content),
-        (answers.TenantsOut, (await built.client.get("/v1/tenants")).content),
-        (answers.AcceptedOut, orjson.dumps(await built.write(event()))),
-        (answers.HealthOut, (await built.client.get("/healthz")).content),
-        (answers.Problem, (await built.post("/search", {})).content),
+        (shapes.SearchOut, (await built.post("/search", {"text": "export", "include": include})).content),
+        (shapes.TimelineOut, (await built.client.get(built.of("acct-1", "timeline"))).content),
+        (shapes.EntitiesOut, (await built.client.get(f"{built.base}/entities")).content),
+        (shapes.SnapshotOut, (await built.client.get(f"{built.base}/snapshot")).content),
+        (shapes.TenantOut, (await built.client.get(built.base)).content),
+        (shapes.TenantsOut, (await built.client.get("/v1/tenants")).content),
+        (shapes.AcceptedOut, orjson.dumps(await built.write(event()))),
+        (shapes.HealthOut, (await built.client.get("/healthz")).content),
+        (shapes.Problem, (await built.post("/search", {})).content),
     ]
     for model, content in got:
         shown = model.model_validate_json(content)

@@ -10,7 +10,7 @@ import pytest
 from context_plane.layout.segment import decode
 from context_plane.model import event_digest
 from context_plane.recall import why
-from serving import answers
+from serving import shapes
 from tests.serving.conftest import DAY, Served, event, problem
 
 SPEC = "customer_context_v0"
@@ -38,7 +38,7 @@ async def ask(served: Served, digest: str, **params: Any) -> Any:
     response = await served.client.get(f"{served.base}/why/{digest}", params=params)
     assert response.status_code == 200, response.text
     assert response.headers["x-snapshot"] == response.json()["snapshot"]
-    answers.WhyOut.model_validate_json(response.content)
+    shapes.WhyOut.model_validate_json(response.content)
     return response.json()
 
 

@@ -1,0 +1,95 @@
+"""Bundles of many entities, as a stream of lines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from context_plane.bundle.render import render_text
+from context_plane.errors import PlaneError
+from context_plane.model import day_start_us
+from context_plane.recall.values import BundleAnswer
+from serving import shapes
+from serving.auth import Reads
+from serving.describe import gives, takes
+from serving.fields import Format
+from serving.problems import body_of
+from serving.read import body_as
+from serving.service import answer_headers
+from serving.stream import chunks
+from serving.wire import BatchBody
+
+router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["read"])
+
+NDJSON: Final = "application/x-ndjson"
+BatchItem: TypeAlias = BundleAnswer | tuple[str, PlaneError]
+
+
+@router.post(
+    "/context:batch",
+    summary="Bundles of many entities",
+    openapi_extra=takes(BatchBody),
+    responses=gives(200, shapes.BatchLineOut, "a line per entity, in request order; errors inline", media=NDJSON),
+)
+async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
+    """Streams NDJSON. `"entities": "*"` takes every entity, in key order. A last line with `error` and no `entity`
+    says that the answer broke off."""
+    wanted = await body_as(request, caller, BatchBody)
+    if wanted.as_of is not None:
+        day_start_us(wanted.as_of)
+    items = caller.service.plane.bundle_batch(
+        caller.name,
+        None if wanted.entities == "*" else wanted.entities,
+        spec=wanted.spec,
+        as_of=wanted.as_of,
+        snapshot=wanted.snapshot,
+        consistency=wanted.consistency,
+    )
+    # The first item is awaited here, so that an unknown spec or snapshot is a status and not a line.
+    first = await anext(items, None)
+    headers = dict(answer_headers(snapshot=first.snapshot)) if isinstance(first, BundleAnswer) else {}
+    request_id: str = request.scope["request_id"]
+    return StreamingResponse(
+        chunks(_lines(first, items, wanted.format, request_id)), headers=headers, media_type=NDJSON
+    )
+
+
+async def _lines(
+    first: BatchItem | None, items: AsyncGenerator[BatchItem, None], form: Format, request_id: str
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items):
+        if first is None:
+            return
+        yield _line(first, form, request_id)
+        try:
+            async for item in items:
+                yield _line(item, form, request_id)
+        except PlaneError as error:
+            # The status is sent already: the last line says that the answer ends early.
+            yield orjson.dumps({"error": body_of(error, request_id)}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _line(item: BatchItem, form: Format, request_id: str) -> bytes:
+    shown: dict[str, Any]
+    if isinstance(item, BundleAnswer):
+        shown = {
+            "entity": item.entity,
+            "spec": item.spec,
+            "as_of": item.as_of,
+            "digest": item.digest,
+            "freshness": item.freshness,
+            "snapshot": item.snapshot,
+        }
+        if form == "json":
+            shown["bundle"] = orjson.Fragment(item.json_bytes)
+        else:
+            shown["text"] = render_text(item.json_bytes)
+    else:
+        entity, error = item
+        shown = {"entity": entity, "error": body_of(error, request_id)}
+    return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)

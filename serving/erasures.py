@@ -1,0 +1,110 @@
+"""Erasures: of an entity, and of a whole tenant. Reads stop at once; a receipt says what was done."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Path, Request, Response
+
+from context_plane import erase_tenant
+from context_plane.errors import Denied, NotFound, PlaneError
+from context_plane.fulfil import start, state_of
+from context_plane.tenants import TenantErasure, tenant_erasures
+from serving import answers, shapes
+from serving.auth import Administers, TenantName, authorize, unknown_tenant
+from serving.describe import Json, gives
+from serving.paths import Entity
+from serving.service import Service, service_of
+
+router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["admin"])
+log = logging.getLogger("context_plane.serving")
+
+ErasureId = Annotated[
+    str,
+    Path(
+        pattern=r"^[0-9a-f]{32}$",
+        description="as the request that started the erasure answered",
+        examples=["9f86d081884c7d659a2feaa0c55ad015"],
+    ),
+]
+
+
+@router.delete(
+    "/entities/{entity}",
+    status_code=202,
+    summary="Erase an entity",
+    responses=gives(
+        202,
+        shapes.ErasureOut,
+        "no read shows the entity any more; the rest follows",
+        links={"get_erasure": {"erasure": "$response.body#/erasure"}},
+    ),
+)
+async def delete_entity(caller: Administers, entity: Entity) -> Response:
+    """Everything written of the entity so far is hidden on every snapshot when this answers, and leaves the store
+    when the job `erase_entities` or `context-plane erase` has run. Asked again it is the same erasure, unless writes
+    came since. Needs the scope `admin`."""
+    plane = caller.service.plane
+    erasure = await start(plane.engine, caller.name, entity)
+    plane.snapshots.forget(caller.name)
+    return Json(orjson.dumps({"erasure": erasure}), status_code=202)
+
+
+@router.get(
+    "/erasures/{erasure}",
+    summary="The state of an erasure, and its receipt",
+    responses=gives(200, shapes.ErasureStateOut, "how far it is"),
+)
+async def get_erasure(request: Request, tenant: TenantName, erasure: ErasureId) -> Response:
+    """Receipts hold a keyed hash of the entity and counts, never its id. That of an erased tenant is for operator keys.
+    Needs the scope `admin`."""
+    service = service_of(request)
+    key = await authorize(service, request, tenant, "admin")
+    engine = service.plane.engine
+    if await service.tenants.get(tenant) is not None:
+        try:
+            return Json(orjson.dumps(answers.erasure(await state_of(engine, tenant, erasure))))
+        except NotFound as error:
+            if error.code != "erasure_not_found" or (key is not None and key.tenant is not None):
+                raise
+    elif key is not None and key.tenant is not None:
+        raise unknown_tenant()
+    found = await erase_tenant.tenant_erasure(engine, tenant, erasure)
+    return Json(orjson.dumps(answers.tenant_erasure(found)))
+
+
+@router.delete(
+    "",
+    status_code=202,
+    summary="Erase a tenant",
+    responses=gives(
+        202,
+        shapes.ErasureOut,
+        "the tenant does not exist any more; its objects go",
+        links={"get_erasure": {"erasure": "$response.body#/erasure"}},
+    ),
+)
+async def delete_tenant(request: Request, tenant: TenantName) -> Response:
+    """For operator keys with the scope `admin`. The process goes on deleting after it answered; asked again, or by
+    `context-plane erase --tenant NAME --whole-tenant`, an erasure that was interrupted goes on."""
+    service = service_of(request)
+    key = await authorize(service, request, tenant, "admin")
+    if key is not None and key.tenant is not None:
+        raise Denied("scope_missing", "only an operator key erases tenants")
+    under_way = any(each.completed_us is None for each in await tenant_erasures(service.plane.engine.store, tenant))
+    if not under_way and not await service.plane.tenant_exists(tenant):
+        raise unknown_tenant()
+    begun = await erase_tenant.begin(service.plane.engine, tenant)
+    service.tenants.forget(tenant)
+    service.plane.snapshots.forget(tenant)
+    service.begin(_finish(service, begun))
+    return Json(orjson.dumps({"erasure": begun.erasure}), status_code=202)
+
+
+async def _finish(service: Service, begun: TenantErasure) -> None:
+    try:
+        await erase_tenant.finish(service.plane.engine, begun)
+    except PlaneError as error:
+        log.error("the erasure %s of a tenant stopped: %s; ask for it again", begun.erasure, error.code)
