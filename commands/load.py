@@ -22,6 +22,7 @@ from context_plane.errors import Invalid, PlaneError
 if TYPE_CHECKING:
     from assets.build import BuildSummary
     from commands.batches import Batch, Tally
+    from context_plane.client import AsyncClient
     from context_plane.plane import Plane
     from context_plane.settings import Settings
 
@@ -74,6 +75,7 @@ def ingest(
     """Load exports through a mapping, or JSONL files of events. Running it again writes nothing twice.
 
     Into a store, the tenant is created when it does not exist."""
+    from context_plane.client import AsyncClient
     from context_plane.sources.mapping import load_mapping
 
     described = None if mapping is None else load_mapping(mapping)
@@ -82,7 +84,8 @@ def ingest(
         async with AsyncExitStack() as stack:
             salt = secrets.token_hex(8) if again else ""
             if url is not None:
-                send, dim = _to_service(stack, url, tenant, key, visible, salt), None
+                client = await stack.enter_async_context(AsyncClient(url, tenant, key))
+                send, dim = _to_service(client, visible, salt), None
             else:
                 plane = await stack.enter_async_context(opened(store, probe=True))
                 await _ensure_tenant(plane, tenant)
@@ -240,17 +243,10 @@ def _to_store(plane: Plane, tenant: str, visible: Visible, salt: str) -> Send:
     return send
 
 
-def _to_service(stack: AsyncExitStack, url: str, tenant: str, key: str | None, visible: Visible, salt: str) -> Send:
-    from commands.client import Client
-
-    client = Client(url, tenant, key)
-    stack.callback(client.close)
-
+def _to_service(client: AsyncClient, visible: Visible, salt: str) -> Send:
     async def send(batch: Batch) -> Sequence[str]:
         asked = batch.idempotency_key(visible=visible, salt=salt)
-        answer = await asyncio.to_thread(client.write, batch.ndjson, visible=visible, idempotency_key=asked)
-        days: list[str] = answer["days"]
-        return days
+        return (await client.write(batch.ndjson, visible=visible, idempotency_key=asked)).days
 
     return send
 

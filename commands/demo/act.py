@@ -8,16 +8,15 @@ from typing import Any, Final
 
 import orjson
 
-from commands.client import Client
 from commands.demo.report import Contact, Cost, Report, Run
 from commands.demo.stage import SPEC, Wanted
 from commands.options import run
+from context_plane.client import Bundle, Client
 from context_plane.demo.agent import Ranked, items_of, rank
 from context_plane.errors import Invalid, Unavailable
 from context_plane.model import add_days, format_time
 from context_plane.settings import Settings
 
-TIMELINE_LIMIT: Final = 1000
 DEADLINE_MS: Final = 30_000
 """The first search over a whole tenant fills the caches of 30 days."""
 TICKET: Final = (
@@ -30,7 +29,7 @@ QUESTION: Final = "webhooks fail, quarter close blocked"
 def agent_run(client: Client, settings: Settings, wanted: Wanted, report: Report) -> Sequence[Contact]:
     """Every customer's context at one cut, ranked; the contacts, best first."""
     with report.step("agent", "reading every customer's context") as step:
-        snapshot = str(orjson.loads(client.get("/snapshot").content)["snapshot"])
+        snapshot = client.snapshot().snapshot
         started_s = time.perf_counter()
         bundles = _bundles(client, snapshot)
         read_s = time.perf_counter() - started_s
@@ -68,31 +67,31 @@ def live_write(client: Client, contacts: Sequence[Contact], report: Report) -> N
         "attrs": {"ticket": event_id, "priority": "urgent", "open": True},
     }
     started_s = time.perf_counter()
-    client.write(orjson.dumps(event), visible="now")
+    client.write([event])
     written_s = time.perf_counter()
-    answer = orjson.loads(client.post("/search", {"text": QUESTION, "limit": 5, "deadline_ms": DEADLINE_MS}).content)
+    answer = client.search(QUESTION, limit=5, deadline_ms=DEADLINE_MS)
     found_s = time.perf_counter()
-    places = [n for n, hit in enumerate(answer["hits"], start=1) if hit["id"] == event_id]
+    places = [n for n, hit in enumerate(answer.hits, start=1) if hit.id == event_id]
     if not places:
         raise Unavailable("internal", "an acknowledged event was not found by the next search", entity=entity)
-    hit = answer["hits"][places[0] - 1]
+    cited = answer.hits[places[0] - 1].citation
     report.live(
         entity=entity,
         question=QUESTION,
         place=places[0],
-        citation=f"{hit['citation']['segment']} line {hit['citation']['line']}",
+        citation=f"{cited.segment} line {cited.line}",
         write_ms=(written_s - started_s) * 1000,
         search_ms=(found_s - written_s) * 1000,
     )
 
 
 def _bundles(client: Client, snapshot: str) -> list[dict[str, Any]]:
-    asked = {"entities": "*", "spec": SPEC, "format": "json", "snapshot": snapshot}
-    lines = [orjson.loads(line) for line in client.post("/context:batch", asked).content.splitlines()]
-    broken = [line["error"] for line in lines if "error" in line]
-    if broken:
-        raise Unavailable("internal", f"a context could not be read: {broken[0].get('detail')}")
-    return [line["bundle"] for line in lines]
+    bundles = []
+    for read in client.contexts(None, spec=SPEC, format="json", snapshot=snapshot):
+        if not isinstance(read, Bundle):
+            raise Unavailable("internal", f"a context could not be read: {read.error.detail}")
+        bundles.append(read.json())
+    return bundles
 
 
 def _contact(client: Client, snapshot: str, ranked: Ranked, bundle: dict[str, Any]) -> Contact:
@@ -101,10 +100,9 @@ def _contact(client: Client, snapshot: str, ranked: Ranked, bundle: dict[str, An
     days = [str(cited["day"]) for cited in ranked.citations]
     places: dict[tuple[str, str], str] = {}
     if days:
-        window = f"since={min(days)}T00:00:00Z&until={add_days(max(days), 1)}T00:00:00Z"
-        path = f"/entities/{ranked.entity}/timeline?{window}&limit={TIMELINE_LIMIT}&snapshot={snapshot}"
-        for event in orjson.loads(client.get(path).content)["events"]:
-            places[event["ts"][:10], event["id"]] = f"{event['citation']['segment']} line {event['citation']['line']}"
+        since, until = f"{min(days)}T00:00:00Z", f"{add_days(max(days), 1)}T00:00:00Z"
+        for event in client.timeline(ranked.entity, since=since, until=until, snapshot=snapshot):
+            places[event.ts.date().isoformat(), event.id] = f"{event.citation.segment} line {event.citation.line}"
     sources = [(str(c["id"]), str(c["day"]), places[str(c["day"]), str(c["id"])]) for c in ranked.citations]
     return Contact(ranked.entity, facts, ranked.score, ranked.play or "", ranked.reasons, tuple(sources))
 

@@ -35,6 +35,7 @@ def demo(
     from commands.demo.act import agent_run, live_write
     from commands.demo.report import Report
     from commands.processes import prepare_dagster, service
+    from context_plane.client import Client
 
     settings = settings_of(store)
     report = Report(show.console(stderr=as_json))
@@ -44,7 +45,7 @@ def demo(
     stage.export(wanted, held, report)
     with service(settings.store_url, log=folder / "service.log") as url:
         key = run(stage.access(settings, wanted))
-        with stage.client(url, wanted, key) as client:
+        with Client(url, wanted.tenant, key) as client:
             stage.load(client, wanted, held, report)
             stage.build(settings, wanted, report)
             chosen = agent_run(client, settings, wanted, report)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from commands import show
-from commands.client import Client
 from commands.demo.report import Report
+from context_plane.client import Client
 from context_plane.errors import Unavailable
 from context_plane.model import add_days, day_of
 from context_plane.settings import Settings
@@ -139,15 +137,6 @@ async def access(settings: Settings, wanted: Wanted) -> str:
         return made.token
 
 
-@contextmanager
-def client(url: str, wanted: Wanted, key: str) -> Iterator[Client]:
-    opened = Client(url, wanted.tenant, key)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
 def load(client: Client, wanted: Wanted, held: Held, report: Report) -> None:
     """The export through its mapping and the service, as a bulk load."""
     import time
@@ -165,7 +154,7 @@ def load(client: Client, wanted: Wanted, held: Held, report: Report) -> None:
         for item in stream:
             assert isinstance(item, Batch), "rejects_max is 0: the first reject raises"
             key = item.idempotency_key(visible="after_build")
-            events += int(client.write(item.ndjson, visible="after_build", idempotency_key=key)["accepted"])
+            events += client.write(item.ndjson, visible="after_build", idempotency_key=key).accepted
             requests += 1
         step.done(f"{events:,} events in {requests} durable requests")
 

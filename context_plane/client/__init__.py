@@ -1,0 +1,42 @@
+"""The client of a service: `Client` for blocking code, `AsyncClient` for asyncio, the same methods on both.
+
+    with Client("http://127.0.0.1:8080", "acme", key) as plane:
+        print(plane.context("acct-0042").content)
+
+Errors are those of `context_plane.errors`. Nothing of the store is imported here.
+"""
+
+from context_plane.client.faces import AsyncClient, Client
+from context_plane.client.retries import Retries
+from context_plane.client.values import (
+    Accepted,
+    Bundle,
+    Citation,
+    EntityInfo,
+    Event,
+    FoundEvent,
+    Hit,
+    Ingested,
+    NoBundle,
+    SearchAnswer,
+    Snapshot,
+    TenantInfo,
+)
+
+__all__ = [
+    "Accepted",
+    "AsyncClient",
+    "Bundle",
+    "Citation",
+    "Client",
+    "EntityInfo",
+    "Event",
+    "FoundEvent",
+    "Hit",
+    "Ingested",
+    "NoBundle",
+    "Retries",
+    "SearchAnswer",
+    "Snapshot",
+    "TenantInfo",
+]
