@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from commands import bench, cost, keys, load, manual, operations, read, serve
+from commands import bench, cost, keys, load, manual, mcp, operations, read, serve
 from commands.approve import approve, reject
 from commands.demo import command as demo
 from commands.doctor import command as doctor
@@ -29,7 +29,7 @@ Begin with `context-plane demo`. Every command works on the store itself, needs 
 
 Command: TypeAlias = Callable[..., None]
 PANELS: Final[Mapping[str, Mapping[str, Command]]] = {
-    "Begin": {"demo": demo.demo, "up": serve.up, "serve": serve.serve},
+    "Begin": {"demo": demo.demo, "up": serve.up, "serve": serve.serve, "mcp": mcp.mcp},
     "Write and build": {"ingest": load.ingest, "build": load.build, "rollup": load.rollup},
     "Read": {
         "search": read.search,

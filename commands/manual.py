@@ -49,6 +49,11 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         ("url", "store", "workers", "keys"),
         "`keys`: whether API keys guard the store",
     ),
+    "mcp": Entry(
+        ("context-plane mcp --tenant demo", "context-plane mcp --url http://127.0.0.1:8080"),
+        (),
+        "none: it speaks MCP over standard input and output",
+    ),
     "ingest": Entry(
         (
             "context-plane ingest events.jsonl --tenant demo",

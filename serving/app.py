@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
@@ -29,6 +30,8 @@ from serving.auth import bearer
 from serving.describe import describe
 from serving.direct import Direct
 from serving.limits import Ledger
+from serving.mcp.endpoint import PATH as MCP_PATH
+from serving.mcp.endpoint import Endpoint
 from serving.metrics import Metrics
 from serving.paths import canonical_path
 from serving.prepared import NOSNIFF, KeptAnswers, Prepared, RequestIds
@@ -65,7 +68,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
     """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only.
 
     `on_warm` is called once, when everything that requests would wait for at first is loaded."""
-    ledger, metrics, kept = Ledger(), Metrics(), KeptAnswers()
+    ledger, metrics, kept, agents = Ledger(), Metrics(), KeptAnswers(), Endpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +79,8 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
             metrics.watch(opened)
             service = app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
             warming = asyncio.create_task(_warm(opened, on_warm))
-            yield
+            async with agents.running():
+                yield
             app.state.service = None
             await service.aclose()
             kept.clear()
@@ -101,6 +105,7 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         app.include_router(router, dependencies=[Depends(bearer)])
     for router in OPEN_ROUTERS:
         app.include_router(router)
+    app.router.routes.append(Route(MCP_PATH, agents, methods=["POST"], include_in_schema=False))
     app.state.methods = [
         (route.path_regex, route.methods)
         for router in (*ROUTERS, *OPEN_ROUTERS)
@@ -166,7 +171,7 @@ class Envelope:
             )
 
     async def _serve(self, scope: Scope, receive: Receive, sent: _Sent) -> None:
-        bounded = scope["path"].startswith("/v1/")
+        bounded = scope["path"].startswith(("/v1/", MCP_PATH))
         try:
             if bounded:
                 self._ledger.enter()

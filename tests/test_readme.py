@@ -114,6 +114,8 @@ def test_the_demo_runs_again_on_what_it_made(demo: Path) -> None:
 LONG: Final = {
     "context-plane up --port 8080 --ui-port 3000": "until Ctrl-C",
     "context-plane serve --workers 2": "until Ctrl-C; the README's own runs",
+    "context-plane mcp --tenant demo": "until its client goes; docs/agents.md has a test",
+    "context-plane mcp --url http://127.0.0.1:8080": "the same",
     "context-plane bench startup --quick": "tests/benchmarks runs scenarios",
 }
 """Examples of the manual that are not run, and why."""

@@ -20,7 +20,7 @@ from commands.reference import PAGE, page, walk
 from tests.commands.cli import PROGRAM, ROOT
 
 COMMANDS: Mapping[str, Any] = dict(walk())
-NO_JSON = {"export": "it prints NDJSON", "keys revoke": "it prints nothing to read"}
+NO_JSON = {"export": "it prints NDJSON", "mcp": "it speaks MCP", "keys revoke": "it prints nothing to read"}
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
 

@@ -1,0 +1,5 @@
+"""MCP: five read tools for agents, at `/mcp` and over standard input and output.
+
+`tools` is what they do, by the routes' own functions; `protocol` speaks MCP through the official SDK and is imported
+when the first agent asks, for the SDK takes longer to load than much of the service; `endpoint` lets agents in.
+"""
