@@ -5,7 +5,7 @@ DEMO ?=
 BENCH ?= --list
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := context_plane assets resources serving commands tests benchmarks docs
+SOURCES := context_plane assets resources serving commands tests benchmarks docs examples
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -qq --require-hashes --no-compile
 UV ?= uv
 
