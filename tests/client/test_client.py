@@ -171,7 +171,7 @@ async def test_a_timeline_is_read_page_by_page(ask: Face, live: Live, monkeypatc
 
 
 async def test_a_refusal_that_says_when_is_waited_for(ask: Face, live: Live) -> None:
-    """Seen to fail without the header's value, and with reads that are not repeated."""
+    """Seen to fail without the header's value."""
     live.door.faults += [Refuse(), Refuse("store_unavailable", 7.0), Refuse("tail_full", 600.0)]
     assert (await ask("search", "export")).hits == []
     assert live.slept == [3.0, 7.0, 30.0]
@@ -190,7 +190,7 @@ async def test_one_that_says_nothing_is_asked_a_few_times(ask: Face, live: Live)
 
 
 async def test_a_write_whose_answer_is_lost_is_written_once(ask: Face, live: Live) -> None:
-    """Seen to fail with a key of its own for every attempt: there are two batches then."""
+    """Seen to fail with the key left out."""
     live.door.faults += [Lose(), Overloaded(502)]
     accepted = await ask("write", [event(1)])
     assert [seen.headers["idempotency-key"] for seen in live.door.seen] == [

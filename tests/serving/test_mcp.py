@@ -189,7 +189,7 @@ async def test_answers_stay_within_their_bound(live: Live) -> None:
 
 async def test_the_key_decides_the_tenant(live: Live, tmp_path: Path) -> None:
     """A tenant's key reaches its own, whatever the header says; an operator key names one; without a key nothing.
-    Seen to fail with the header believed before the key, and with the scope not asked for."""
+    Seen to fail with another scope asked for."""
     folder = tmp_path / "keys"
     settings = Settings(store=(folder / "store").as_uri(), cache_dir=folder / "cache", cache_memory_bytes=64 << 20)
     async with plane.open(settings) as opened:
