@@ -85,6 +85,7 @@ def _loaded() -> StreamableHTTPSessionManager:
     from serving.mcp import protocol
 
     async def caller_of(context: protocol.Context) -> tuple[Caller, str]:
+        assert context.request is not None, "messages come by HTTP here"
         scope: dict[str, Any] = context.request.scope
         return scope[_CALLER], scope["request_id"]
 

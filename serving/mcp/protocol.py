@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
+import httpx2
 from mcp import Client
-from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.stdio import stdio_server
@@ -39,6 +40,8 @@ INSTRUCTIONS: Final = (
 )
 BODY_BYTES_MAX: Final = 2 * 1024 * 1024
 """Of one message: a search may name 5,000 entities."""
+TIMEOUT_S: Final = 120.0
+"""Of one message to a service; the longest deadline of a read is 60 s."""
 _READS: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
@@ -69,7 +72,7 @@ async def relay(url: str, key: str | None, tenant: str | None) -> AsyncIterator[
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"X-Tenant": tenant} if tenant else {}
     address = f"{url.rstrip('/')}/mcp"
-    async with create_mcp_http_client(headers=headers) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_S) as http:
         far = Client(streamable_http_client(address, http_client=http))
         try:
             await far.__aenter__()

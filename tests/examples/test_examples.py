@@ -173,7 +173,7 @@ def test_a_dlt_pipeline_loads_the_plane(
 
     from examples.dlt_destination import context_plane
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": n, "account": f"acct-{n % 2}", "opened": dt.datetime(2026, 3, 4, 9, n, tzinfo=dt.UTC), "body": text}
         for n, text in enumerate(("export fails", "price too high", "all is well"))
     ]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
-from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from context_plane import plane
@@ -56,7 +57,7 @@ def event(entity: str, number: int, text: str) -> dict[str, Any]:
 @asynccontextmanager
 async def over_http(live: Live, mode: Any = "auto", **headers: str) -> AsyncIterator[Client]:
     async with (
-        create_mcp_http_client(headers=headers) as http,
+        httpx2.AsyncClient(headers=headers, timeout=60.0) as http,
         Client(streamable_http_client(f"{live.url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
@@ -132,7 +133,8 @@ async def _used(agent: Client) -> None:
 async def test_full_answers_add_scores_attributes_and_lines(live: Live) -> None:
     """Seen to fail with `detail` left out of a tool."""
     async with reach(live, "http") as acme:
-        for name, asked in (("search_context", {"query": "export fails"}), ("get_timeline", {"entity": "acct-1"})):
+        cases: tuple[tuple[str, dict[str, Any]], ...] = (("search_context", {"query": "export fails"}), ("get_timeline", {"entity": "acct-1"}))
+        for name, asked in cases:
             concise = await said(acme, name, **asked)
             assert not {"score", "seats=40", "segments/"} & set(concise.split())
             full = await said(acme, name, detail="full", **asked)
