@@ -26,7 +26,7 @@ FIELDS = ("entity", "ts", "id", "thread", "text")  # of an event, from columns o
 
 @dlt.destination(name="context_plane", batch_size=10_000, max_table_nesting=0)
 def context_plane(
-    items: list[dict[str, Any]],
+    items: Any,
     table: TTableSchema,
     url: str = dlt.config.value,
     tenant: str = dlt.config.value,
@@ -34,11 +34,12 @@ def context_plane(
     columns: dict[str, Any] | None = None,
 ) -> None:
     """`columns`: table -> field of an event -> column, such as `{"tickets": {"entity": "account", "ts": "opened"}}`."""
-    named = dict(zip(FIELDS, FIELDS, strict=True)) | (columns or {}).get(table["name"], {})
-    key = [name for name, column in table["columns"].items() if column.get("primary_key")]
+    name = table["name"] or ""
+    named = dict(zip(FIELDS, FIELDS, strict=True)) | (columns or {}).get(name, {})
+    key = [each for each, column in table["columns"].items() if column.get("primary_key")]
     with Client(url, tenant, api_key) as client:
         try:
-            client.ingest((event(row, table["name"], named, key) for row in items), run=f"dlt {table['name']}")
+            client.ingest((event(row, name, named, key) for row in items), run=f"dlt {name}")
         except Invalid as error:  # sending it again would not help: dlt fails the job instead
             raise DestinationTerminalException(str(error)) from error
 

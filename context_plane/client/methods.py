@@ -185,14 +185,18 @@ class Methods:
         snapshot: str | None = None,
         deadline_ms: int | None = None,
         include: Sequence[Include] | None = None,
+        resolve_time: bool = False,
+        now: Time | None = None,
         explain: bool = False,
     ) -> Call[SearchAnswer]:
-        """Events, best first, each with its citation. `entities` None: the whole tenant."""
+        """Events, best first, each with its citation. `entities` None: the whole tenant. `resolve_time`: dates in the
+        text are read as a window, relative ones from `now` (None: the service's clock)."""
         body: dict[str, Any] = {"text": text, "vector": vector, "mode": mode, "where": where}
         body |= {"entities": _names(entities), "since": _time(since), "until": _time(until)}
         body |= {"limit": limit, "group_by": group_by}
         body |= {"per_group": per_group, "fusion": fusion, "consistency": consistency, "snapshot": snapshot}
         body |= {"deadline_ms": deadline_ms, "include": _names(include), "explain": explain}
+        body |= {"resolve_time": resolve_time, "now": _time(now)}
         return Call(post("/search", body), lambda reply: SearchAnswer.model_validate_json(reply.content))
 
     @lists

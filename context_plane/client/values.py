@@ -111,8 +111,17 @@ class Stats(_Answer):
     ms: dict[str, float]
 
 
+class Window(_Answer):
+    """What dates in the text were read as; `phrases` of it. None: open."""
+
+    since: dt.datetime | None
+    until: dt.datetime | None
+    phrases: list[str]
+
+
 class SearchAnswer(_Answer):
-    """Hits, best first. `partial`: days in `missing_days` did not answer by the deadline."""
+    """Hits, best first. `partial`: days in `missing_days` did not answer by the deadline. `window`: with
+    `resolve_time`, where the text names dates."""
 
     hits: list[Hit]
     snapshot: str
@@ -120,6 +129,7 @@ class SearchAnswer(_Answer):
     missing_days: list[str]
     stats: Stats
     explain: dict[str, Any] | None = None
+    window: Window | None = None
 
 
 class EntityInfo(_Answer):

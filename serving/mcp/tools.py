@@ -19,7 +19,7 @@ from context_plane.bundle.wording import one_line, shorten, show_value
 from context_plane.errors import Invalid, PlaneError
 from context_plane.model import check_entity, day_end_us, day_of, day_start_us, format_time
 from context_plane.recall.values import ENTITIES_MAX, CitedEvent, FoundEvent, TimelineRequest
-from serving import read, wire
+from serving import fields, read, wire
 from serving.auth import Caller
 from serving.problems import Internal, body_of, of_validation
 
@@ -52,7 +52,7 @@ class _Arguments(BaseModel):
 
 class GetContext(_Arguments):
     entity: EntityId
-    spec: str = Field(default=wire.DEFAULT_SPEC, description="which kind of bundle; the default suits most questions")
+    spec: str = Field(default=fields.DEFAULT_SPEC, description="which kind of bundle; the default suits most questions")
     as_of: str | None = Field(default=None, description="a day; default: the newest built", examples=["2026-03-04"])
     detail: DetailOf = "concise"
 

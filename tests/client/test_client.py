@@ -16,7 +16,7 @@ import context_plane.client
 from context_plane.client import Accepted, AsyncClient, Bundle, Client, Ingested, NoBundle, methods, requests, values
 from context_plane.client.problems import error_of
 from context_plane.errors import CODES, Conflict, Corrupt, Denied, Fault, Invalid, NotFound, PlaneError, Unavailable
-from serving import answers, limits, problems
+from serving import limits, problems, shapes
 from tests.client.live import Face, Live, Lose, Overloaded, Refuse, face
 
 DAY = "2026-03-04"
@@ -52,16 +52,16 @@ def test_both_faces_have_the_same_methods() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (values.Accepted, answers.AcceptedOut),
-        (values.Citation, answers.CitationOut),
-        (values.FoundEvent, answers.TimelineEventOut),
-        (values.Legs, answers.LegValues),
-        (values.Hit, answers.HitOut),
-        (values.Stats, answers.StatsOut),
-        (values.SearchAnswer, answers.SearchOut),
-        (values.EntityInfo, answers.EntityOut),
-        (values.Snapshot, answers.SnapshotOut),
-        (values.TenantInfo, answers.TenantOut),
+        (values.Accepted, shapes.AcceptedOut),
+        (values.Citation, shapes.CitationOut),
+        (values.FoundEvent, shapes.TimelineEventOut),
+        (values.Legs, shapes.LegValues),
+        (values.Hit, shapes.HitOut),
+        (values.Stats, shapes.StatsOut),
+        (values.SearchAnswer, shapes.SearchOut),
+        (values.EntityInfo, shapes.EntityOut),
+        (values.Snapshot, shapes.SnapshotOut),
+        (values.TenantInfo, shapes.TenantOut),
     ],
 )
 def test_answers_have_the_fields_that_the_service_describes(ours: Any, theirs: Any) -> None:

@@ -133,7 +133,10 @@ async def _used(agent: Client) -> None:
 async def test_full_answers_add_scores_attributes_and_lines(live: Live) -> None:
     """Seen to fail with `detail` left out of a tool."""
     async with reach(live, "http") as acme:
-        cases: tuple[tuple[str, dict[str, Any]], ...] = (("search_context", {"query": "export fails"}), ("get_timeline", {"entity": "acct-1"}))
+        cases: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("search_context", {"query": "export fails"}),
+            ("get_timeline", {"entity": "acct-1"}),
+        )
         for name, asked in cases:
             concise = await said(acme, name, **asked)
             assert not {"score", "seats=40", "segments/"} & set(concise.split())
