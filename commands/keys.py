@@ -1,4 +1,4 @@
-"""`context-plane keys`: make, list and revoke API keys, straight in the store."""
+"""`context-plane keys`: make, list, rotate and revoke API keys, straight in the store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from commands import show
 from commands.options import AsJson, Store, opened, run
 
 if TYPE_CHECKING:
-    from context_plane.access import AccessKey
+    from context_plane.access import AccessKey, NewKey
 
-app: Final = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app: Final = typer.Typer(help="Make, list, rotate and revoke API keys.", no_args_is_help=True)
 
 DAY_US: Final = 86_400_000_000
+HOUR_US: Final = 3_600_000_000
 
 
 @app.command()
@@ -26,6 +27,12 @@ def create(
     ] = None,
     days: Annotated[int | None, typer.Option("--days", min=1, max=36_500, help="until it expires")] = None,
     note: Annotated[str, typer.Option(help="what it is for")] = "",
+    requests_per_s: Annotated[
+        float | None, typer.Option("--requests-per-s", help="of each process; default: the tenant's")
+    ] = None,
+    bytes_per_s: Annotated[
+        float | None, typer.Option("--bytes-per-s", help="gone through and answered; default: the tenant's")
+    ] = None,
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,12 +46,15 @@ def create(
         async with opened(store, probe=True) as plane:
             expires_us = None if days is None else plane.engine.now_us() + days * DAY_US
             made = await create_key(
-                plane.engine, tenant=tenant, scopes=scope or ["read"], expires_us=expires_us, note=note
+                plane.engine,
+                tenant=tenant,
+                scopes=scope or ["read"],
+                expires_us=expires_us,
+                note=note,
+                requests_per_s=requests_per_s,
+                bytes_per_s=bytes_per_s,
             )
-            if as_json:
-                show.json({**_record(made.key), "token": made.token})
-            else:
-                print(made.token)
+            _print_new(made, as_json=as_json)
 
     run(work())
 
@@ -63,7 +73,7 @@ def list_(store: Store = None, as_json: AsJson = False) -> None:
                 return
             rows = [[str(record[name] or "-") for name in record] for record in records]
             show.console().print(
-                show.table(["id", "tenant", "scopes", "created", "expires", "revoked", "note"], rows)
+                show.table([name.replace("_per_s", "/s") for name in records[0]], rows)
                 if rows
                 else "no key: the service serves this store on loopback only"
             )
@@ -85,6 +95,34 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = 
     run(work())
 
 
+@app.command()
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID")],
+    grace_hours: Annotated[
+        int, typer.Option("--grace-hours", min=0, max=24 * 90, help="how long the old one still works")
+    ] = 24,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key with the tenant, scopes, rates and lifetime of another, which then ends. Prints the new one."""
+
+    async def work() -> None:
+        from context_plane.access import rotate_key
+
+        async with opened(store, probe=True) as plane:
+            made = await rotate_key(plane.engine, key_id, grace_us=grace_hours * HOUR_US)
+            _print_new(made, as_json=as_json)
+
+    run(work())
+
+
+def _print_new(made: NewKey, *, as_json: bool) -> None:
+    if as_json:
+        show.json({**_record(made.key), "token": made.token})
+    else:
+        print(made.token)
+
+
 def _record(key: AccessKey) -> dict[str, Any]:
     from context_plane.model import format_time
 
@@ -98,5 +136,7 @@ def _record(key: AccessKey) -> dict[str, Any]:
         "created": moment(key.created_us),
         "expires": moment(key.expires_us),
         "revoked": moment(key.revoked_us),
+        "requests_per_s": key.requests_per_s,
+        "bytes_per_s": key.bytes_per_s,
         "note": key.note,
     }

@@ -1,17 +1,22 @@
 """API keys: who may do what. `cp_<id>_<secret>`; the store holds only the SHA-256 of the secret.
 
-A key belongs to one tenant, or is an operator key (`tenant` None) that reaches all of them. It has scopes,
+A key belongs to one tenant, or is an operator key (`tenant` None) that reaches all of them. It has scopes, rates,
 an expiry and a revocation. The secret is 256 random bits, so a plain digest is enough: there is nothing
 to guess. No HTTP here: the service and the command line both come through this module.
+
+A revocation is an object of its own, created beside the key's: writing the key's record again, as a rotation
+does to let it expire, can not undo one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -19,25 +24,31 @@ import orjson
 
 from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
-from context_plane.errors import Denied, Invalid, NotFound
+from context_plane.errors import Conflict, Denied, Invalid, NotFound
 from context_plane.layout.keys import ControlKey, parse
-from context_plane.model import check_tenant
+from context_plane.model import BYTES_PER_S_MAX, REQUESTS_PER_S_MAX, check_tenant
 from context_plane.store.base import Store
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write", "admin")
 NOTE_CHARS_MAX: Final = 200
+ROTATION_GRACE_US: Final = 24 * 3600 * 1_000_000
+"""How long a rotated key still works by default: whoever holds it has a working day to take the new one."""
 _SECRET_BYTES: Final = 32
 _ID = re.compile(r"[0-9a-f]{16}")
 _TOKEN = re.compile(r"cp_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _PREFIX: Final = "control/keys/"
+_RECORD: Final = ".json"
+_REVOKED: Final = ".revoked"
 _ANY: Final = "any"
 
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A key as stored. `tenant` None: an operator key. Times are microseconds since 1970."""
+    """A key as stored. `tenant` None: an operator key. Times are microseconds since 1970.
+
+    `requests_per_s`, `bytes_per_s`: of each process, in place of the tenant's; None: the tenant's."""
 
     id: str
     sha256: str
@@ -47,6 +58,8 @@ class AccessKey:
     expires_us: int | None = None
     revoked_us: int | None = None
     note: str = ""
+    requests_per_s: float | None = None
+    bytes_per_s: float | None = None
 
     def live(self, now_us: int) -> bool:
         return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
@@ -65,7 +78,14 @@ class NewKey:
 
 
 async def create_key(
-    engine: Engine, *, tenant: str | None, scopes: Iterable[str], expires_us: int | None = None, note: str = ""
+    engine: Engine,
+    *,
+    tenant: str | None,
+    scopes: Iterable[str],
+    expires_us: int | None = None,
+    note: str = "",
+    requests_per_s: float | None = None,
+    bytes_per_s: float | None = None,
 ) -> NewKey:
     """Make and store a key. Raises `Invalid(settings_invalid | tenant_invalid)`."""
     now_us = engine.now_us()
@@ -75,18 +95,42 @@ async def create_key(
         raise Invalid("settings_invalid", "the expiry of a key lies ahead of now", field="expires")
     if len(note) > NOTE_CHARS_MAX:
         raise Invalid("settings_invalid", f"a note has at most {NOTE_CHARS_MAX} characters", field="note")
-    secret = secrets.token_urlsafe(_SECRET_BYTES)
-    key = AccessKey(
-        id=secrets.token_hex(8),
-        sha256=_digest(secret),
-        tenant=tenant,
-        scopes=_scopes(scopes),
-        created_us=now_us,
-        expires_us=expires_us,
-        note=note,
+    if requests_per_s is not None and not 0 < requests_per_s <= REQUESTS_PER_S_MAX:
+        raise Invalid("settings_invalid", f"a key's requests a second are over 0, up to {REQUESTS_PER_S_MAX:.0f}")
+    if bytes_per_s is not None and not 1 <= bytes_per_s <= BYTES_PER_S_MAX:
+        raise Invalid("settings_invalid", f"a key's bytes a second are 1 to {BYTES_PER_S_MAX:.0f}")
+    made = _made(
+        AccessKey(
+            id="",
+            sha256="",
+            tenant=tenant,
+            scopes=_scopes(scopes),
+            created_us=now_us,
+            expires_us=expires_us,
+            note=note,
+            requests_per_s=requests_per_s,
+            bytes_per_s=bytes_per_s,
+        )
     )
-    await engine.store.put_new(_object(key.id), _encode(key))
-    return NewKey(key, f"cp_{key.id}_{secret}")
+    await engine.store.put_new(_object(made.key.id), _encode(made.key))
+    return made
+
+
+async def rotate_key(engine: Engine, key_id: str, *, grace_us: int = ROTATION_GRACE_US) -> NewKey:
+    """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`.
+
+    Both work until then. Raises `NotFound(key_not_found)`, and `Invalid(settings_invalid)` for a key that has ended.
+    """
+    now_us = engine.now_us()
+    old = await _existing(engine.store, key_id)
+    if not old.live(now_us):
+        raise Invalid("settings_invalid", "the key has ended, there is nothing to rotate; make one", id=old.id)
+    life_us = None if old.expires_us is None else old.expires_us - old.created_us
+    made = _made(replace(old, created_us=now_us, expires_us=None if life_us is None else now_us + life_us))
+    ends_us = now_us + grace_us if old.expires_us is None else min(old.expires_us, now_us + grace_us)
+    await engine.store.put_new(_object(made.key.id), _encode(made.key))
+    await engine.store.put(_object(old.id), _encode(replace(old, expires_us=ends_us)))
+    return made
 
 
 async def list_keys(store: Store) -> list[AccessKey]:
@@ -95,20 +139,20 @@ async def list_keys(store: Store) -> list[AccessKey]:
     async for info in store.list(_PREFIX):
         found = parse(info.key)
         assert isinstance(found, ControlKey)
-        key = await load_key(store, found.path.removeprefix("keys/").removesuffix(".json"))
-        if key is not None:
-            keys.append(key)
+        if found.path.endswith(_RECORD):
+            key = await load_key(store, found.path.removeprefix("keys/").removesuffix(_RECORD))
+            if key is not None:
+                keys.append(key)
     return sorted(keys, key=lambda key: (key.created_us, key.id))
 
 
 async def revoke_key(engine: Engine, key_id: str) -> AccessKey:
     """End a key for good; processes that know it obey within 5 s. Raises `NotFound(key_not_found)`."""
-    key = await load_key(engine.store, key_id) if _ID.fullmatch(key_id) else None
-    if key is None:
-        raise NotFound("key_not_found", "no such key; list them with `context-plane keys list`", id=key_id[:64])
+    key = await _existing(engine.store, key_id)
     if key.revoked_us is None:
-        key = replace(key, revoked_us=engine.now_us())
-        await engine.store.put(_object(key_id), _encode(key))
+        with suppress(Conflict):  # somebody else was faster
+            await engine.store.put_new(_object(key_id, _REVOKED), orjson.dumps({"revoked_us": engine.now_us()}))
+        key = await _existing(engine.store, key_id)
     return key
 
 
@@ -121,10 +165,28 @@ async def delete_keys(store: Store, tenant: str) -> int:
 
 
 async def load_key(store: Store, key_id: str) -> AccessKey | None:
+    """The key as it stands: its record and its revocation, in one round trip."""
     try:
-        return _decode(await store.get(_object(key_id)))
+        stored, revoked_us = await asyncio.gather(store.get(_object(key_id)), _revoked_us(store, key_id))
     except NotFound:
         return None
+    key = _decode(stored)
+    return key if revoked_us is None else replace(key, revoked_us=revoked_us)
+
+
+async def _revoked_us(store: Store, key_id: str) -> int | None:
+    try:
+        found: int = orjson.loads(await store.get(_object(key_id, _REVOKED)))["revoked_us"]
+    except NotFound:
+        return None
+    return found
+
+
+async def _existing(store: Store, key_id: str) -> AccessKey:
+    key = await load_key(store, key_id) if _ID.fullmatch(key_id) else None
+    if key is None:
+        raise NotFound("key_not_found", "no such key; list them with `context-plane keys list`", id=key_id[:64])
+    return key
 
 
 class Keyring:
@@ -170,8 +232,15 @@ def _scopes(names: Iterable[str]) -> frozenset[Scope]:
     return frozenset(scope for scope in SCOPES if scope in wanted)
 
 
-def _object(key_id: str) -> str:
-    return str(ControlKey(None, f"keys/{key_id}.json"))
+def _made(like: AccessKey) -> NewKey:
+    """A key like this one, with an id and a secret of its own."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    key = replace(like, id=secrets.token_hex(8), sha256=_digest(secret))
+    return NewKey(key, f"cp_{key.id}_{secret}")
+
+
+def _object(key_id: str, kind: str = _RECORD) -> str:
+    return str(ControlKey(None, f"keys/{key_id}{kind}"))
 
 
 def _digest(secret: str) -> str:
@@ -179,18 +248,19 @@ def _digest(secret: str) -> str:
 
 
 def _encode(key: AccessKey) -> bytes:
-    return orjson.dumps(
-        {
-            "id": key.id,
-            "sha256": key.sha256,
-            "tenant": key.tenant,
-            "scopes": [scope for scope in SCOPES if scope in key.scopes],
-            "created_us": key.created_us,
-            "expires_us": key.expires_us,
-            "revoked_us": key.revoked_us,
-            "note": key.note,
-        }
-    )
+    """Rates only where they are set: processes of before them read keys that have none."""
+    fields = {
+        "id": key.id,
+        "sha256": key.sha256,
+        "tenant": key.tenant,
+        "scopes": [scope for scope in SCOPES if scope in key.scopes],
+        "created_us": key.created_us,
+        "expires_us": key.expires_us,
+        "revoked_us": key.revoked_us,
+        "note": key.note,
+    }
+    rates = {"requests_per_s": key.requests_per_s, "bytes_per_s": key.bytes_per_s}
+    return orjson.dumps(fields | {name: rate for name, rate in rates.items() if rate is not None})
 
 
 def _decode(stored: bytes) -> AccessKey:

@@ -38,6 +38,9 @@ NORM_MIN: Final = 1e-15
 """Of a vector whose squares are normal numbers of float32."""
 INT_ABS_MAX: Final = 2**53 - 1
 """Integers beyond this do not survive JSON readers that use doubles (RFC 8259, section 6)."""
+REQUESTS_PER_S_MAX: Final = 100_000.0
+BYTES_PER_S_MAX: Final = 1e12
+"""Of a key or a tenant. Rates beyond what a process can do are mistakes of unit."""
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _DAY_US: Final = 86_400_000_000

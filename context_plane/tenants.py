@@ -20,7 +20,7 @@ from context_plane.catalog.manifest import Manifest, ModelRef
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Corrupt, Invalid, NotFound
 from context_plane.layout.keys import ControlKey
-from context_plane.model import check_tenant
+from context_plane.model import BYTES_PER_S_MAX, REQUESTS_PER_S_MAX, check_tenant
 from context_plane.store.base import Store
 
 WEIGHT_MAX: Final = 100.0
@@ -49,7 +49,18 @@ class TenantSettings(_Model):
         default=LegWeights(), description="of the legs of hybrid searches", examples=[{"text": 1.0, "vector": 1.0}]
     )
     requests_per_s: float | None = Field(
-        default=None, gt=0, le=100_000, description="requests a second per process; null: no limit", examples=[500]
+        default=None,
+        gt=0,
+        le=REQUESTS_PER_S_MAX,
+        description="requests a second per process; null: no limit",
+        examples=[500],
+    )
+    bytes_per_s: float | None = Field(
+        default=None,
+        ge=1,
+        le=BYTES_PER_S_MAX,
+        description="bytes a second per process that searches go through and answers hold; null: no limit",
+        examples=[50_000_000],
     )
     events_per_s: float | None = Field(
         default=None,

@@ -222,6 +222,7 @@ def _stats(stats: ReadStats) -> dict[str, Any]:
         "round_trips": stats.round_trips,
         "gets": stats.gets,
         "bytes_read": stats.bytes_read,
+        "bytes_scanned": stats.bytes_scanned,
         "shards": stats.shards,
         "rows_scored": stats.rows_scored,
         "exact": stats.exact,

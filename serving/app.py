@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
 from serving import admin, batch, changes, erasures, explorer, export, problems, read, warm, why, write
-from serving.auth import bearer
+from serving.auth import CALLER, Caller, bearer
 from serving.describe import describe
 from serving.direct import Direct
 from serving.limits import Ledger
@@ -155,7 +155,7 @@ class Envelope:
         scope["request_id"] = self._ids.of(given).decode()
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
-        sent = _Sent(scope["request_id"], send)
+        sent = _Sent(scope, send)
         started_s = time.perf_counter()
         self._metrics.in_flight.inc()
         try:
@@ -195,19 +195,22 @@ _METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", 
 
 
 class _Sent:
-    """`send`, watched: status, cache temperature, and the headers every answer has (nothing else sets them)."""
+    """`send`, watched: status, cache temperature, bytes, and the headers every answer has (nothing else sets them)."""
 
-    __slots__ = ("_send", "cache", "request_id", "started", "status")
+    __slots__ = ("_scope", "_send", "cache", "request_id", "started", "status")
 
-    def __init__(self, request_id: str, send: Send) -> None:
-        self.request_id = request_id
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.request_id: str = scope["request_id"]
         self.status = 499
         """Until an answer starts: the client went away."""
         self.cache = "none"
         self.started = False
+        self._scope = scope
         self._send = send
 
     async def __call__(self, message: Message) -> None:
+        caller: Caller | None = self._scope.get(CALLER)
+        allowance = None if caller is None else caller.allowance
         if message["type"] == "http.response.start":
             self.started = True
             self.status = message["status"]
@@ -215,4 +218,8 @@ class _Sent:
                 if name == b"x-cache":
                     self.cache = value.decode()
             message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), NOSNIFF]
+            if allowance is not None:
+                message["headers"] += allowance.fields()
+        elif allowance is not None:
+            allowance.spend(len(message.get("body", b"")))
         await self._send(message)

@@ -19,6 +19,7 @@ from context_plane.cache.recent import Held
 from context_plane.errors import Denied, NotFound
 from context_plane.model import check_tenant
 from context_plane.tenants import Tenant
+from serving.rates import Allowance
 from serving.service import Service, service_of
 
 ADMISSIONS_MAX: Final = 1_024
@@ -26,6 +27,8 @@ ADMISSIONS_MAX: Final = 1_024
 Then all are forgotten at once: admitting anew waits for nothing."""
 AUTHORIZATION_BYTES_MAX: Final = 256
 """Of what is remembered; a token has 63."""
+CALLER: Final = "context_plane.caller"
+"""Where a request's scope holds its caller."""
 Asked: TypeAlias = tuple[bytes, str, Scope]
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
@@ -35,15 +38,23 @@ bearer = HTTPBearer(auto_error=False, description="`cp_<id>_<secret>`, made by `
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A request that may go on: the tenant it names exists, and its key has the scope. `key` None: open mode."""
+    """A request that may go on: the tenant it names exists, and its key has the scope. `key` None: open mode.
+
+    `allowance`: what its requests and bytes are paid from; None where nothing limits them."""
 
     service: Service
     tenant: Tenant
     key: AccessKey | None
+    allowance: Allowance | None = None
 
     @property
     def name(self) -> str:
         return self.tenant.tenant
+
+    def spend(self, count: int) -> None:
+        """Pay bytes that were gone through to answer."""
+        if self.allowance is not None:
+            self.allowance.spend(count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +111,7 @@ async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
     asked = (authorization, tenant, scope)
     admission = service.admissions.get(asked)
     if admission is not None and admission.stands():
-        _take_token(admission.caller)
+        _pay(request, admission.caller)
         return admission.caller
     caller = await _admitted(service, request, tenant, scope)
     _remember(asked, caller)
@@ -113,15 +124,16 @@ async def _admitted(service: Service, request: Request, tenant: str, scope: Scop
     found = await service.tenants.get(tenant)
     if found is None:
         raise unknown_tenant()
-    caller = Caller(service, found, key)
-    _take_token(caller)
+    caller = Caller(service, found, key, service.rates.allowance(key, found))
+    _pay(request, caller)
     return caller
 
 
-def _take_token(caller: Caller) -> None:
-    """Raises `Unavailable(rate_limited)`."""
-    if caller.tenant.settings.requests_per_s is not None:
-        caller.service.rates.take(caller.name, caller.tenant.settings.requests_per_s)
+def _pay(request: Request, caller: Caller) -> None:
+    """Pay the request, and tell the envelope who pays for the answer's bytes. Raises `Unavailable(rate_limited)`."""
+    request.scope[CALLER] = caller
+    if caller.allowance is not None:
+        caller.allowance.take()
 
 
 def _remember(asked: Asked, caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""What one process takes on at a time: sizes of bodies, bytes in memory, requests in flight, request rates.
+"""What one process takes on at a time: sizes of bodies, bytes in memory, requests in flight.
 
 A body is decoded under a bound while it is decompressed, so a small bomb costs no more than an honest
 body of the limit. Every byte held for a request is charged to one ledger of the process.
@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import zstandard
-from cachetools import LRUCache
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
@@ -45,7 +44,6 @@ _SLICE_BYTES: Final = 512
 _WINDOW_BYTES_MAX: Final = 32 * 1024 * 1024
 """Memory a zstd frame may ask for; level 19 asks for 8 MiB."""
 _GZIP_WBITS: Final = 31
-_RATES_MAX: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -73,26 +71,6 @@ class Ledger:
 
     def release(self, count: int) -> None:
         self.bytes_held -= count
-
-
-@dataclass(slots=True)
-class Rates:
-    """Token buckets, one per tenant, that hold one second of requests, and `burst_min` tokens at least."""
-
-    monotonic_s: Callable[[], float]
-    burst_min: float = 1.0
-    _buckets: LRUCache[str, tuple[float, float]] = field(default_factory=lambda: LRUCache(_RATES_MAX))
-
-    def take(self, tenant: str, per_s: float, count: float = 1.0) -> None:
-        """Raises `Unavailable(rate_limited)` when the tenant's second is used up. `count`: at most `burst_min`."""
-        now_s, burst = self.monotonic_s(), max(self.burst_min, per_s)
-        level, at_s = self._buckets.get(tenant, (burst, now_s))
-        level = min(burst, level + (now_s - at_s) * per_s)
-        if level < count:
-            self._buckets[tenant] = (level, now_s)
-            wait_s = (count - level) / per_s
-            raise Unavailable("rate_limited", "over the tenant's rate; slow down", retry_after_s=wait_s)
-        self._buckets[tenant] = (level - count, now_s)
 
 
 class body:

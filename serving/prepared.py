@@ -5,7 +5,7 @@ the request (path, query, Authorization) beside its witnesses: the key's record,
 process holds them. A holder ends a record that it replaces, forgets or pushes out, and says for how long it uses one
 unconfirmed. So an answer is sent again while no witness ended and none is to be confirmed; else the normal path
 answers, confirms beside that, and keeps its answer anew. Asked each time: the key's expiry, the requests in flight,
-the tenant's rate, `If-None-Match`. Keys are looked up by a hash that is seeded at random per process, not compared.
+the rate, `If-None-Match`. Keys are looked up by a hash that is seeded at random per process, not compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from context_plane.access import AccessKey
 from context_plane.cache.recent import Held
-from context_plane.errors import Unavailable
 from context_plane.recall.values import BundleAnswer
 from context_plane.retrieval.snapshots import Outline
 from context_plane.tenants import Tenant
@@ -31,6 +30,7 @@ from serving.auth import Caller
 from serving.describe import Plain
 from serving.limits import Ledger
 from serving.metrics import Metrics
+from serving.rates import Allowance
 from serving.service import Service
 
 ANSWERS_MAX: Final = 8_192
@@ -76,7 +76,7 @@ class Kept:
     tenant: Held[Tenant | None]
     cut: Held[Outline]
     expires_us: int | None
-    per_s: float | None
+    allowance: Allowance | None
     tag: str
     headers: list[tuple[bytes, bytes]]
     unchanged: list[tuple[bytes, bytes]]
@@ -103,14 +103,8 @@ class Kept:
         return True
 
     def taken(self) -> bool:
-        """Take the tenant's token; False when its rate is used up."""
-        if self.per_s is None:
-            return True
-        try:
-            self.service.rates.take(self.cut.value.tenant, self.per_s)
-        except Unavailable:
-            return False
-        return True
+        """Pay the request; False when the rate is used up."""
+        return self.allowance is None or self.allowance.taken()
 
 
 class KeptAnswers:
@@ -146,7 +140,7 @@ class KeptAnswers:
                 tenant=tenant,
                 cut=cut,
                 expires_us=caller.key.expires_us,
-                per_s=caller.tenant.settings.requests_per_s,
+                allowance=caller.allowance,
                 tag=dict(headers)[b"etag"].decode("latin-1"),
                 headers=headers,
                 unchanged=list(read.bundle_response(bundle, query.format, "*").raw_headers),
@@ -209,6 +203,9 @@ class Prepared:
         if condition is not None and read.names(condition.decode("latin-1"), kept.tag):
             status, headers, body = 304, kept.unchanged, b""
         headers = [*headers, (b"x-request-id", self._ids.of(given or b"")), NOSNIFF]
+        if kept.allowance is not None:
+            headers += kept.allowance.fields()
+            kept.allowance.spend(len(body))
         self._ledger.requests += 1
         self._metrics.in_flight.inc()
         try:

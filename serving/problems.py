@@ -8,6 +8,7 @@ request id, which the answer carries.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -99,7 +100,7 @@ def body_of(error: PlaneError, request_id: str) -> dict[str, Any]:
 def response_of(error: PlaneError, request_id: str) -> Response:
     headers = {"cache-control": "no-store"}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
     status = status_of(error)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"

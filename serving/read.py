@@ -188,6 +188,7 @@ async def search(request: Request, caller: Reads) -> Response:
     window = body.window(plane.engine.now_us())
     wanted = body.to_request(dim=plane.engine.embedder.dim, weights=caller.tenant.settings.weights, window=window)
     answer = await plane.search(caller.name, wanted)
+    caller.spend(answer.stats.bytes_scanned)
     headers = answer_headers(snapshot=answer.snapshot, cache=answer.stats.cache)
     shown = answers.search_answer(answer, wanted.include)
     if body.resolve_time:

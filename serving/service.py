@@ -14,8 +14,9 @@ from context_plane.access import Keyring
 from context_plane.cache.recent import Recent
 from context_plane.errors import Unavailable
 from context_plane.tenants import Tenant, load_tenant
-from serving.limits import EVENTS_MAX, Ledger, Rates
+from serving.limits import Ledger
 from serving.metrics import Metrics
+from serving.rates import Rates
 
 if TYPE_CHECKING:
     from context_plane.plane import Plane
@@ -31,7 +32,6 @@ class Service:
     tenants: Recent[Tenant | None]
     ledger: Ledger
     rates: Rates
-    event_rates: Rates
     metrics: Metrics
     loopback: bool
     admissions: dict[Asked, Admission] = field(default_factory=dict, repr=False)
@@ -48,7 +48,6 @@ class Service:
             tenants=Recent(lambda name: _tenant(plane, name), monotonic_s=engine.monotonic_s),
             ledger=ledger,
             rates=Rates(engine.monotonic_s),
-            event_rates=Rates(engine.monotonic_s, burst_min=EVENTS_MAX),
             metrics=metrics,
             loopback=loopback,
         )

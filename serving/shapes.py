@@ -134,6 +134,7 @@ class StatsOut(_Answer):
     round_trips: int = Field(description="dependent requests to the store", examples=[3])
     gets: int = Field(description="objects or ranges read", examples=[4])
     bytes_read: int = Field(description="of them", examples=[61234])
+    bytes_scanned: int = Field(description="gone through, cached or not: what `bytes_per_s` counts", examples=[61234])
     shards: int = Field(description="days and months looked at", examples=[2])
     rows_scored: int = Field(description="passages that passed the filter and were scored", examples=[310])
     exact: bool = Field(description="whether every row in scope was scored", examples=[True])

@@ -97,9 +97,7 @@ async def _write(
         writes, digest = await limits.off_loop(
             len(raw), lambda: (_parse(raw, form, now_us, horizon_us, dim), sha256_hex(raw))
         )
-        per_s = caller.tenant.settings.events_per_s
-        if per_s is not None:
-            service.event_rates.take(caller.name, per_s, len(writes))
+        service.rates.take_events(caller.tenant, len(writes))
         accepted = await service.plane.write(
             caller.name,
             writes,

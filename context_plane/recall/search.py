@@ -363,6 +363,7 @@ def _answer(
         round_trips=trace.round_trips,
         gets=trace.gets,
         bytes_read=trace.bytes_read,
+        bytes_scanned=found.plan.bytes,
         shards=len(found.plan.reads),
         rows_scored=ranked.ranking.rows_scored,
         exact=ranked.exact,

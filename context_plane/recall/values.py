@@ -81,12 +81,14 @@ class FoundEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadStats:
-    """What one read cost. `cache`: coldest tier touched."""
+    """What one read cost. `cache`: coldest tier touched. `bytes_scanned`: stored bytes of what it went through, at
+    most, wherever they were; `bytes_read`: of them and of the cut, those that came from the store."""
 
     cache: Literal["memory", "disk", "cold"]
     round_trips: int
     gets: int
     bytes_read: int
+    bytes_scanned: int
     shards: int
     rows_scored: int
     exact: bool

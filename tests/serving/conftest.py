@@ -86,16 +86,29 @@ class Served:
         response = await self.client.get(self.of(entity, "timeline"), params={"order": "asc"})
         return [item["id"] for item in response.json()["events"]] if response.status_code == 200 else []
 
-    async def key(self, tenant: str | None, *scopes: str, expires_us: int | None = None) -> dict[str, str]:
+    async def key(
+        self,
+        tenant: str | None,
+        *scopes: str,
+        expires_us: int | None = None,
+        requests_per_s: float | None = None,
+        bytes_per_s: float | None = None,
+    ) -> dict[str, str]:
         """Headers of a new key."""
-        engine = self.service.plane.engine
-        made = await create_key(engine, tenant=tenant, scopes=scopes or ("read", "write"), expires_us=expires_us)
+        made = await create_key(
+            self.service.plane.engine,
+            tenant=tenant,
+            scopes=scopes or ("read", "write"),
+            expires_us=expires_us,
+            requests_per_s=requests_per_s,
+            bytes_per_s=bytes_per_s,
+        )
         return {"authorization": f"Bearer {made.token}"}
 
 
 @asynccontextmanager
-async def serve(settings: Settings, *, loopback: bool = True) -> AsyncIterator[Served]:
-    app = create_app(settings, loopback=loopback)
+async def serve(settings: Settings, *, loopback: bool = True, **options: Any) -> AsyncIterator[Served]:
+    app = create_app(settings, loopback=loopback, **options)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from context_plane.errors import CODES, Conflict, Corrupt, Denied, Invalid, NotFound, PlaneError, Unavailable
 from context_plane.wire import parse_ndjson
 from serving import cursors, paths, problems, write
-from serving.limits import INLINE_BYTES, Ledger, Rates
+from serving.limits import INLINE_BYTES, Ledger
 from tests.serving.conftest import NDJSON, Served, event, ndjson, problem
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
@@ -208,19 +208,6 @@ def test_no_text_breaks_the_cursor_reader(cursor: str) -> None:
 def test_the_longest_names_fit_a_cursor() -> None:
     cursor = cursors.write(("entities",), ["\0" * 256])
     assert cursors.read(("entities",), cursor, str) == ["\0" * 256]
-
-
-def test_a_rate_is_a_bucket_of_one_second() -> None:
-    now_s = 0.0
-    rates = Rates(lambda: now_s)
-    for _ in range(5):
-        rates.take("a", 5.0)
-    with pytest.raises(Unavailable, match="rate_limited") as refused:
-        rates.take("a", 5.0)
-    assert refused.value.retry_after_s == pytest.approx(0.2)
-    rates.take("b", 5.0)
-    now_s = 0.21
-    rates.take("a", 5.0)
 
 
 def test_the_ledger_refuses_past_its_bounds() -> None:

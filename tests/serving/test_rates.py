@@ -1,0 +1,180 @@
+"""Rates of keys and tenants: what is paid, by whom, and what answers tell of it."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import orjson
+import pytest
+
+from context_plane.access import AccessKey
+from context_plane.errors import Unavailable
+from context_plane.tenants import Tenant, TenantSettings
+from serving.rates import Allowance, Rates
+from tests.serving.conftest import Served, event, problem
+from tests.serving.doors import CONTEXT, WAYS, Ask, Doors
+
+
+class Clock:
+    s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def tenant_of(name: str = "a", requests_per_s: float | None = None, bytes_per_s: float | None = None) -> Tenant:
+    return Tenant(tenant=name, settings=TenantSettings(requests_per_s=requests_per_s, bytes_per_s=bytes_per_s))
+
+
+def key_of(name: str, requests_per_s: float | None = None, bytes_per_s: float | None = None) -> AccessKey:
+    scopes: frozenset[str] = frozenset({"read"})
+    return AccessKey(name, "", "a", scopes, 0, None, None, "", requests_per_s, bytes_per_s)  # type: ignore[arg-type]  # a scope is a literal
+
+
+def given(rates: Rates, key: AccessKey | None, tenant: Tenant) -> Allowance:
+    allowance = rates.allowance(key, tenant)
+    assert allowance is not None
+    return allowance
+
+
+def told(allowance: Allowance) -> tuple[str, str]:
+    policy, left = allowance.fields()
+    assert (policy[0], left[0]) == (b"ratelimit-policy", b"ratelimit")
+    return policy[1].decode(), left[1].decode()
+
+
+def test_a_rate_is_a_bucket_of_one_second() -> None:
+    """Seen to fail with the bucket never filled again, and with the size of a second left out."""
+    clock = Clock()
+    rates = Rates(clock)
+    one, other = given(rates, None, tenant_of("a", 5)), given(rates, None, tenant_of("b", 5))
+    for _ in range(5):
+        one.take()
+    with pytest.raises(Unavailable, match="rate_limited") as refused:
+        one.take()
+    assert refused.value.retry_after_s == pytest.approx(0.2)
+    other.take()
+    clock.s = 0.21
+    one.take()
+    clock.s = 100.0
+    assert [one.taken() for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_a_key_has_its_own_rate_or_shares_its_tenants() -> None:
+    """Seen to fail with a bucket per key for all, and with the tenant's rate taken where a key has its own."""
+    rates, tenant = Rates(Clock()), tenant_of("a", 1, 100)
+    own = key_of("k1", requests_per_s=2)
+    assert [given(rates, own, tenant).taken() for _ in range(3)] == [True, True, False]
+    assert given(rates, key_of("k2"), tenant).taken()
+    assert not given(rates, key_of("k3"), tenant).taken(), "another key of the tenant used it up"
+    given(rates, own, tenant).spend(1_000)
+    assert not given(rates, key_of("k4", requests_per_s=9), tenant).taken(), "bytes are the tenant's still"
+    assert rates.allowance(key_of("k5"), tenant_of("free")) is None
+    assert given(rates, None, tenant_of("a", 7)).taken(), "a new rate begins with a full bucket"
+
+
+def test_bytes_are_paid_afterwards() -> None:
+    """Seen to fail with the level not let below zero."""
+    clock = Clock()
+    allowance = given(Rates(clock), None, tenant_of("a", None, 100))
+    assert allowance.taken()
+    allowance.spend(350)
+    assert told(allowance) == ('"bytes";q=100;qu="content-bytes";w=1', '"bytes";r=0;t=3')
+    with pytest.raises(Unavailable) as refused:
+        allowance.take()
+    assert refused.value.retry_after_s == pytest.approx(2.51)
+    clock.s = 2.52
+    assert allowance.taken()
+
+
+def test_the_fields_are_those_of_the_draft() -> None:
+    """Structured fields (RFC 9651): a list of strings with integer parameters, and a window of whole seconds over 0."""
+    item = r'"[a-z]+"(;(q|r|w|t)=\d{1,15}|;qu="content-bytes")+'
+    for per_s in (0.1, 0.5, 1, 3.7, 100_000):
+        allowance = given(Rates(Clock()), key_of("k", per_s, 1e12), tenant_of())
+        allowance.take()
+        for field in told(allowance):
+            assert re.fullmatch(f"{item}, {item}", field), field
+    slow = given(Rates(Clock()), None, tenant_of("a", 0.1))
+    assert told(slow) == ('"requests";q=1;w=10', '"requests";r=1;t=10')
+    slow.take()
+    assert told(slow)[1] == '"requests";r=0;t=10'
+
+
+async def test_answers_tell_a_limited_caller_what_is_left_and_others_nothing(served: Served) -> None:
+    """Seen to fail with the fields left to answers that succeed."""
+    key, free = await served.key("acme", "read", requests_per_s=2), await served.key("acme", "read")
+    assert "ratelimit" not in (await served.client.get(served.base, headers=free)).headers
+    answers = [await served.client.get(served.base, headers=key) for _ in range(3)]
+    assert [answer.headers["ratelimit"] for answer in answers] == [f'"requests";r={left};t=1' for left in (1, 0, 0)]
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"requests";q=2;w=1'}
+    problem(answers[-1], 429, "rate_limited")
+    assert answers[-1].headers["retry-after"] == "1"
+    assert (await served.client.get(served.base, headers=free)).status_code == 200
+
+
+async def test_a_search_pays_what_it_goes_through_however_warm(served: Served) -> None:
+    """Seen to fail with the bytes that came from the store paid instead, and with answers not paid."""
+    await served.write(event(id="e1"), event("other", id="e2"))
+    await served.service.plane.build("acme", ["2026-03-04"])
+    frozen = time.monotonic()
+    served.service.rates.monotonic_s = lambda: frozen
+    key = await served.key("acme", "read", bytes_per_s=1_000_000)
+
+    async def left() -> int:
+        bucket = served.service.rates._buckets[f"key {key['authorization'][10:26]}", "bytes"]
+        return int(bucket.level)
+
+    body, before = {"text": "export", "consistency": "eventual"}, 1_000_000
+    for _ in range(3):
+        answer = await served.client.post(f"{served.base}/search", json=body, headers=key)
+        scanned = answer.json()["stats"]["bytes_scanned"]
+        assert scanned > 0
+        assert before - await left() == scanned + len(answer.content)
+        before = await left()
+    assert answer.json()["stats"]["bytes_read"] == 0
+    served.service.rates._buckets[f"key {key['authorization'][10:26]}", "bytes"].level = 0.5
+    refused = await served.client.post(f"{served.base}/search", content=orjson.dumps(body), headers=key)
+    problem(refused, 429, "rate_limited")
+
+
+async def test_all_doors_pay_alike(doors: Doors) -> None:
+    """Bundles from the router, straight and kept: one request and the body's bytes each. Seen to fail with kept answers
+    that pay no bytes, and with those that tell no limits."""
+    frozen = time.monotonic()
+    doors.monkeypatch.setattr(doors.served.service.rates, "monotonic_s", lambda: frozen)
+    own = await doors.served.key("acme", "read", requests_per_s=100, bytes_per_s=1e9)
+    doors.key = own["authorization"].encode()
+    await doors.ask(Ask(CONTEXT), "direct")
+    paid = []
+    for way in (*WAYS, "kept"):
+        before = levels(doors)
+        status, headers, body, _ = await doors.ask(Ask(CONTEXT), way)
+        after = levels(doors)
+        assert (status, b"ratelimit" in dict(headers)) == (200, True)
+        assert dict(headers)[b"ratelimit-policy"].startswith(b'"requests";q=100;w=1, "bytes";q=1000000000')
+        paid.append((before[0] - after[0], before[1] - after[1] - len(body)))
+    assert doors.was_kept
+    assert paid == [(1, 0)] * 4
+
+
+def levels(doors: Doors) -> tuple[float, float]:
+    buckets = doors.served.service.rates._buckets
+    owner = f"key {doors.key.decode()[10:26]}"
+    return buckets[owner, "requests"].level, buckets[owner, "bytes"].level
+
+
+async def test_a_kept_answer_waits_for_the_bytes_of_those_before_it(doors: Doors) -> None:
+    """Seen to fail (200) with the bytes of kept answers not asked for."""
+    frozen = time.monotonic()
+    doors.monkeypatch.setattr(doors.served.service.rates, "monotonic_s", lambda: frozen)
+    own = await doors.served.key("acme", "read", bytes_per_s=1e9)
+    doors.key = own["authorization"].encode()
+    for _ in range(2):
+        await doors.ask(Ask(CONTEXT), "direct")
+    assert (await doors.ask(Ask(CONTEXT), "kept"))[0] == 200
+    assert doors.was_kept
+    doors.served.service.rates._buckets[f"key {doors.key.decode()[10:26]}", "bytes"].level = 0.0
+    assert (await doors.ask(Ask(CONTEXT), "kept"))[0] == 429
+    assert not doors.was_kept
