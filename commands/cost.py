@@ -115,6 +115,8 @@ def kind_of(key: str) -> tuple[str, str]:
             return parsed.tenant, "landing"
         case keys.ErasureKey():
             return parsed.tenant, "control"
+        case keys.AuditKey() | keys.AuditedBatchesKey():
+            return parsed.tenant or "", "audit"
         case keys.ControlKey(tenant=tenant):
             return tenant or "", "control"
 

@@ -39,6 +39,7 @@ def erase(
         return
 
     async def work() -> int:
+        from context_plane.audit import COMMAND
         from context_plane.erasure_requests import open_requests, request_erasure
         from context_plane.fulfil import fulfil
         from context_plane.reindex import build_day
@@ -48,11 +49,11 @@ def erase(
             if entity is None:
                 requests = await open_requests(plane.engine.store, name)
             else:
-                requests = [await request_erasure(plane.engine, name, entity)]
+                requests = [await request_erasure(plane.engine, name, entity, actor=COMMAND)]
             if later:
                 _print_filed(requests[0], as_json=as_json)
                 return 0
-            done = [await fulfil(plane.engine, name, each, build_day=build_day) for each in requests]
+            done = [await fulfil(plane.engine, name, each, build_day=build_day, actor=COMMAND) for each in requests]
             _print_done(done, as_json=as_json)
             return sum(len(each.problems) for each in done)
 
@@ -61,13 +62,14 @@ def erase(
 
 
 async def _erase_tenant(tenant: str, store: str | None, *, as_json: bool) -> None:
+    from context_plane.audit import COMMAND
     from context_plane.erase_tenant import erase_tenant
     from context_plane.tenants import tenant_erasures
 
     async with opened(store, probe=True) as plane:
         if all(each.completed_us is not None for each in await tenant_erasures(plane.engine.store, tenant)):
             await tenant_of(plane, tenant)
-        receipt = await erase_tenant(plane.engine, tenant)
+        receipt = await erase_tenant(plane.engine, tenant, actor=COMMAND)
     if as_json:
         show.json(receipt.model_dump())
     else:

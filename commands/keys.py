@@ -42,6 +42,7 @@ def create(
 
     async def work() -> None:
         from context_plane.access import create_key
+        from context_plane.audit import COMMAND
 
         async with opened(store, probe=True) as plane:
             expires_us = None if days is None else plane.engine.now_us() + days * DAY_US
@@ -53,6 +54,7 @@ def create(
                 note=note,
                 requests_per_s=requests_per_s,
                 bytes_per_s=bytes_per_s,
+                actor=COMMAND,
             )
             _print_new(made, as_json=as_json)
 
@@ -87,9 +89,10 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = 
 
     async def work() -> None:
         from context_plane.access import revoke_key
+        from context_plane.audit import COMMAND
 
         async with opened(store, probe=True) as plane:
-            key = await revoke_key(plane.engine, key_id)
+            key = await revoke_key(plane.engine, key_id, actor=COMMAND)
             print(f"{key.id} is revoked")
 
     run(work())
@@ -108,9 +111,10 @@ def rotate(
 
     async def work() -> None:
         from context_plane.access import rotate_key
+        from context_plane.audit import COMMAND
 
         async with opened(store, probe=True) as plane:
-            made = await rotate_key(plane.engine, key_id, grace_us=grace_hours * HOUR_US)
+            made = await rotate_key(plane.engine, key_id, grace_us=grace_hours * HOUR_US, actor=COMMAND)
             _print_new(made, as_json=as_json)
 
     run(work())

@@ -219,6 +219,7 @@ async def _load(source: _Source, send: Send, rejects: Path | None) -> Tally:
 
 
 def _to_store(plane: Plane, tenant: str, visible: Visible, salt: str) -> Send:
+    from context_plane.audit import COMMAND
     from context_plane.model import sha256_hex
 
     async def send(batch: Batch) -> Sequence[str]:
@@ -231,6 +232,7 @@ def _to_store(plane: Plane, tenant: str, visible: Visible, salt: str) -> Send:
                     visible=visible,
                     idempotency_key=batch.idempotency_key(visible=visible, salt=salt),
                     body_digest=sha256_hex(batch.ndjson),
+                    actor=COMMAND,
                 )
             except PlaneError as error:
                 if error.retry_after_s is None or error.code == "tail_full" or attempt == RETRIES_MAX:

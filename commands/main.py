@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from commands import bench, cost, keys, load, manual, mcp, operations, read, serve
 from commands.approve import approve, reject
+from commands.audit import audit
 from commands.demo import command as demo
 from commands.doctor import command as doctor
 from commands.erase import erase
@@ -48,6 +49,7 @@ PANELS: Final[Mapping[str, Mapping[str, Command]]] = {
         "erase": erase,
         "approve": approve,
         "reject": reject,
+        "audit": audit,
     },
 }
 GROUPS: Final[Mapping[str, Mapping[str, typer.Typer]]] = {"Access": {"keys": keys.app}}

@@ -22,7 +22,7 @@ class Entry:
     inner: str = ""
 
 
-_KEY: Final = ("id", "tenant", "scopes", "created", "expires", "revoked", "note")
+_KEY: Final = ("id", "tenant", "scopes", "created", "expires", "revoked", "requests_per_s", "bytes_per_s", "note")
 
 ENTRIES: Final[Mapping[str, Entry]] = {
     "demo": Entry(
@@ -156,6 +156,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         (*_KEY, "token"),
     ),
     "keys list": Entry(("context-plane keys list",), ("keys",), f"`keys` have {', '.join(f'`{n}`' for n in _KEY)}"),
+    "keys rotate": Entry(('context-plane keys rotate "$KEY_ID" --grace-hours 48',), (*_KEY, "token")),
     "keys revoke": Entry(('context-plane keys revoke "$KEY_ID"',), ()),
     "erase": Entry(
         ("context-plane erase acct-0042 --later", "context-plane erase"),
@@ -169,6 +170,11 @@ ENTRIES: Final[Mapping[str, Entry]] = {
         "`committed` as they waited and those `rebuilt` instead",
     ),
     "reject": Entry(("context-plane reject customer_context_v0 --since 2026-03-04",), ("rejected",)),
+    "audit": Entry(
+        ("context-plane audit --tenant demo --since 2026-01-01", "context-plane audit --tenant demo --writes"),
+        ("calls",),
+        "with `--writes` the `batches` instead",
+    ),
 }
 
 

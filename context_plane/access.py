@@ -22,6 +22,7 @@ from typing import Final, Literal, TypeAlias
 
 import orjson
 
+from context_plane.audit import PROCESS, Actor, audited
 from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Denied, Invalid, NotFound
@@ -86,8 +87,9 @@ async def create_key(
     note: str = "",
     requests_per_s: float | None = None,
     bytes_per_s: float | None = None,
+    actor: Actor = PROCESS,
 ) -> NewKey:
-    """Make and store a key. Raises `Invalid(settings_invalid | tenant_invalid)`."""
+    """Make and store a key. `actor`: for the audit. Raises `Invalid(settings_invalid | tenant_invalid)`."""
     now_us = engine.now_us()
     if tenant is not None:
         check_tenant(tenant)
@@ -112,11 +114,14 @@ async def create_key(
             bytes_per_s=bytes_per_s,
         )
     )
-    await engine.store.put_new(_object(made.key.id), _encode(made.key))
+    async with audited(engine, tenant, actor, "key_create", subject=made.key.id):
+        await engine.store.put_new(_object(made.key.id), _encode(made.key))
     return made
 
 
-async def rotate_key(engine: Engine, key_id: str, *, grace_us: int = ROTATION_GRACE_US) -> NewKey:
+async def rotate_key(
+    engine: Engine, key_id: str, *, grace_us: int = ROTATION_GRACE_US, actor: Actor = PROCESS
+) -> NewKey:
     """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`.
 
     Both work until then. Raises `NotFound(key_not_found)`, and `Invalid(settings_invalid)` for a key that has ended.
@@ -128,8 +133,12 @@ async def rotate_key(engine: Engine, key_id: str, *, grace_us: int = ROTATION_GR
     life_us = None if old.expires_us is None else old.expires_us - old.created_us
     made = _made(replace(old, created_us=now_us, expires_us=None if life_us is None else now_us + life_us))
     ends_us = now_us + grace_us if old.expires_us is None else min(old.expires_us, now_us + grace_us)
-    await engine.store.put_new(_object(made.key.id), _encode(made.key))
-    await engine.store.put(_object(old.id), _encode(replace(old, expires_us=ends_us)))
+    async with (
+        audited(engine, old.tenant, actor, "key_create", subject=made.key.id),
+        audited(engine, old.tenant, actor, "key_rotate", subject=old.id),
+    ):
+        await engine.store.put_new(_object(made.key.id), _encode(made.key))
+        await engine.store.put(_object(old.id), _encode(replace(old, expires_us=ends_us)))
     return made
 
 
@@ -146,12 +155,13 @@ async def list_keys(store: Store) -> list[AccessKey]:
     return sorted(keys, key=lambda key: (key.created_us, key.id))
 
 
-async def revoke_key(engine: Engine, key_id: str) -> AccessKey:
+async def revoke_key(engine: Engine, key_id: str, *, actor: Actor = PROCESS) -> AccessKey:
     """End a key for good; processes that know it obey within 5 s. Raises `NotFound(key_not_found)`."""
     key = await _existing(engine.store, key_id)
     if key.revoked_us is None:
-        with suppress(Conflict):  # somebody else was faster
-            await engine.store.put_new(_object(key_id, _REVOKED), orjson.dumps({"revoked_us": engine.now_us()}))
+        async with audited(engine, key.tenant, actor, "key_revoke", subject=key_id):
+            with suppress(Conflict):  # somebody else was faster
+                await engine.store.put_new(_object(key_id, _REVOKED), orjson.dumps({"revoked_us": engine.now_us()}))
         key = await _existing(engine.store, key_id)
     return key
 

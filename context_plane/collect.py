@@ -11,8 +11,8 @@ A manifest is live while it is the newest or was superseded less than the snapsh
   again after it (a commit that came before the fence is seen, and what it names is spared).
 
 Log batches go when the floor of every live manifest is past them, and their age keeps their numbers from
-being used again: a writer trusts its knowledge of the newest number for ten minutes only. The newest
-manifest never goes, nor anything this layout does not know.
+being used again: a writer trusts its knowledge of the newest number for ten minutes only. What their headers say of
+who wrote is kept for the audit. The newest manifest never goes, nor anything this layout does not know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from context_plane.audit import keep_batches
 from context_plane.catalog.head import commit, load_head, load_hint, load_version, refresh_hint
+from context_plane.catalog.log import LogObject
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.named import NamedCache, named_keys
 from context_plane.engine import Engine
@@ -111,10 +113,17 @@ async def collect(
         await fence(engine, tenant)
     doomed = await still_dead(engine, plan, snapshot_ttl_us=snapshot_ttl_us, cache=cache)
     if not dry_run:
+        await _keep_audit(engine.store, tenant, doomed)
         for start in range(0, len(doomed), DELETE_CHUNK):
             await engine.store.delete([item.key for item in doomed[start : start + DELETE_CHUNK]])
         await _renew_hint(engine.store, tenant)
     return CollectReport(tenant, dry_run, _tallies(doomed), len(plan.candidates) - len(doomed))
+
+
+async def _keep_audit(store: Store, tenant: str, doomed: Sequence[Candidate]) -> None:
+    """Who wrote the batches that go stays known."""
+    keys = [(parse(item.key), item.bytes) for item in doomed]
+    await keep_batches(store, tenant, [LogObject(key.number, size, 0) for key, size in keys if isinstance(key, LogKey)])
 
 
 async def plan_collection(

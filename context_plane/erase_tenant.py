@@ -16,6 +16,7 @@ beginning of a new life, seen by nobody unless the name is given again.
 from __future__ import annotations
 
 from context_plane.access import delete_keys
+from context_plane.audit import PROCESS, Actor, audited
 from context_plane.catalog.head import commit, load_head, refresh_hint
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest
@@ -34,27 +35,35 @@ from context_plane.tenants import (
 )
 
 
-async def erase_tenant(engine: Engine, tenant: str) -> TenantErasure:
-    """Erase a tenant, or go on with the erasure that is under way. Raises `Unavailable` when it must be called
-    again."""
-    return await finish(engine, await begin(engine, tenant))
+async def erase_tenant(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> TenantErasure:
+    """Erase a tenant, or go on with the erasure that is under way. `actor`: for the audit. Raises `Unavailable` when it
+    must be called again."""
+    return await finish(engine, await begin(engine, tenant, actor=actor), actor=actor)
 
 
-async def begin(engine: Engine, tenant: str) -> TenantErasure:
+async def begin(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> TenantErasure:
     """Steps (a) and (b): the tenant does not exist from here on. The erasure under way, where there is one."""
     found = next((e for e in await tenant_erasures(engine.store, check_tenant(tenant)) if e.completed_us is None), None)
     if found is None:
         found = TenantErasure(erasure=engine.nonce() + engine.nonce(), tenant=tenant, requested_us=engine.now_us())
         await save_tenant_erasure(engine.store, found)
-    await delete_record(engine.store, tenant)
-    await _empty(engine, tenant)
+    async with audited(engine, tenant, actor, "tenant_erasure_request", subject=found.erasure):
+        await delete_record(engine.store, tenant)
+        await _empty(engine, tenant)
     return found
 
 
-async def finish(engine: Engine, erasure: TenantErasure) -> TenantErasure:
+async def finish(engine: Engine, erasure: TenantErasure, *, actor: Actor = PROCESS) -> TenantErasure:
     """Step (c). One that is done already is answered as it is."""
     if erasure.completed_us is not None:
         return erasure
+    async with audited(engine, erasure.tenant, actor, "tenant_erasure", subject=erasure.erasure) as counts:
+        done = await _delete(engine, erasure)
+        counts |= {"objects_deleted": done.objects_deleted, "keys_deleted": done.keys_deleted}
+    return done
+
+
+async def _delete(engine: Engine, erasure: TenantErasure) -> TenantErasure:
     tenant, store = erasure.tenant, engine.store
     head = await _empty(engine, tenant)
     kept = {str(ManifestKey(tenant, head.version)), str(LatestKey(tenant))}
@@ -90,13 +99,13 @@ async def finish(engine: Engine, erasure: TenantErasure) -> TenantErasure:
     return done
 
 
-async def finish_all(engine: Engine) -> int:
+async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> int:
     """Step (c) of every erasure of a tenant that was begun and is not done; how many there were."""
     count = 0
     for tenant in sorted(await erased_tenants(engine.store)):
         for found in await tenant_erasures(engine.store, tenant):
             if found.completed_us is None:
-                await finish(engine, found)
+                await finish(engine, found, actor=actor)
                 count += 1
     return count
 

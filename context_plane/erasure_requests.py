@@ -12,6 +12,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from context_plane.audit import PROCESS, Actor, audited
 from context_plane.engine import Engine
 from context_plane.errors import Corrupt, NotFound
 from context_plane.layout.keys import ControlKey, Key, parse
@@ -32,10 +33,12 @@ class ErasureRequest(BaseModel):
     requested_us: int
 
 
-async def request_erasure(engine: Engine, tenant: str, entity: str, *, anew: bool = False) -> str:
+async def request_erasure(
+    engine: Engine, tenant: str, entity: str, *, anew: bool = False, actor: Actor = PROCESS
+) -> str:
     """File a request and return its id; that of the open one where the entity is already asked for, unless `anew`.
 
-    Nothing is erased or hidden yet. Raises `Invalid` for a malformed tenant or entity.
+    Nothing is erased or hidden yet. `actor`: for the audit. Raises `Invalid` for a malformed tenant or entity.
     """
     check_tenant(tenant)
     check_entity(entity)
@@ -46,7 +49,8 @@ async def request_erasure(engine: Engine, tenant: str, entity: str, *, anew: boo
         except NotFound:  # done since it was listed
             continue
     made = ErasureRequest(id=engine.nonce() + engine.nonce(), entity=entity, requested_us=engine.now_us())
-    await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
+    async with audited(engine, tenant, actor, "erasure_request", subject=made.id):
+        await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
     return made.id
 
 

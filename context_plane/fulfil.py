@@ -11,8 +11,9 @@ checks again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from context_plane.audit import PROCESS, Actor, audited
 from context_plane.catalog.head import load_head
 from context_plane.catalog.log import read_log_head
 from context_plane.engine import Engine
@@ -22,6 +23,8 @@ from context_plane.erasure_requests import check_request_id, drop_request, load_
 from context_plane.errors import NotFound
 
 State: TypeAlias = Literal["requested", "hidden", "checking", "done"]
+COUNTED: Final = ("days_rebuilt", "bundle_days_dropped", "objects_deleted", "batches_redacted", "manifests_redacted")
+"""Of the receipt, in the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,17 @@ class Fulfilled:
     problems: tuple[str, ...] = ()
 
 
-async def start(engine: Engine, tenant: str, entity: str) -> str:
+async def start(engine: Engine, tenant: str, entity: str, *, actor: Actor = PROCESS) -> str:
     """Hide the entity from every read from here on, and leave the request for the rest; the erasure's id.
 
     Called again before that is done it gives the same erasure, or another one where writes came since: they are hidden
     too. Raises `Invalid`, and `Conflict` or `Unavailable` when it must be called again."""
     before = await load_head(engine.store, tenant)
-    erasure = await request_erasure(engine, tenant, entity)
+    erasure = await request_erasure(engine, tenant, entity, actor=actor)
     begun = await begin_erasure(engine, tenant, entity, erasure=erasure)
     known = isinstance(begun, Receipt) or any(stone.erasure == erasure for stone in before.tombstones)
     if known and begun.log_number < (await read_log_head(engine, tenant)).number:
-        erasure = await request_erasure(engine, tenant, entity, anew=True)
+        erasure = await request_erasure(engine, tenant, entity, anew=True, actor=actor)
         await begin_erasure(engine, tenant, entity, erasure=erasure)
     return erasure
 
@@ -76,8 +79,10 @@ async def state_of(engine: Engine, tenant: str, erasure: str) -> ErasureState:
     return ErasureState(erasure, "hidden" if hidden else "requested", request.requested_us, None)
 
 
-async def fulfil(engine: Engine, tenant: str, erasure: str, *, build_day: BuildDay) -> Fulfilled:
-    """Carry out the request of that id. One that is closed already answers with its receipt.
+async def fulfil(
+    engine: Engine, tenant: str, erasure: str, *, build_day: BuildDay, actor: Actor = PROCESS
+) -> Fulfilled:
+    """Carry out the request of that id. One that is closed already answers with its receipt. `actor`: for the audit.
 
     Raises `NotFound(erasure_not_found)` for an unknown id, `Unavailable` or `Conflict` when it must be called again.
     """
@@ -89,10 +94,12 @@ async def fulfil(engine: Engine, tenant: str, erasure: str, *, build_day: BuildD
         if done is None:
             raise
         return Fulfilled(done)
-    receipt = await erase_entity(engine, tenant, request.entity, build_day=build_day, erasure=erasure)
-    problems = await verify_erasure(engine, tenant, request.entity, receipt)
-    if not problems:
-        await drop_request(engine.store, tenant, erasure)
+    async with audited(engine, tenant, actor, "erasure", subject=erasure) as counts:
+        receipt = await erase_entity(engine, tenant, request.entity, build_day=build_day, erasure=erasure)
+        problems = await verify_erasure(engine, tenant, request.entity, receipt)
+        if not problems:
+            await drop_request(engine.store, tenant, erasure)
+        counts |= {name: getattr(receipt, name) for name in COUNTED} | {"problems": len(problems)}
     return Fulfilled(receipt, tuple(problems))
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from context_plane.audit import PROCESS, Actor
 from context_plane.catalog.head import load_head
 from context_plane.catalog.log import LogHead, append, list_log
 from context_plane.catalog.manifest import Manifest
@@ -28,8 +29,8 @@ from context_plane.catalog.tail import (
 )
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Unavailable
-from context_plane.layout.batch import Visible, encode
-from context_plane.model import Write, identity
+from context_plane.layout.batch import Origin, Visible, encode
+from context_plane.model import Delete, Write, identity
 
 GATHER_S: Final = 0.02
 """How long the first request of an idle tenant waits for company: below what a writer notices."""
@@ -45,6 +46,8 @@ HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
 TAIL_RETRY_AFTER_S: Final = 15.0
 GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two of the largest requests: an object stays below half of what a batch may decode to."""
+GROUP_REQUESTS_MAX: Final = WAITING_MAX // 2
+"""A header names them all, and stays within half of the first range that is read of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,17 @@ class _Request:
     writes: list[Write]
     key_hash: str | None
     body_bytes: int
+    actor: Actor
     done: asyncio.Future[int]
 
     @classmethod
-    def of(cls, writes: list[Write], key_hash: str | None, body_bytes: int) -> _Request:
-        return cls(writes, key_hash, body_bytes, asyncio.get_running_loop().create_future())
+    def of(cls, writes: list[Write], key_hash: str | None, body_bytes: int, actor: Actor) -> _Request:
+        return cls(writes, key_hash, body_bytes, actor, asyncio.get_running_loop().create_future())
+
+    @property
+    def origin(self) -> Origin:
+        deletes = sum(isinstance(write, Delete) for write in self.writes)
+        return Origin(self.actor.name, self.actor.request, len(self.writes), deletes)
 
 
 @dataclass(slots=True)
@@ -117,7 +126,9 @@ class Ingest:
         self._heads: dict[str, LogHead] = {}
         self._gauges: dict[str, _Gauge] = {}
         self._gauging: dict[str, asyncio.Task[_Gauge]] = {}
-        self._headers: LRUCache[tuple[str, int], Batch] = LRUCache(HEADERS_BYTES_MAX, getsizeof=_header_bytes)
+        self._headers: LRUCache[tuple[str, int], Batch] = LRUCache(
+            HEADERS_BYTES_MAX, getsizeof=lambda batch: batch.held_bytes
+        )
 
     async def write(
         self,
@@ -127,14 +138,15 @@ class Ingest:
         body_bytes: int,
         visible: Visible = "now",
         key_hash: str | None = None,
+        actor: Actor = PROCESS,
     ) -> Accepted:
-        """Durable when it returns. `body_bytes`: decoded size of the request the writes came in.
+        """Durable when it returns. `body_bytes`: decoded size of the request the writes came in; `actor`: who sent it.
 
         Raises `Unavailable(tail_full)`, `Unavailable(store_unavailable)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
-        number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes))
+        number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes, actor))
         return Accepted(
             accepted=len(unique),
             duplicates=len(writes) - len(unique),
@@ -186,7 +198,14 @@ class Ingest:
         keys = [request.key_hash for request in group if request.key_hash]
         created_us = self._engine.now_us()
         data = await asyncio.to_thread(
-            encode, writes, writer=writer, created_us=created_us, visible=visible, requests=keys
+            lambda: encode(
+                writes,
+                writer=writer,
+                created_us=created_us,
+                visible=visible,
+                requests=keys,
+                origins=[request.origin for request in group],
+            )
         )
         try:
             head = await append(self._engine, tenant, data, writer=writer, head=self._heads.get(tenant))
@@ -245,10 +264,6 @@ async def sorted_out(writes: Sequence[Write]) -> tuple[list[Write], tuple[str, .
     return work() if len(writes) <= INLINE_WRITES_MAX else await asyncio.to_thread(work)
 
 
-def _header_bytes(batch: Batch) -> int:
-    return 512 + len(batch.body or b"")
-
-
 def _check_room(gauge: _Gauge, visible: Visible) -> None:
     full = gauge.unbuilt >= UNBUILT_OBJECTS_MAX
     if visible == "now":
@@ -269,6 +284,8 @@ def _take_group(waiting: list[_Request]) -> list[_Request]:
     group: list[_Request] = []
     size = 0
     while waiting and (not group or size + waiting[0].body_bytes <= GROUP_BYTES_MAX):
+        if len(group) == GROUP_REQUESTS_MAX:
+            break
         request = waiting.pop(0)
         group.append(request)
         size += request.body_bytes

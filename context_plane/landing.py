@@ -23,6 +23,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 import context_plane
+from context_plane.audit import JOB
 from context_plane.errors import Invalid, NotFound, PlaneError
 from context_plane.layout.keys import ControlKey, LandingKey, parse, period_path
 from context_plane.model import Write, canonical_json, identity, sha256_hex
@@ -229,6 +230,7 @@ async def _land_file(
             visible="after_build",
             idempotency_key=f"landing:{digest}:{len(numbers)}:{batch.digest[:32]}",
             body_digest=batch.digest,
+            actor=JOB,
         )
         numbers.append(accepted.batch)
         days |= {identity(write)[1] for write in batch.writes}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import context_plane
+from context_plane.audit import PROCESS, Actor
 from context_plane.bundle.spec import Spec, load_specs
 from context_plane.cache.disk import DiskCache
 from context_plane.cache.folders import Folders
@@ -118,14 +119,17 @@ class Plane:
         visible: Visible = "now",
         idempotency_key: str | None = None,
         body_digest: str | None = None,
+        actor: Actor = PROCESS,
     ) -> Accepted:
-        """Durable when it returns; with an idempotency key, written once in 24 hours."""
+        """Durable when it returns; with an idempotency key, written once in 24 hours. `actor`: for the audit."""
         if idempotency_key is None or body_digest is None:
-            return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible)
+            return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, actor=actor)
         hashed = key_hash(idempotency_key)
 
         async def append() -> int:
-            accepted = await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed)
+            accepted = await self.ingest.write(
+                tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed, actor=actor
+            )
             return accepted.batch
 
         recorded = await once(self.engine, tenant, hashed, body_digest, append)

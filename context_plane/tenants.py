@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from context_plane.audit import PROCESS, Actor, audited
 from context_plane.catalog.head import commit
 from context_plane.catalog.manifest import Manifest, ModelRef
 from context_plane.engine import Engine
@@ -136,8 +137,10 @@ async def load_settings(store: Store, tenant: str) -> TenantSettings:
     return TenantSettings() if record is None else record.settings
 
 
-async def put_tenant(engine: Engine, tenant: str, settings: TenantSettings) -> tuple[Tenant, bool]:
-    """Create the tenant or replace its settings (the last writer wins); True when it is new.
+async def put_tenant(
+    engine: Engine, tenant: str, settings: TenantSettings, *, actor: Actor = PROCESS
+) -> tuple[Tenant, bool]:
+    """Create the tenant or replace its settings (the last writer wins); True when it is new. `actor`: for the audit.
 
     A model that is set binds the tenant to it. Raises `Conflict(erasure_in_progress)` while a tenant of that name is
     being erased, `Invalid(model_mismatch)`."""
@@ -147,6 +150,14 @@ async def put_tenant(engine: Engine, tenant: str, settings: TenantSettings) -> t
     if settings.model is not None:
         await _bind(engine, tenant, settings.model)
     record = Tenant(tenant=check_tenant(tenant), created_us=now_us, updated_us=now_us, settings=settings)
+    async with audited(engine, tenant, actor, "tenant_put") as counts:
+        record, created = await _put(engine, record)
+        counts["created"] = int(created)
+    return record, created
+
+
+async def _put(engine: Engine, record: Tenant) -> tuple[Tenant, bool]:
+    tenant = record.tenant
     try:
         await engine.store.put_new(_object(tenant), _encode(record))
     except Conflict:

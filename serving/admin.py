@@ -14,7 +14,7 @@ from context_plane.errors import Denied
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.tenants import list_tenants, put_tenant
 from serving import answers, cursors, limits, shapes, wire
-from serving.auth import Reads, TenantName, authenticate, authorize
+from serving.auth import Reads, TenantName, authenticate, authorize, requester
 from serving.describe import Json, gives, takes
 from serving.metrics import MEDIA_TYPE as METRICS_TYPE
 from serving.service import Service, service_of
@@ -52,7 +52,8 @@ async def create_tenant(request: Request, tenant: TenantName) -> Response:
         wanted = wire.read(TenantBody, raw)
     for name in wanted.settings.specs or ():
         service.plane.bundles.spec(name)
-    record, created = await put_tenant(service.plane.engine, tenant, wanted.settings)
+    actor = requester(key, request)
+    record, created = await put_tenant(service.plane.engine, tenant, wanted.settings, actor=actor)
     service.tenants.forget(tenant)
     return Json(orjson.dumps(answers.tenant(record)), status_code=201 if created else 200)
 

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, batch, changes, erasures, explorer, export, problems, read, warm, why, write
+from serving import admin, audit, batch, changes, erasures, explorer, export, problems, read, warm, why, write
 from serving.auth import CALLER, Caller, bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -54,6 +54,7 @@ ROUTERS: Final = (
     erasures.router,
     admin.router,
     admin.tenants,
+    audit.router,
 )
 """Of the contract: what asks for a key."""
 OPEN_ROUTERS: Final = (admin.process, explorer.router)

@@ -15,6 +15,7 @@ from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
 from context_plane.access import AccessKey, Scope
+from context_plane.audit import Actor, actor_of
 from context_plane.cache.recent import Held
 from context_plane.errors import Denied, NotFound
 from context_plane.model import check_tenant
@@ -50,6 +51,10 @@ class Caller:
     @property
     def name(self) -> str:
         return self.tenant.tenant
+
+    def actor(self, request: Request) -> Actor:
+        """Who acts, for the audit."""
+        return requester(self.key, request)
 
     def spend(self, count: int) -> None:
         """Pay bytes that were gone through to answer."""
@@ -159,6 +164,11 @@ async def authorize(service: Service, request: Request, tenant: str, scope: Scop
             raise Denied("scope_missing", f"the API key lacks the scope {scope}")
     check_tenant(tenant)
     return key
+
+
+def requester(key: AccessKey | None, request: Request) -> Actor:
+    """Who sent the request, for the audit."""
+    return actor_of(None if key is None else key.id, request.scope["request_id"])
 
 
 def unknown_tenant() -> NotFound:

@@ -9,11 +9,12 @@ import orjson
 from fastapi import APIRouter, Path, Request, Response
 
 from context_plane import erase_tenant
+from context_plane.audit import Actor
 from context_plane.errors import Denied, NotFound, PlaneError
 from context_plane.fulfil import start, state_of
 from context_plane.tenants import TenantErasure, tenant_erasures
 from serving import answers, shapes
-from serving.auth import Administers, TenantName, authorize, unknown_tenant
+from serving.auth import Administers, TenantName, authorize, requester, unknown_tenant
 from serving.describe import Json, gives
 from serving.paths import Entity
 from serving.service import Service, service_of
@@ -42,12 +43,12 @@ ErasureId = Annotated[
         links={"get_erasure": {"erasure": "$response.body#/erasure"}},
     ),
 )
-async def delete_entity(caller: Administers, entity: Entity) -> Response:
+async def delete_entity(request: Request, caller: Administers, entity: Entity) -> Response:
     """Everything written of the entity so far is hidden on every snapshot when this answers, and leaves the store
     when the job `erase_entities` or `context-plane erase` has run. Asked again it is the same erasure, unless writes
     came since. Needs the scope `admin`."""
     plane = caller.service.plane
-    erasure = await start(plane.engine, caller.name, entity)
+    erasure = await start(plane.engine, caller.name, entity, actor=caller.actor(request))
     plane.snapshots.forget(caller.name)
     return Json(orjson.dumps({"erasure": erasure}), status_code=202)
 
@@ -96,15 +97,16 @@ async def delete_tenant(request: Request, tenant: TenantName) -> Response:
     under_way = any(each.completed_us is None for each in await tenant_erasures(service.plane.engine.store, tenant))
     if not under_way and not await service.plane.tenant_exists(tenant):
         raise unknown_tenant()
-    begun = await erase_tenant.begin(service.plane.engine, tenant)
+    actor = requester(key, request)
+    begun = await erase_tenant.begin(service.plane.engine, tenant, actor=actor)
     service.tenants.forget(tenant)
     service.plane.snapshots.forget(tenant)
-    service.begin(_finish(service, begun))
+    service.begin(_finish(service, begun, actor))
     return Json(orjson.dumps({"erasure": begun.erasure}), status_code=202)
 
 
-async def _finish(service: Service, begun: TenantErasure) -> None:
+async def _finish(service: Service, begun: TenantErasure, actor: Actor) -> None:
     try:
-        await erase_tenant.finish(service.plane.engine, begun)
+        await erase_tenant.finish(service.plane.engine, begun, actor=actor)
     except PlaneError as error:
         log.error("the erasure %s of a tenant stopped: %s; ask for it again", begun.erasure, error.code)

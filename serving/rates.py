@@ -116,7 +116,7 @@ class Rates:
         return Allowance(self.monotonic_s, requests, content, _policy(requests, content))
 
     def take_events(self, tenant: Tenant, count: int) -> None:
-        """Pay events that a tenant writes; a full request may always come at once. Raises `Unavailable(rate_limited)`."""
+        """Pay events that are written; a full request may always come at once. Raises `Unavailable(rate_limited)`."""
         bucket = self._bucket("events", f"tenant {tenant.tenant}", tenant.settings.events_per_s, size_min=EVENTS_MAX)
         if bucket is None:
             return

@@ -105,6 +105,7 @@ async def _write(
             visible=visible,
             idempotency_key=idempotency_key,
             body_digest=f"{form}:{visible}:{digest}",
+            actor=caller.actor(request),
         )
     service.metrics.events.inc(accepted.accepted)
     headers = {"x-snapshot": accepted.snapshot}

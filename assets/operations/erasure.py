@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.operations.operate import Tenants, Told, operate
+from context_plane.audit import JOB
 from context_plane.erase_tenant import finish_all
 from context_plane.erasure_requests import open_requests
 from context_plane.fulfil import fulfil, kind_of
@@ -44,7 +45,7 @@ async def erase(plane: Plane, tenant: str, requests: list[str]) -> Told:
     counts: Counter[str] = Counter()
     problems: list[str] = []
     for request in requests or await open_requests(plane.engine.store, tenant):
-        done = await fulfil(plane.engine, tenant, request, build_day=build_day)
+        done = await fulfil(plane.engine, tenant, request, build_day=build_day, actor=JOB)
         receipt = done.receipt
         counts["erasures"] += 1
         counts["days_rebuilt"] += receipt.days_rebuilt
@@ -71,7 +72,7 @@ def _erase(
     async def work(opened: Plane, tenant: str) -> Told:
         return await erase(opened, tenant, config.requests)
 
-    finished = 0 if config.tenants else plane.run(finish_all(plane.plane.engine))
+    finished = 0 if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
     told = {"tenants_erased": finished}
     yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
 

@@ -26,6 +26,8 @@ TAIL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Searched on every strong read, so both bound the cost of freshness; past them ingest answers `tail_full`."""
 UNBUILT_OBJECTS_MAX: Final = 4096
 """Batches that wait for a build, bulk loads included: readers list them and read their headers once."""
+ORIGIN_BYTES: Final = 256
+"""What a request named by a header takes in memory."""
 PARALLEL_READS: Final = TAIL_OBJECTS_MAX
 """A full tail is one round of the network."""
 
@@ -39,6 +41,11 @@ class Batch:
     body_offset: int
     body: bytes | None
     """The compressed body when the first read already held all of it."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory, roughly."""
+        return 512 + ORIGIN_BYTES * len(self.header.origins) + len(self.body or b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ Frame 1 is the header, one JSON line, small enough that a bounded range read of 
 which days the batch touches; frame 2 holds the writes, one JSON line each: a canonical event, or
 `{"op": "delete", "entity", "ts", "id"}`. Concatenated frames are one valid `.jsonl.zst` (RFC 8878).
 `after_build` batches stay out of the searched tail. `writer` tells a lost response from a lost race.
+`origins` (absent where there are none) are the audit of the writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import orjson
@@ -53,6 +54,18 @@ class WriteLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """A request that a batch holds the writes of: who sent it, a digest of its id, and counts. Nothing of an event.
+
+    `writes` counts its deletes too."""
+
+    actor: str
+    request: str | None
+    writes: int
+    deletes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BatchHeader:
     """`days`: UTC day -> number of writes. `body_bytes`, `raw_bytes`: second frame, compressed and not.
 
@@ -68,6 +81,7 @@ class BatchHeader:
     body_bytes: int
     raw_bytes: int
     requests: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
     @property
     def redacted(self) -> bool:
@@ -76,7 +90,13 @@ class BatchHeader:
 
 
 def encode(
-    writes: Sequence[Write], *, writer: str, created_us: int, visible: Visible, requests: Sequence[str] = ()
+    writes: Sequence[Write],
+    *,
+    writer: str,
+    created_us: int,
+    visible: Visible,
+    requests: Sequence[str] = (),
+    origins: Sequence[Origin] = (),
 ) -> bytes:
     """At least one write; together at most `BATCH_RAW_BYTES_MAX` uncompressed."""
     days: dict[str, int] = {}
@@ -97,12 +117,12 @@ def encode(
         "raw_bytes": len(raw),
         "requests": list(requests),
     }
-    return compress(canonical_json(header) + b"\n") + body
+    return compress(canonical_json(header | _shown(origins)) + b"\n") + body
 
 
 def redact(header: BatchHeader) -> bytes:
     """An empty batch under the same writer: what an erasure leaves of a built one, so its number stays taken
-    and a lost response or a retried request is still recognized."""
+    a lost response or a retried request is still recognized, and who wrote is still told."""
     body = compress(b"")
     fields = {
         "format": FORMAT,
@@ -115,7 +135,11 @@ def redact(header: BatchHeader) -> bytes:
         "raw_bytes": 0,
         "requests": list(header.requests),
     }
-    return compress(canonical_json(fields) + b"\n") + body
+    return compress(canonical_json(fields | _shown(header.origins)) + b"\n") + body
+
+
+def _shown(origins: Sequence[Origin]) -> dict[str, Any]:
+    return {"origins": [asdict(origin) for origin in origins]} if origins else {}
 
 
 def decode_header(data: bytes) -> tuple[BatchHeader, int]:
@@ -133,6 +157,7 @@ def decode_header(data: bytes) -> tuple[BatchHeader, int]:
     if fields.pop("format", None) != FORMAT:
         raise Corrupt("format_unknown", "a log batch of an unknown format")
     fields["requests"] = tuple(fields["requests"])
+    fields["origins"] = tuple(Origin(**each) for each in fields.get("origins", ()))
     return BatchHeader(**fields), len(data) - len(worker.unused_data)
 
 

@@ -11,6 +11,7 @@
     tenants/{tenant}/staging/{yyyy}/{mm}/{dd}/{artifact}/{id}.part            what was made of a range of entities
     tenants/{tenant}/erasures/{id}.json, tenants/{tenant}/control/..., control/...
     tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/{file}
+    control/audit/{tenant or _}/calls/{time}-{id}.json, control/audit/{tenant}/batches/{first}-{last}.jsonl.zst
 
 An entity in a key is percent-encoded (RFC 3986 unreserved characters stay) up to 120 bytes, else `~`
 and its SHA-256; the segment's header carries the entity itself, so nothing is ever decoded from a key.
@@ -32,6 +33,8 @@ ShardKind: TypeAlias = Literal["entity", "fulltext", "vector"]
 ENTITY_PART_BYTES_MAX: Final = 120
 """Keeps every local file name under 255 bytes and every S3 key under 1,024."""
 NUMBER_MAX: Final = 10**19 - 1
+_WHOLE_STORE: Final = "_"
+"""In place of a tenant's name; no tenant is called so."""
 _SUFFIX: Final[dict[str, str]] = {"entity": ".pack", "fulltext": ".tantivy", "vector": ".lance"}
 
 
@@ -205,6 +208,30 @@ class ControlKey:
         return f"tenants/{self.tenant}/control/{self.path}" if self.tenant else f"control/{self.path}"
 
 
+@dataclass(frozen=True, slots=True)
+class AuditKey:
+    """An audited call: of a tenant, or of the store as a whole when `tenant` is None. Keys sort by time."""
+
+    tenant: str | None
+    at_us: int
+    id: str
+
+    def __str__(self) -> str:
+        return f"{audit_prefix(self.tenant)}{self.at_us:020d}-{self.id}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedBatchesKey:
+    """What was kept of the headers of log batches `first` to `last`, both included."""
+
+    tenant: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{audited_batches_prefix(self.tenant)}{self.first:020d}-{self.last:020d}.jsonl.zst"
+
+
 Key: TypeAlias = (
     LogKey
     | SegmentKey
@@ -220,9 +247,12 @@ Key: TypeAlias = (
     | ErasureKey
     | LandingKey
     | ControlKey
+    | AuditKey
+    | AuditedBatchesKey
 )
 
 _T = r"tenants/(?P<tenant>[a-z0-9-]{1,63})/"
+_A = r"(?P<tenant>_|[a-z0-9-]{1,63})"
 _D = r"(?P<day>\d{4}/\d{2}/\d{2})"
 _P = r"(?P<period>\d{4}/\d{2}(?:/\d{2})?)"
 _ID = r"(?P<id>[0-9a-zA-Z_-]+)"
@@ -246,6 +276,8 @@ _PATTERNS: Final = tuple(
         ("erasure", _T + r"erasures/" + _ID + r"\.json"),
         ("landing", _T + r"landing/(?P<source>[^/]+)/" + _D + r"/(?P<file>.+)"),
         ("tenant_control", _T + r"control/(?P<path>.+)"),
+        ("audit", r"control/audit/" + _A + r"/calls/(?P<number>\d{20})-" + _ID + r"\.json"),
+        ("batches", r"control/audit/" + _A + r"/batches/(?P<number>\d{20})-(?P<last>\d{20})\.jsonl\.zst"),
         ("control", r"control/(?P<path>.+)"),
     )
 )
@@ -293,6 +325,10 @@ def _typed(name: str, part: dict[str, str]) -> Key:
             return LandingKey(tenant, part["source"], day, part["file"])
         case "tenant_control":
             return ControlKey(tenant, part["path"])
+        case "audit":
+            return AuditKey(None if tenant == _WHOLE_STORE else tenant, int(part["number"]), part["id"])
+        case "batches":
+            return AuditedBatchesKey(tenant, int(part["number"]), int(part["last"]))
         case _:
             return ControlKey(None, part["path"])
 
@@ -312,3 +348,11 @@ def manifests_prefix(tenant: str) -> str:
 
 def tenant_prefix(tenant: str) -> str:
     return f"tenants/{tenant}/"
+
+
+def audit_prefix(tenant: str | None) -> str:
+    return f"control/audit/{tenant or _WHOLE_STORE}/calls/"
+
+
+def audited_batches_prefix(tenant: str) -> str:
+    return f"control/audit/{tenant}/batches/"

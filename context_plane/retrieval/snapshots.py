@@ -95,10 +95,6 @@ def without_tail(outline: Outline) -> Snapshot:
     return Snapshot(outline.manifest, Tail(outline.log_number, outline.pending, ()), outline.erasures)
 
 
-def _header_bytes(batch: Batch) -> int:
-    return 512 + len(batch.body or b"")
-
-
 def _body_bytes(writes: list[Write]) -> int:
     texts = sum(len(write.event.text or "") for write in writes if isinstance(write, Put))
     return min(texts + WRITE_BYTES * len(writes), BODIES_BYTES_MAX)
@@ -116,7 +112,7 @@ class Snapshots:
     _heads: LRUCache[str, Manifest] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     _flights: dict[tuple[str, ...], asyncio.Task[Any]] = field(default_factory=dict)
     _batches: LRUCache[tuple[str, int], Batch] = field(
-        default_factory=lambda: LRUCache(HEADERS_BYTES_MAX, getsizeof=_header_bytes)
+        default_factory=lambda: LRUCache(HEADERS_BYTES_MAX, getsizeof=lambda batch: batch.held_bytes)
     )
     _bodies: LRUCache[tuple[str, int], list[Write]] = field(
         default_factory=lambda: LRUCache(BODIES_BYTES_MAX, getsizeof=_body_bytes)

@@ -81,6 +81,24 @@ def test_keys_are_shown_once_and_end(cli: Cli) -> None:
     cli("keys", "revoke", "0" * 16, code=3)
 
 
+def test_a_rotated_key_is_followed_by_one_like_it_and_all_of_it_is_audited(cli: Cli) -> None:
+    """Seen to fail with the audit left out of a rotation."""
+    old = cli.json("keys", "create", "--tenant", "acme", "--scope", "write", "--requests-per-s", "5", "--note", "ci")
+    new = cli.json("keys", "rotate", old["id"], "--grace-hours", "1")
+    assert {name for name in new if new[name] != old[name]} <= {"id", "token", "created"}
+    listed = {key["id"]: key for key in cli.json("keys", "list")["keys"]}
+    assert listed[old["id"]]["expires"] is not None
+    assert listed[new["id"]]["expires"] is None
+    calls = cli.json("audit", "--tenant", "acme")["calls"]
+    assert {(call["action"], call["subject"]) for call in calls} >= {
+        ("key_create", old["id"]), ("key_create", new["id"]), ("key_rotate", old["id"])
+    }  # fmt: skip
+    assert {call["actor"] for call in calls if call["subject"] == old["id"]} == {"command"}
+    written = cli.json("audit", "--tenant", "acme", "--writes")["batches"]
+    assert {request["actor"] for batch in written for request in batch["requests"]} == {"command"}
+    cli("audit", "--operator", "--writes", code=2)
+
+
 def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Path) -> None:
     made = Cli(tmp_path)
     (tmp_path / "rows.jsonl").write_text(

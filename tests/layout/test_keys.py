@@ -10,6 +10,8 @@ from context_plane.errors import Corrupt
 from context_plane.layout.keys import (
     ENTITY_PART_BYTES_MAX,
     NUMBER_MAX,
+    AuditedBatchesKey,
+    AuditKey,
     BundleDiffKey,
     BundleKey,
     ControlKey,
@@ -79,6 +81,8 @@ keys: st.SearchStrategy[Key] = st.one_of(
     st.builds(ErasureKey, tenants, ids),
     st.builds(LandingKey, tenants, names, days, paths),
     st.builds(ControlKey, st.one_of(st.none(), tenants), paths),
+    st.builds(AuditKey, st.one_of(st.none(), tenants), st.integers(0, NUMBER_MAX), ids),
+    st.builds(AuditedBatchesKey, tenants, st.integers(0, NUMBER_MAX), st.integers(0, NUMBER_MAX)),
 )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 from unittest import mock
 
+from context_plane.audit import read_batches
 from context_plane.catalog.days import load_day
 from context_plane.catalog.head import load_head
 from context_plane.catalog.log import LogHead, append
@@ -25,7 +26,16 @@ from context_plane.erased import contents, verify_erasure
 from context_plane.errors import Corrupt, NotFound, PlaneError
 from context_plane.fold import fold_day, load_pending
 from context_plane.layout.batch import encode
-from context_plane.layout.keys import ErasureKey, LatestKey, LogKey, ManifestKey, parse, tenant_prefix
+from context_plane.layout.keys import (
+    AuditedBatchesKey,
+    ErasureKey,
+    LatestKey,
+    LogKey,
+    ManifestKey,
+    audited_batches_prefix,
+    parse,
+    tenant_prefix,
+)
 from context_plane.model import Delete, Event, Put, Write, day_start_us, identity
 from context_plane.publish import publish_staged
 from context_plane.rollup import roll_up
@@ -285,6 +295,7 @@ class Machine:
             await self.read()
         await self.check_erased(begun)
         await self.check_left()
+        await self.check_audit()
         await self.check_rebuild()
 
     async def build_all(self) -> None:
@@ -313,11 +324,17 @@ class Machine:
         assert named <= self.world.objects.keys(), "the newest manifest names objects that are gone"
         for key in self.world.objects.keys() - named:
             typed = parse(key)
-            stays = isinstance(typed, ErasureKey | LatestKey)
+            stays = isinstance(typed, ErasureKey | LatestKey | AuditedBatchesKey)
             if isinstance(typed, ManifestKey):
                 stays = typed.version >= head.version - 1  # the newest is the fence of this very collection
             assert stays or (isinstance(typed, LogKey) and typed.number > head.log_floor), f"never collected: {key}"
-        assert all(key.startswith(tenant_prefix(TENANT)) for key in self.world.objects)
+        prefixes = tenant_prefix(TENANT), audited_batches_prefix(TENANT)
+        assert all(key.startswith(prefixes) for key in self.world.objects)
+
+    async def check_audit(self) -> None:
+        """Every batch of the log is told once, in order, whatever was collected, emptied or interrupted."""
+        page = await read_batches(self.engine.store, TENANT, limit=10_000)
+        assert [batch.batch for batch in page.batches] == sorted(self.oracle.batches)
 
     async def check_rebuild(self) -> None:
         """The surviving events, in another order and other batches, give the same content digests."""

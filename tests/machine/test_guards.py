@@ -317,7 +317,7 @@ def test_without_its_guard_the_schedule_breaks_a_law(guard: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("guard", "seeds"), [("log_readback", range(2)), ("confirmed_hint", range(3)), ("collection_age", range(12))]
+    ("guard", "seeds"), [("log_readback", range(2)), ("confirmed_hint", range(3)), ("collection_age", range(48))]
 )
 def test_random_schedules_find_a_missing_guard_too(guard: str, seeds: range) -> None:
     """The machine is no weaker than the scenarios: guards that are needed often are found without being told."""

@@ -1,0 +1,96 @@
+"""The audit over HTTP: who did what to a tenant, for keys with the scope `admin`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from context_plane.audit import PAGE_MAX, Action, Outcome, read_batches, read_calls
+from serving import cursors, wire
+from serving.auth import Administers
+from serving.describe import Json, gives
+
+router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["admin"])
+
+
+class AuditQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    since: str | None = Field(default=None, description="RFC 3339; included", examples=["2026-01-01T00:00:00Z"])
+    until: str | None = Field(default=None, description="RFC 3339; excluded")
+    limit: int = Field(default=100, ge=1, le=PAGE_MAX)
+    cursor: str | None = None
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CallOut(_Answer):
+    at: str
+    actor: str = Field(description="id of an API key; or open, command, job, process")
+    request: str | None = Field(description="first 16 hex digits of the SHA-256 of the request's id")
+    action: Action
+    subject: str | None = Field(description="id of the key or erasure")
+    outcome: Outcome
+    code: str | None = Field(description="of the error that ended it")
+    counts: dict[str, int]
+
+
+class CallsOut(_Answer):
+    calls: list[CallOut]
+    cursor: str | None = Field(description="send it back for the next page; null at the end")
+
+
+class OriginOut(_Answer):
+    actor: str
+    request: str | None
+    writes: int
+    deletes: int
+
+
+class AuditedBatchOut(_Answer):
+    at: str
+    batch: int
+    writes: int = Field(description="0 where an erasure emptied the batch")
+    requests: list[OriginOut]
+
+
+class WritesOut(_Answer):
+    batches: list[AuditedBatchOut]
+    cursor: str | None
+
+
+@router.get("/audit", summary="Calls that changed the tenant", responses=gives(200, CallsOut, "a page, oldest first"))
+async def get_audit(caller: Administers, query: Annotated[AuditQuery, Query()]) -> Response:
+    """Keys, settings and erasures. `begun`: nobody lived to tell how it ended."""
+    listing = ("audit", caller.name)
+    page = await read_calls(
+        caller.service.plane.engine.store,
+        caller.name,
+        since_us=wire.time_of(query.since, "since"),
+        until_us=wire.time_of(query.until, "until"),
+        after=None if query.cursor is None else cursors.read(listing, query.cursor, str)[0],
+        limit=query.limit,
+    )
+    following = None if page.next_after is None else cursors.write(listing, [page.next_after])
+    return Json(orjson.dumps({"calls": [call.describe() for call in page.calls], "cursor": following}))
+
+
+@router.get("/audit/writes", summary="Who wrote", responses=gives(200, WritesOut, "a page, in the order of the log"))
+async def get_written(caller: Administers, query: Annotated[AuditQuery, Query()]) -> Response:
+    """Each batch of the log and the requests that it joined. A page may be short, or empty, before the end."""
+    listing = ("audit/writes", caller.name)
+    page = await read_batches(
+        caller.service.plane.engine.store,
+        caller.name,
+        since_us=wire.time_of(query.since, "since"),
+        until_us=wire.time_of(query.until, "until"),
+        after=0 if query.cursor is None else cursors.read(listing, query.cursor, int)[0],
+        limit=query.limit,
+    )
+    following = None if page.next_after is None else cursors.write(listing, [page.next_after])
+    return Json(orjson.dumps({"batches": [batch.describe() for batch in page.batches], "cursor": following}))
