@@ -24,6 +24,8 @@ MEDIA_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.19, 0.26, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Buckets at the read budgets (190, 260, 350, 500 ms), and a decade either side."""
+LAG_AGE_MAX_S: Final = 60.0
+"""Cuts confirmed longer ago say nothing of now: nobody reads their tenant, or the store does not answer."""
 CARRY_EVERY_S: Final = 1.0
 """How stale another worker's figures may be while it serves: a tenth of the shortest usual scrape interval."""
 
@@ -135,6 +137,18 @@ _FIGURES: Final = (
         "total",
         lambda plane: {"": plane.store.total.hedges_won},
     ),
+    _Figure(
+        "context_plane_index_lag_seconds",
+        "Age of the oldest write that waits to be built, of the tenants read in the last minute.",
+        "livemax",
+        lambda plane: {"": plane.snapshots.waiting(age_max_s=LAG_AGE_MAX_S)[0]},
+    ),
+    _Figure(
+        "context_plane_pending_batches",
+        "Log batches of one tenant that wait to be built, the most of those tenants.",
+        "livemax",
+        lambda plane: {"": plane.snapshots.waiting(age_max_s=LAG_AGE_MAX_S)[1]},
+    ),
 )
 
 
@@ -160,6 +174,9 @@ class Metrics:
         )
         self.events = Counter(
             "context_plane_events_accepted", "Events acknowledged as durable.", registry=self._registry
+        )
+        self.partials = Counter(
+            "context_plane_partial_answers", "Searches whose deadline came first.", registry=self._registry
         )
         self.in_flight = Gauge(
             "context_plane_requests_in_flight",

@@ -189,6 +189,8 @@ async def search(request: Request, caller: Reads) -> Response:
     wanted = body.to_request(dim=plane.engine.embedder.dim, weights=caller.tenant.settings.weights, window=window)
     answer = await plane.search(caller.name, wanted)
     caller.spend(answer.stats.bytes_scanned)
+    if answer.partial:
+        caller.service.metrics.partials.inc()
     headers = answer_headers(snapshot=answer.snapshot, cache=answer.stats.cache)
     shown = answers.search_answer(answer, wanted.include)
     if body.resolve_time:

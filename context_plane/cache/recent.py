@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from context_plane.store import deadline
 
@@ -66,6 +66,10 @@ class Latest(LRUCache[str, Held[T]]):
         for held in self.values():
             held.at_s = -math.inf
         super().clear()
+
+    def untouched(self) -> Iterator[Held[T]]:
+        """Every value; to look at one so is no use of it."""
+        return (Cache.__getitem__(self, name) for name in self)
 
 
 class Recent(Generic[T]):

@@ -236,6 +236,15 @@ class Snapshots:
             held = self._derived[key] = make(without_tail(known))
         return held
 
+    def waiting(self, *, age_max_s: float) -> tuple[float, int]:
+        """What waits for a build in cuts confirmed within `age_max_s`: how long the oldest write of all has waited, in
+        seconds, and the most batches of one tenant. (0.0, 0) when nothing does. Some 0.1 us a tenant."""
+        now_s, now_us = self.engine.monotonic_s(), self.engine.now_us()
+        cuts = [held.value for held in self._known.untouched() if now_s - held.at_s <= age_max_s]
+        pending = [cut.pending for cut in cuts if cut.pending]
+        oldest_us = min((batches[0].header.created_us for batches in pending), default=now_us)
+        return max(0.0, (now_us - oldest_us) / 1e6), max(map(len, pending), default=0)
+
     def forget(self, tenant: str) -> None:
         """Drop what is known, so that the next read asks the store."""
         self._known.pop(tenant, None)
