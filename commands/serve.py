@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import typer
 
 from commands import show
 from commands.options import AsJson, Store, settings_of
 
+LOG_FORMAT: Final = "CONTEXT_PLANE_LOG_FORMAT"
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, metavar="N", help="of the API")]
 
 
@@ -17,6 +18,10 @@ def serve(
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="to listen on")] = "127.0.0.1",
     port: Port = 8080,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, metavar="N", help="processes")] = 1,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option("--log-format", envvar=LOG_FORMAT, help="json: a line for each request, and for what goes wrong"),
+    ] = "text",
     store: Store = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +37,7 @@ def serve(
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             show.json({"url": url, "store": settings.store_url, "workers": workers, "keys": guarded})
 
-    run(settings, host, port, workers, announce=announce)
+    run(settings, host, port, workers, log_format, announce=announce)
 
 
 def up(

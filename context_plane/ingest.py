@@ -31,6 +31,7 @@ from context_plane.engine import Engine
 from context_plane.errors import Conflict, Unavailable
 from context_plane.layout.batch import Origin, Visible, encode
 from context_plane.model import Delete, Write, identity
+from context_plane.store import spans
 
 GATHER_S: Final = 0.02
 """How long the first request of an idle tenant waits for company: below what a writer notices."""
@@ -191,6 +192,7 @@ class Ingest:
                 for request in group:
                     if not request.done.done():
                         request.done.set_result(number)
+            spans.enter(None)  # the trace of the request that began this ends with its own group
 
     async def _append(self, tenant: str, visible: Visible, group: list[_Request]) -> int:
         writer = self._engine.nonce()

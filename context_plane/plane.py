@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -61,6 +61,7 @@ from context_plane.reuse import are_whole
 from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
+from context_plane.store.spans import step
 from context_plane.tenants import load_settings, load_tenant, was_erased
 from context_plane.warm import Warmer
 
@@ -188,11 +189,11 @@ class Plane:
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
         self.warmer.note(tenant, request.entities, vectors=request.mode != "text")
-        return await self._read(tenant, request.snapshot, lambda: self.searcher.search(tenant, request))
+        return await self._read(None, tenant, request.snapshot, lambda: self.searcher.search(tenant, request))
 
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
         self.warmer.note(tenant, (request.entity,))
-        return await self._read(tenant, request.snapshot, lambda: self.listing.timeline(tenant, request))
+        return await self._read("timeline", tenant, request.snapshot, lambda: self.listing.timeline(tenant, request))
 
     async def entities(
         self,
@@ -205,6 +206,7 @@ class Plane:
         consistency: Consistency = "strong",
     ) -> EntitiesAnswer:
         return await self._read(
+            "entities",
             tenant,
             snapshot,
             lambda: self.listing.entities(
@@ -224,6 +226,7 @@ class Plane:
     ) -> BundleAnswer:
         self.warmer.note_bundle(tenant, entity, spec)
         return await self._read(
+            "bundle",
             tenant,
             snapshot,
             lambda: self.bundles.bundle(
@@ -250,14 +253,14 @@ class Plane:
             first = await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
             return [] if first is None else [_one(first), items]
 
-        for part in await self._read(tenant, snapshot, begun):
+        for part in await self._read("bundles", tenant, snapshot, begun):
             async with aclosing(part):
                 async for item in part:
                     yield item
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         self.warmer.note(tenant, (request.entity,))
-        return await self._read(tenant, request.snapshot, lambda: self.bundles.on_demand(tenant, request))
+        return await self._read("on_demand", tenant, request.snapshot, lambda: self.bundles.on_demand(tenant, request))
 
     async def why(
         self,
@@ -271,6 +274,7 @@ class Plane:
     ) -> BundleInputs:
         """What the built bundle of a digest was made from."""
         return await self._read(
+            "why",
             tenant,
             snapshot,
             lambda: self.reasons.why(tenant, digest, entity=entity, spec=spec, as_of=as_of, snapshot=snapshot),
@@ -278,7 +282,7 @@ class Plane:
 
     async def changes(self, tenant: str, request: ChangesRequest) -> ChangesAnswer:
         """A page of what changed since a snapshot."""
-        return await self._read(tenant, request.since, lambda: self.differences.changes(tenant, request))
+        return await self._read("changes", tenant, request.since, lambda: self.differences.changes(tenant, request))
 
     async def export(
         self,
@@ -295,17 +299,19 @@ class Plane:
             cut = await self.snapshots.pinned(tenant, snapshot)
         return cut.id, export_events(self.engine, cut, since_us=since_us, until_us=until_us)
 
-    async def _read(self, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
+    async def _read(self, name: str | None, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` gives. Where an erasure or a collector was faster than its cut, it is asked once more: the
-        newest cut then answers, and a pinned one says that it ended."""
+        newest cut then answers, and a pinned one says that it ended. `name`: of its step; None: it has steps itself."""
         try:
-            return await read()
+            with nullcontext() if name is None else step(name):
+                return await read()
         except NotFound as error:
             ended = pinned is None and error.code in ("snapshot_erased", "snapshot_expired")
             if error.code != "object_not_found" and not ended:
                 raise
         self.snapshots.forget(tenant)
-        return await read()
+        with nullcontext() if name is None else step(name):
+            return await read()
 
     async def snapshot_info(self, tenant: str) -> SnapshotInfo:
         """The newest cut: what it covers and what waits."""

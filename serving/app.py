@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,11 +34,15 @@ from serving.limits import Ledger
 from serving.mcp.endpoint import PATH as MCP_PATH
 from serving.mcp.endpoint import Endpoint
 from serving.metrics import Metrics
+from serving.observer import Observer
 from serving.paths import canonical_path
 from serving.prepared import NOSNIFF, KeptAnswers, Prepared, RequestIds
 from serving.service import Service
+from serving.tracing import TRACER, Tracing, open_provider
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from context_plane.plane import Plane
 
 log = logging.getLogger("context_plane.serving")
@@ -65,18 +70,27 @@ Errors are `application/problem+json` with a stable `code`. Times are RFC 3339, 
 """
 
 
-def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[[], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    loopback: bool = False,
+    on_warm: Callable[[], None] | None = None,
+    log_requests: bool = False,
+    tracer: Tracer | None = None,
+) -> FastAPI:
     """The service over the plane of `settings`. `loopback`: the caller binds the socket to loopback only.
 
-    `on_warm` is called once, when everything that requests would wait for at first is loaded."""
-    ledger, metrics, kept, agents = Ledger(), Metrics(), KeptAnswers(), Endpoint()
+    `on_warm` is called once, when everything that requests would wait for at first is loaded. `log_requests`: a line
+    for each. `tracer`: of spans; None: as the `OTEL_*` variables say."""
+    ledger, metrics, kept, tracing = Ledger(), Metrics(), KeptAnswers(), Tracing(tracer)
+    agents = Endpoint()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         from context_plane import plane
 
         app.state.explorer = explorer.load()
-        async with plane.open(settings) as opened:
+        async with _traced(tracing), plane.open(settings) as opened:
             metrics.watch(opened)
             service = app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
             warming = asyncio.create_task(_warm(opened, on_warm))
@@ -114,23 +128,38 @@ def create_app(settings: Settings, *, loopback: bool = False, on_warm: Callable[
         if isinstance(route, APIRoute)
     ]
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    app.ledger, app.metrics, app.kept = ledger, metrics, kept
+    app.ledger, app.kept, app.observer = ledger, kept, Observer(metrics, tracing, log_requests=log_requests)
     return app
+
+
+@asynccontextmanager
+async def _traced(tracing: Tracing) -> AsyncIterator[None]:
+    """Traces as the environment asks, unless a tracer was given. What is not sent yet is sent at the end."""
+    provider = None if tracing.tracer is not None else open_provider(os.environ)
+    if provider is None:
+        yield
+        return
+    tracing.tracer = provider.get_tracer(TRACER)
+    try:
+        yield
+    finally:
+        tracing.tracer = None
+        await asyncio.to_thread(provider.shutdown)
 
 
 class _App(FastAPI):
     """The framework inside our envelope, without its own outermost layer, which answers what nobody caught."""
 
     ledger: Ledger
-    metrics: Metrics
     kept: KeptAnswers
+    observer: Observer
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         assert isinstance(stack, ServerErrorMiddleware), "the framework's outermost layer"
         ids = RequestIds()
-        enveloped = Envelope(Direct(stack.app, self.kept), ids, ledger=self.ledger, metrics=self.metrics)
-        return Prepared(enveloped, self.kept, ids, ledger=self.ledger, metrics=self.metrics)
+        enveloped = Envelope(Direct(stack.app, self.kept), ids, ledger=self.ledger, observer=self.observer)
+        return Prepared(enveloped, self.kept, ids, ledger=self.ledger, observer=self.observer)
 
 
 async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
@@ -142,11 +171,11 @@ async def _warm(opened: Plane, on_warm: Callable[[], None] | None) -> None:
 class Envelope:
     """ASGI middleware, outermost of ours. Pure ASGI: a wrapper per request would buffer the streams."""
 
-    def __init__(self, app: ASGIApp, ids: RequestIds, *, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, ids: RequestIds, *, ledger: Ledger, observer: Observer) -> None:
         self._app = app
         self._ids = ids
         self._ledger = ledger
-        self._metrics = metrics
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -158,17 +187,20 @@ class Envelope:
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
         sent = _Sent(scope, send)
         started_s = time.perf_counter()
-        self._metrics.in_flight.inc()
+        begun = self._observer.begin(scope)
         try:
             await self._serve(scope, receive, sent)
         finally:
-            self._metrics.in_flight.dec()
-            self._metrics.observe(
+            caller: Caller | None = scope.get(CALLER)
+            self._observer.end(
+                begun,
                 method=scope["method"] if scope["method"] in _METHODS else "other",
                 route=getattr(scope.get("route"), "path", "none"),
                 status=sent.status,
                 cache=sent.cache,
                 seconds=time.perf_counter() - started_s,
+                request_id=sent.request_id,
+                key=None if caller is None or caller.key is None else caller.key.id,
             )
 
     async def _serve(self, scope: Scope, receive: Receive, sent: _Sent) -> None:

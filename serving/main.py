@@ -17,13 +17,16 @@ from functools import partial
 from typing import Final
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
 from context_plane.access import any_key
 from context_plane.errors import Denied
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import open_store
+from serving import logs
 from serving.app import create_app
+from serving.logs import LogFormat
 from serving.metrics import MULTIPROCESS_DIR
 
 log = logging.getLogger("uvicorn.error")
@@ -45,6 +48,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 8080,
     workers: int = 1,
+    log_format: LogFormat = "text",
     *,
     announce: Callable[[bool], None] | None = None,
 ) -> None:
@@ -52,17 +56,15 @@ def run(
 
     `announce` is told whether keys guard the store, before the first request can come."""
     loopback = is_loopback(host)
-    guarded = asyncio.run(_configured(settings))
-    check_exposure(guarded, host)
-    if announce is not None:
-        announce(guarded)
+    own = logs.config(log_format)
     config = uvicorn.Config(
-        partial(create_app, settings, loopback=loopback, on_warm=settle_memory),
+        partial(create_app, settings, loopback=loopback, on_warm=settle_memory, log_requests=log_format == "json"),
         factory=True,
         host=host,
         port=port,
         workers=workers,
         backlog=BACKLOG,
+        log_config=LOGGING_CONFIG if own is None else own,
         access_log=False,  # paths name entities
         server_header=False,
         proxy_headers=False,  # nothing here depends on the client's address
@@ -71,6 +73,10 @@ def run(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    guarded = asyncio.run(_configured(settings))
+    check_exposure(guarded, host)  # by now logs have their form
+    if announce is not None:
+        announce(guarded)
     if workers == 1:
         uvicorn.Server(config).run()
         return

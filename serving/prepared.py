@@ -29,7 +29,7 @@ from serving import read
 from serving.auth import Caller
 from serving.describe import Plain
 from serving.limits import Ledger
-from serving.metrics import Metrics
+from serving.observer import Observer
 from serving.rates import Allowance
 from serving.service import Service
 
@@ -75,6 +75,7 @@ class Kept:
     key: Held[AccessKey | None]
     tenant: Held[Tenant | None]
     cut: Held[Outline]
+    key_id: str
     expires_us: int | None
     allowance: Allowance | None
     tag: str
@@ -139,6 +140,7 @@ class KeptAnswers:
                 key=key,
                 tenant=tenant,
                 cut=cut,
+                key_id=caller.key.id,
                 expires_us=caller.key.expires_us,
                 allowance=caller.allowance,
                 tag=dict(headers)[b"etag"].decode("latin-1"),
@@ -174,12 +176,12 @@ class KeptAnswers:
 class Prepared:
     """ASGI middleware, the outermost: what is not kept goes on to `app`. Its envelope is said here for what is."""
 
-    def __init__(self, app: ASGIApp, kept: KeptAnswers, ids: RequestIds, *, ledger: Ledger, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, kept: KeptAnswers, ids: RequestIds, *, ledger: Ledger, observer: Observer) -> None:
         self._app = app
         self._ids = ids
         self._answers = kept
         self._ledger = ledger
-        self._metrics = metrics
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET":
@@ -202,20 +204,28 @@ class Prepared:
         status, headers, body = 200, kept.headers, kept.body
         if condition is not None and read.names(condition.decode("latin-1"), kept.tag):
             status, headers, body = 304, kept.unchanged, b""
-        headers = [*headers, (b"x-request-id", self._ids.of(given or b"")), NOSNIFF]
+        request_id = self._ids.of(given or b"")
+        headers = [*headers, (b"x-request-id", request_id), NOSNIFF]
         if kept.allowance is not None:
             headers += kept.allowance.fields()
             kept.allowance.spend(len(body))
         self._ledger.requests += 1
-        self._metrics.in_flight.inc()
+        begun = self._observer.begin(scope)
         try:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
         finally:
             self._ledger.requests -= 1
-            self._metrics.in_flight.dec()
-            seconds = time.perf_counter() - started_s
-            self._metrics.observe(method="GET", route=ROUTE, status=status, cache="memory", seconds=seconds)
+            self._observer.end(
+                begun,
+                method="GET",
+                route=ROUTE,
+                status=status,
+                cache="memory",
+                seconds=time.perf_counter() - started_s,
+                request_id=request_id.decode(),
+                key=kept.key_id,
+            )
 
     def _usable(self, asked: Asked, kept: Kept) -> bool:
         """Whether the answer may be sent; its token is taken then, and its read counted."""

@@ -30,6 +30,7 @@ from context_plane.errors import (
     PlaneError,
     Unavailable,
 )
+from serving.logs import FIELDS
 
 log = logging.getLogger("context_plane.serving")
 
@@ -92,9 +93,14 @@ def body_of(error: PlaneError, request_id: str) -> dict[str, Any]:
     if error.faults:
         body["errors"] = [_fault(fault) for fault in error.faults]
     if hidden:
-        log.error("request_id=%s %s", request_id, error, exc_info=error)
+        log.error("request_id=%s %s", request_id, error, exc_info=error, extra=_named(request_id))
         body["request_id"] = request_id
     return body
+
+
+def _named(request_id: str) -> dict[str, Any]:
+    """For a line of JSON."""
+    return {FIELDS: {"request_id": request_id}}
 
 
 def response_of(error: PlaneError, request_id: str) -> Response:
@@ -109,7 +115,8 @@ def response_of(error: PlaneError, request_id: str) -> Response:
 
 def unexpected(error: Exception, request_id: str) -> Response:
     """The answer to a defect: nothing of it but the request id."""
-    log.error("request_id=%s unexpected %s", request_id, type(error).__name__, exc_info=error)
+    name = type(error).__name__
+    log.error("request_id=%s unexpected %s", request_id, name, exc_info=error, extra=_named(request_id))
     return response_of(Internal(), request_id)
 
 

@@ -35,6 +35,7 @@ from context_plane.retrieval.snapshots import Snapshots
 from context_plane.retrieval.where import bounds
 from context_plane.store import deadline
 from context_plane.store.counting import CountingStore, Trace
+from context_plane.store.spans import Steps
 
 EXACT_ROWS_MAX: Final = 500_000
 """Columns hold the postings, and are read for either leg: so many rows are scored exactly faster than tantivy proposes
@@ -54,20 +55,22 @@ INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
 
 @dataclass(slots=True)
 class _Clock:
-    """Milliseconds of each step of one read."""
+    """Milliseconds of each step of one read, and a span of each where the caller has one."""
 
     engine: Engine
     started_s: float
     last_s: float
     ms: dict[str, float]
+    steps: Steps
 
     @classmethod
     def start(cls, engine: Engine) -> _Clock:
         now_s = engine.monotonic_s()
-        return cls(engine, now_s, now_s, {})
+        return cls(engine, now_s, now_s, {}, Steps("search"))
 
     def lap(self, name: str) -> None:
         now_s = self.engine.monotonic_s()
+        self.steps.lap(name)
         self.ms[name] = round(self.ms.get(name, 0.0) + (now_s - self.last_s) * 1000, 3)
         self.last_s = now_s
 
@@ -124,6 +127,15 @@ class Searcher:
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
         """Raises `Invalid` for a request that cannot be run, `NotFound` for a snapshot that is gone."""
         clock = _Clock.start(self._engine)
+        try:
+            answer = await self._search(tenant, request, clock)
+        except BaseException as error:
+            clock.steps.close(error)
+            raise
+        clock.steps.close()
+        return answer
+
+    async def _search(self, tenant: str, request: SearchRequest, clock: _Clock) -> SearchAnswer:
         lookups = track_lookups()
         scope, trace = self._scope(request, clock), Trace()
         with deadline.within(request.deadline_ms / 1000):

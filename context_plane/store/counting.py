@@ -12,21 +12,34 @@ requests keep apart. Traces nest: an inner one's requests count to the outer one
 
 A store below that sends a request twice says so through `current_request`: a hedge is one more request of the
 same round, since nobody waits for it after the first.
+
+Where the caller has a span (`store.spans`), each request is a span below it, with its bytes and the folder of its key.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from context_plane.store import spans
 from context_plane.store.base import ByteRange, ObjectInfo, Store
 from context_plane.store.ranges import plan
 
 Kind: TypeAlias = Literal["gets", "puts", "lists", "deletes"]
 
+SPANS: Final[Mapping[Kind, str]] = {
+    "gets": "store.get",
+    "puts": "store.put",
+    "lists": "store.list",
+    "deletes": "store.delete",
+}
+FOLDERS: Final = frozenset(
+    {"log", "entities", "indexes", "bundles", "manifests", "staging", "erasures", "landing", "control"}
+)
+"""Of a tenant: the words that a span may say of a key."""
 LIST_PAGE: Final = 1000
 """Objects per listing response: a longer listing counts one request for each page."""
 
@@ -103,17 +116,23 @@ def trace() -> Iterator[Trace]:
 class Request:
     """One request (or several in parallel) in flight, and the bytes it moved. A context manager: its exit ends it."""
 
-    __slots__ = ("_kind", "_rounds", "_token", "read", "written")
+    __slots__ = ("_kind", "_rounds", "_span", "_token", "read", "written")
 
-    def __init__(self, total: Trace, kind: Kind, count: int) -> None:
+    def __init__(self, total: Trace, kind: Kind, count: int, key: str) -> None:
         self.read = 0
         self.written = 0
         self._kind = kind
+        self._span = spans.begin(SPANS[kind])
+        if self._span is not None:
+            self._span.set("context_plane.store.folder", folder_of(key))
+            self._span.set("context_plane.store.requests", count)
         self._token: Token[Request | None] | None = None
         self._rounds = [(each, each.begin(kind, count)) for each in (total, *_traces.get())]
 
     def hedged(self) -> None:
         """A second request was sent for the same answer."""
+        if self._span is not None:
+            self._span.set("context_plane.store.hedged", True)
         for each, _ in self._rounds:
             each.hedge(self._kind)
 
@@ -125,11 +144,14 @@ class Request:
         self._token = _request.set(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._token is not None:
             _request.reset(self._token)
         for each, of_round in self._rounds:
             each.end(of_round, read=self.read, written=self.written)
+        if self._span is not None:
+            self._span.set("context_plane.store.bytes", self.read + self.written)
+            self._span.end(error)
 
 
 _request: ContextVar[Request | None] = ContextVar("store_request", default=None)
@@ -154,33 +176,33 @@ class CountingStore:
         return trace()
 
     async def get(self, key: str) -> bytes:
-        with self._request("gets") as request:
+        with self._request("gets", key) as request:
             data = await self.inner.get(key)
             request.read = len(data)
             return data
 
     async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
-        with self._request("gets") as request:
+        with self._request("gets", key) as request:
             data = await self.inner.get_range(key, byte_range)
             request.read = len(data)
             return data
 
     async def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> list[bytes]:
-        spans = plan(ranges)
-        if not spans:
+        planned = plan(ranges)
+        if not planned:
             return await self.inner.get_ranges(key, ranges)
-        with self._request("gets", len(spans)) as request:
+        with self._request("gets", key, len(planned)) as request:
             parts = await self.inner.get_ranges(key, ranges)
-            request.read = sum(span.range.length for span in spans)
+            request.read = sum(span.range.length for span in planned)
             return parts
 
     async def put_new(self, key: str, data: bytes) -> None:
-        with self._request("puts") as request:
+        with self._request("puts", key) as request:
             await self.inner.put_new(key, data)
             request.written = len(data)
 
     async def put(self, key: str, data: bytes) -> None:
-        with self._request("puts") as request:
+        with self._request("puts", key) as request:
             await self.inner.put(key, data)
             request.written = len(data)
 
@@ -188,20 +210,28 @@ class CountingStore:
         objects = self.inner.list(prefix, start_after=start_after, limit=limit)
         more = True
         while more:
-            with self._request("lists"):
+            with self._request("lists", prefix):
                 page, more = await next_page(objects)
             for info in page:
                 yield info
 
     async def delete(self, keys: Sequence[str]) -> None:
-        with self._request("deletes"):
+        with self._request("deletes", keys[0] if keys else ""):
             await self.inner.delete(keys)
 
     async def aclose(self) -> None:
         await self.inner.aclose()
 
-    def _request(self, kind: Kind, count: int = 1) -> Request:
-        return Request(self.total, kind, count)
+    def _request(self, kind: Kind, key: str, count: int = 1) -> Request:
+        return Request(self.total, kind, count, key)
+
+
+def folder_of(key: str) -> str:
+    """What kind of object a key is of: the folder of its tenant's, or `control`, or `other`. Never a name."""
+    parts = key.split("/", 3)
+    if parts[0] == "tenants" and len(parts) > 2:
+        return parts[2] if parts[2] in FOLDERS else "other"
+    return "control" if parts[0] == "control" else "other"
 
 
 async def next_page(objects: AsyncIterator[ObjectInfo]) -> tuple[Sequence[ObjectInfo], bool]:

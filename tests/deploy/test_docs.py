@@ -8,6 +8,7 @@ import re
 from assets.cost import Prices
 from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE
+from commands.serve import LOG_FORMAT
 from context_plane.embed.open import EmbedderSettings
 from context_plane.settings import Settings, store_options_from_environment
 from resources.workers import WorkerSettings
@@ -23,7 +24,9 @@ def read_variables() -> set[str]:
     assert len(store) > 5
     dagster = {"DAGSTER_HOME", *values_of(document("dagster/production.yaml"), "env")}
     workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
-    return settings | embedder | store | dagster | workers | {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
+    served = {LOG_FORMAT, "OTEL_…"}
+    others = {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
+    return settings | embedder | store | dagster | workers | served | others
 
 
 def test_every_variable_is_documented_and_no_other() -> None:

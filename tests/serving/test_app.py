@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,13 +228,14 @@ def test_the_ledger_refuses_past_its_bounds() -> None:
 
 
 def test_two_workers_serve_one_store_and_one_set_of_metrics(tmp_path: Path) -> None:
+    """And write lines of JSON alone, where that was asked for. Seen to fail with the configuration left to uvicorn."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
     program = tmp_path / "program.py"
     program.write_text(
         "from context_plane.settings import Settings\nfrom serving.main import run\n"
-        f"if __name__ == '__main__':\n    run(Settings(), port={port}, workers=2)\n"
+        f"if __name__ == '__main__':\n    run(Settings(), port={port}, workers=2, log_format='json')\n"
     )
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {
@@ -241,7 +243,9 @@ def test_two_workers_serve_one_store_and_one_set_of_metrics(tmp_path: Path) -> N
         "CONTEXT_PLANE_STORE": (tmp_path / "store").as_uri(),
         "CONTEXT_PLANE_CACHE_DIR": str(tmp_path / "cache"),
     }
-    process = subprocess.Popen([sys.executable, str(program)], env=environment, stderr=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, str(program)], env=environment, stdout=out, stderr=out)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             _await_ready(client)
@@ -256,6 +260,9 @@ def test_two_workers_serve_one_store_and_one_set_of_metrics(tmp_path: Path) -> N
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+    lines = [orjson.loads(line) for line in log.read_text().splitlines()]
+    served = [line for line in lines if line.get("route") == "/v1/tenants/{tenant}/events"]
+    assert [(line["method"], line["status"], len(line["request_id"])) for line in served] == [("POST", 201, 16)] * 10
 
 
 def _await_ready(client: httpx.Client) -> None:
