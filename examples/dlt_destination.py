@@ -21,7 +21,7 @@ from dlt.common.schema import TTableSchema
 from context_plane.client import Client, Event
 from context_plane.errors import Invalid
 
-FIELDS = ("entity", "ts", "id", "thread", "text")  # of an event, from columns of these names unless `columns` tells
+FIELDS = ("entity", "ts", "id", "thread", "text")  # of an event, from columns of these names, or of `event_columns`
 
 
 @dlt.destination(name="context_plane", batch_size=10_000, max_table_nesting=0)
@@ -31,11 +31,11 @@ def context_plane(
     url: str = dlt.config.value,
     tenant: str = dlt.config.value,
     api_key: str | None = None,
-    columns: dict[str, Any] | None = None,
+    event_columns: dict[str, Any] | None = None,
 ) -> None:
-    """`columns`: table -> field of an event -> column, such as `{"tickets": {"entity": "account", "ts": "opened"}}`."""
-    name = table["name"] or ""
-    named = dict(zip(FIELDS, FIELDS, strict=True)) | (columns or {}).get(name, {})
+    """`event_columns`: table -> field -> column, such as `{"tickets": {"entity": "account", "ts": "opened"}}`."""
+    name = str(table["name"])
+    named = dict(zip(FIELDS, FIELDS, strict=True)) | (event_columns or {}).get(name, {})
     key = [each for each, column in table["columns"].items() if column.get("primary_key")]
     with Client(url, tenant, api_key) as client:
         try:
@@ -66,15 +66,20 @@ def plain(value: Any) -> Any:
 
 
 def main() -> None:
-    now = dt.datetime.now(dt.UTC)
-    tickets = [{"id": "zd-1", "account": "acct-0042", "opened": now, "text": "Export fails", "seats": 40}]
+    ticket = {
+        "id": "zd-1",
+        "account": "acct-0042",
+        "opened": dt.datetime.now(dt.UTC),
+        "text": "Export fails",
+        "seats": 40,
+    }
     target = context_plane(
         url=os.environ.get("CONTEXT_PLANE_URL", "http://127.0.0.1:8080"),
         tenant=os.environ.get("CONTEXT_PLANE_TENANT", "demo"),
         api_key=os.environ.get("CONTEXT_PLANE_KEY"),
-        columns={"tickets": {"entity": "account", "ts": "opened"}},
+        event_columns={"tickets": {"entity": "account", "ts": "opened"}},
     )
-    print(dlt.pipeline("tickets", destination=target).run(tickets, table_name="tickets", primary_key="id"))
+    print(dlt.pipeline("tickets", destination=target).run([ticket], table_name="tickets", primary_key="id"))
 
 
 if __name__ == "__main__":

@@ -20,48 +20,59 @@ class AuditQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     since: str | None = Field(default=None, description="RFC 3339; included", examples=["2026-01-01T00:00:00Z"])
-    until: str | None = Field(default=None, description="RFC 3339; excluded")
-    limit: int = Field(default=100, ge=1, le=PAGE_MAX)
-    cursor: str | None = None
+    until: str | None = Field(default=None, description="RFC 3339; excluded", examples=["2026-02-01T00:00:00Z"])
+    limit: int = Field(default=100, ge=1, le=PAGE_MAX, description="entries at most", examples=[100])
+    cursor: str | None = Field(default=None, description="of the page before", examples=[None])
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+At = Annotated[str, Field(description="when, RFC 3339 in UTC", examples=["2026-03-04T09:15:00Z"])]
+ActorName = Annotated[
+    str, Field(description="id of an API key; or open, command, job, process", examples=["k7f3a1b2c4d5e6f7"])
+]
+RequestDigest = Annotated[
+    str | None,
+    Field(description="first 16 hex digits of the SHA-256 of the request's id", examples=["9f86d081884c7d65"]),
+]
+Cursor = Annotated[str | None, Field(description="send it back for the next page; null at the end", examples=[None])]
+
+
 class CallOut(_Answer):
-    at: str
-    actor: str = Field(description="id of an API key; or open, command, job, process")
-    request: str | None = Field(description="first 16 hex digits of the SHA-256 of the request's id")
-    action: Action
-    subject: str | None = Field(description="id of the key or erasure")
-    outcome: Outcome
-    code: str | None = Field(description="of the error that ended it")
-    counts: dict[str, int]
+    at: At
+    actor: ActorName
+    request: RequestDigest
+    action: Action = Field(description="what was done", examples=["key_create"])
+    subject: str | None = Field(description="id of the key or erasure", examples=["k7f3a1b2c4d5e6f7"])
+    outcome: Outcome = Field(description="begun: nobody lived to tell how it ended", examples=["done"])
+    code: str | None = Field(description="of the error that ended it", examples=[None])
+    counts: dict[str, int] = Field(description="what was done, in numbers", examples=[{"objects_deleted": 12}])
 
 
 class CallsOut(_Answer):
-    calls: list[CallOut]
-    cursor: str | None = Field(description="send it back for the next page; null at the end")
+    calls: list[CallOut] = Field(description="oldest first", examples=[[]])
+    cursor: Cursor
 
 
 class OriginOut(_Answer):
-    actor: str
-    request: str | None
-    writes: int
-    deletes: int
+    actor: ActorName
+    request: RequestDigest
+    writes: int = Field(description="events written", examples=[2])
+    deletes: int = Field(description="events deleted", examples=[0])
 
 
 class AuditedBatchOut(_Answer):
-    at: str
-    batch: int
-    writes: int = Field(description="0 where an erasure emptied the batch")
-    requests: list[OriginOut]
+    at: At
+    batch: int = Field(description="its number in the log", examples=[41])
+    writes: int = Field(description="0 where an erasure emptied the batch", examples=[2])
+    requests: list[OriginOut] = Field(description="that the batch joined", examples=[[]])
 
 
 class WritesOut(_Answer):
-    batches: list[AuditedBatchOut]
-    cursor: str | None
+    batches: list[AuditedBatchOut] = Field(description="in the order of the log", examples=[[]])
+    cursor: Cursor
 
 
 @router.get("/audit", summary="Calls that changed the tenant", responses=gives(200, CallsOut, "a page, oldest first"))

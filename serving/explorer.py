@@ -20,7 +20,8 @@ from context_plane.errors import NotFound, Unavailable
 from serving.describe import Plain
 from serving.read import names
 
-router = APIRouter(tags=["explorer"])
+router = APIRouter(include_in_schema=False)
+"""A page, no part of the contract."""
 
 PAGE: Final = "index.html"
 MEDIA_TYPES: Final = {

@@ -104,6 +104,7 @@ class Stats(_Answer):
     round_trips: int
     gets: int
     bytes_read: int
+    bytes_scanned: int
     shards: int
     rows_scored: int
     exact: bool

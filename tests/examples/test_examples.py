@@ -185,7 +185,7 @@ def test_a_dlt_pipeline_loads_the_plane(
         def tickets() -> Iterator[dict[str, Any]]:
             yield from ({**row, **extra, "body": changed.get(int(row["id"]), row["body"])} for row in rows)
 
-        target = context_plane(url=live.url, tenant=tenant, columns=columns)
+        target = context_plane(url=live.url, tenant=tenant, event_columns=columns)
         pipeline = dlt.pipeline("tickets", destination=target, pipelines_dir=str(tmp_path))
         pipeline.run(tickets()).raise_on_failed_jobs()
 

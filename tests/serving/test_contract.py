@@ -169,7 +169,7 @@ def test_generated_requests_find_nothing(api: Any, path: str, method: str, mode:
 
 def test_chains_along_links_find_nothing(api: Any) -> None:
     """Writes, then what their answers lead to: snapshots, changes, pages, erasures and their states."""
-    machine = api.as_state_machine()
+    machine = api.exclude(path="/v1/tenants").as_state_machine()  # what it lists depends on the chains before
 
     class Chains(machine):  # type: ignore[misc,valid-type]  # made at run time
         def before_call(self, case: Any) -> None:
