@@ -171,7 +171,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     ),
     "reject": Entry(("context-plane reject customer_context_v0 --since 2026-03-04",), ("rejected",)),
     "audit": Entry(
-        ("context-plane audit --tenant demo --since 2026-01-01", "context-plane audit --tenant demo --writes"),
+        ("context-plane audit --tenant demo --writes", "context-plane audit --tenant demo --since 2026-01-01"),
         ("calls",),
         "with `--writes` the `batches` instead",
     ),

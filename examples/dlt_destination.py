@@ -49,8 +49,7 @@ def event(row: Mapping[str, Any], table: str, named: Mapping[str, str], key: lis
     held = {field: str(plain(row[column])) for field, column in named.items() if row.get(column) is not None}
     if "id" not in held and key:
         held["id"] = "/".join(str(row[name]) for name in key)
-    taken = set(named.values())
-    attrs = {name: plain(value) for name, value in row.items() if name not in taken}
+    attrs = {name: plain(value) for name, value in row.items() if name not in named.values()}
     return {**held, "source": table, "kind": table, "attrs": attrs}  # type: ignore[typeddict-item]  # the service checks
 
 
@@ -66,20 +65,15 @@ def plain(value: Any) -> Any:
 
 
 def main() -> None:
-    ticket = {
-        "id": "zd-1",
-        "account": "acct-0042",
-        "opened": dt.datetime.now(dt.UTC),
-        "text": "Export fails",
-        "seats": 40,
-    }
+    now = dt.datetime.now(dt.UTC)
+    tickets = [{"id": "zd-1", "account": "acct-0042", "opened": now, "text": "Export fails", "seats": 40}]
     target = context_plane(
         url=os.environ.get("CONTEXT_PLANE_URL", "http://127.0.0.1:8080"),
         tenant=os.environ.get("CONTEXT_PLANE_TENANT", "demo"),
         api_key=os.environ.get("CONTEXT_PLANE_KEY"),
         event_columns={"tickets": {"entity": "account", "ts": "opened"}},
     )
-    print(dlt.pipeline("tickets", destination=target).run([ticket], table_name="tickets", primary_key="id"))
+    print(dlt.pipeline("tickets", destination=target).run(tickets, table_name="tickets", primary_key="id"))
 
 
 if __name__ == "__main__":
