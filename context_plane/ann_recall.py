@@ -21,7 +21,7 @@ from context_plane.errors import Conflict
 from context_plane.index import vector_shard
 from context_plane.index.rows import F32, I64
 from context_plane.recall.candidates import vector_depth
-from context_plane.reindex import ReadFile, dataset_name, unpacked
+from context_plane.shards import ReadFile, dataset_name, unpacked
 
 RECALL_MIN: Final = 0.97
 """Graphs of texts find 0.9875 (one) to 0.9965 (two); what finds less was built wrong, or of unsuitable vectors."""

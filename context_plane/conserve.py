@@ -28,7 +28,7 @@ from context_plane.index.rows import Rows
 from context_plane.layout.batch import WriteLine
 from context_plane.layout.keys import tenant_prefix
 from context_plane.layout.segment import decode_lines
-from context_plane.reindex import read_columns
+from context_plane.shards import read_columns
 from context_plane.staging import Staged
 from context_plane.store.base import Store
 

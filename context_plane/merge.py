@@ -23,9 +23,8 @@ from context_plane.index.entity_shard import BlockEntry, ShardBlock
 from context_plane.index.rows import DIGEST_BYTES, F32, I64, U8, Rows, decode_rows
 from context_plane.layout.pack import EncodedPack, decode_block, decode_page
 from context_plane.model import sha256_hex
-from context_plane.reindex import from_store, put_entities, put_fulltext, put_vectors, read_vectors
-from context_plane.reuse import same_object
 from context_plane.rollup import Merge
+from context_plane.shards import from_store, put_entities, put_fulltext, put_vectors, read_vectors
 
 PARALLEL_DAYS: Final = 4
 """Days read at once: hides object latency, and a day's vectors are held twice only while it is placed."""
@@ -91,11 +90,9 @@ async def _put_entities(
     engine: Engine, tenant: str, month: str, encoded: EncodedPack, before: PackRef | None
 ) -> PackRef:
     """Blocks of a month note the keys of segments, which are no part of its digest: here the bytes must be the same."""
-    if before is not None and before.sha256 == await asyncio.to_thread(sha256_hex, encoded.stored):
-        held = await same_object(engine.store, before, encoded.digest)
-        if held is not None:
-            return held
-    return await put_entities(engine, tenant, month, encoded)
+    if before is not None and before.sha256 != await asyncio.to_thread(sha256_hex, encoded.stored):
+        before = None
+    return await put_entities(engine, tenant, month, encoded, before=before)
 
 
 async def merge_days(engine: Engine, month: str, days: Mapping[str, Shards]) -> Merged:

@@ -30,17 +30,8 @@ from context_plane.errors import Conflict, NotFound, PlaneError
 from context_plane.index import blocks, vector_shard
 from context_plane.index.rows import F32
 from context_plane.layout.keys import StagingKey
-from context_plane.reindex import (
-    analyzed_blocks,
-    from_store,
-    load_events,
-    make_vectors,
-    pack_entities,
-    put_entities,
-    put_fulltext,
-    put_vectors,
-    read_vectors,
-)
+from context_plane.reindex import analyzed_blocks, load_events, make_vectors, pack_entities
+from context_plane.shards import from_store, put_entities, put_fulltext, put_vectors, read_vectors
 from context_plane.staging import Record, save
 
 ROUNDS_MAX: Final = 20

@@ -14,12 +14,9 @@ process hands over in memory what it would read back, and analyzes texts while v
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import orjson
@@ -29,26 +26,18 @@ from context_plane.catalog.head import load_version, newest_version
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import (
     DayEntry,
-    FileRef,
-    ObjectRef,
-    PackRef,
     SegmentListRef,
-    VectorRef,
-    object_ref,
-    pack_ref,
 )
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Corrupt, PlaneError
+from context_plane.errors import Conflict, PlaneError
 from context_plane.fold import PARALLEL_SEGMENTS, fold_day, read_segments
-from context_plane.index import blocks, entity_shard, fulltext_shard, vector_shard
+from context_plane.index import blocks, entity_shard, vector_shard
 from context_plane.index.rows import F32, U8, Rows, quantize
-from context_plane.index.scratch import scratch_folder
-from context_plane.layout.keys import ShardFileKey, ShardKey, built_id
 from context_plane.layout.pack import EncodedPack
 from context_plane.layout.segment import decode_lines
-from context_plane.model import Event, event_from_record, sha256_hex
+from context_plane.model import Event, event_from_record
 from context_plane.publish import publish_day
-from context_plane.reuse import PARALLEL_FILES, same_dataset, same_object
+from context_plane.shards import UNREAD, from_store, put_entities, put_fulltext, put_vectors, read_columns, read_vectors
 from context_plane.staging import (
     EntityStage,
     FulltextStage,
@@ -59,16 +48,11 @@ from context_plane.staging import (
     load_vector_stage,
     save,
 )
-from context_plane.store.base import Store
 
 EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
 QUANTIZE_ROWS: Final = 2048
 """Rows quantized at once: a fixed cost is shared, and the float64 copy stays within some megabytes."""
-ReadFile: TypeAlias = Callable[[str, FileRef], Awaitable[bytes]]
-"""(key, file) -> the stored bytes of one file of a dataset."""
-UNREAD: Final = ("_transactions/", "_versions/latest_version_hint.json")
-"""Files of a dataset that only its writers need: half of the requests for a small one."""
 REBUILDS_MAX: Final = 5
 """How often a build starts over because another one published first."""
 
@@ -198,85 +182,6 @@ async def known_vectors(engine: Engine, segments: SegmentsStage) -> tuple[dict[b
     return known, frozenset(file.path for file in shards.vector.files if not file.path.startswith(UNREAD))
 
 
-async def put_vectors(
-    engine: Engine,
-    tenant: str,
-    period: str,
-    columns: Rows,
-    vectors: F32,
-    digests: U8,
-    *,
-    before: VectorRef | None = None,
-    seen: Collection[str] = (),
-) -> VectorRef:
-    """Write the vector shard of a day or month: float32 [N, D] and text digests [N, 16] of the columns' rows. `before`
-    is named again where it is the same; `seen`: paths of its files that were just found whole."""
-    model = engine.embedder.model
-    digest = await asyncio.to_thread(vector_shard.content_digest, vectors, digests, model=model)
-    held = await same_dataset(engine.store, before, digest, seen=seen)
-    if held is not None:
-        return held
-    key = ShardKey(tenant, "vector", period, built_id(digest, engine.nonce()))
-    name = dataset_name(str(key))
-    with scratch_folder() as folder:
-        least = vector_shard.ANN_ROWS_MIN
-        write = partial(vector_shard.write_dataset, ann_rows_min=least)
-        paths = await asyncio.to_thread(write, folder, name, columns, vectors, digests)
-        files = await asyncio.gather(*(_put_file(engine, key, folder / f"{name}.lance", path) for path in paths))
-        ann = vectors.shape[0] >= least and await asyncio.to_thread(vector_shard.has_ann_index, folder, name)
-    return VectorRef(key=str(key), digest=digest, files=tuple(files), dim=engine.embedder.dim, model=model, ann=ann)
-
-
-async def _put_file(engine: Engine, key: ShardKey, dataset: Path, path: Path) -> FileRef:
-    data = await asyncio.to_thread((dataset / path).read_bytes)
-    await engine.store.put_new(str(ShardFileKey(key, path.as_posix())), data)
-    return FileRef(path=path.as_posix(), bytes=len(data), sha256=sha256_hex(data))
-
-
-async def read_vectors(ref: VectorRef, read: ReadFile) -> vector_shard.StoredVectors:
-    """Vectors and text digests of a stored dataset, fetched whole. Raises `Corrupt` where a file is damaged."""
-    async with unpacked(ref, read) as folder:
-        return await asyncio.to_thread(vector_shard.read_vectors, folder, dataset_name(ref.key))
-
-
-@asynccontextmanager
-async def unpacked(ref: VectorRef, read: ReadFile) -> AsyncIterator[Path]:
-    """A folder with a stored dataset in it, fetched whole, while the context lasts."""
-    gate = asyncio.Semaphore(PARALLEL_FILES)
-    name = dataset_name(ref.key)
-    with scratch_folder() as scratch:
-
-        async def fetch(file: FileRef) -> None:
-            async with gate:
-                data = await read(f"{ref.key}/{file.path}", file)
-            await asyncio.to_thread(_write, scratch / f"{name}.lance" / file.path, data)
-
-        await asyncio.gather(*(fetch(file) for file in ref.files if not file.path.startswith(UNREAD)))
-        yield scratch
-
-
-def from_store(engine: Engine) -> ReadFile:
-    """Straight from the store: a build reads a file once."""
-
-    async def read(key: str, file: FileRef) -> bytes:
-        data = await engine.store.get(key)
-        if await asyncio.to_thread(sha256_hex, data) != file.sha256:
-            raise Corrupt("corrupt_object", "a file of a vector shard does not match its recorded digest", key=key)
-        return data
-
-    return read
-
-
-def dataset_name(key: str) -> str:
-    """The table name under which lancedb opens a dataset in its parent folder."""
-    return Path(key).name.removesuffix(".lance")
-
-
-def _write(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)
-
-
 # --- entity shard -------------------------------------------------------------------------------
 
 
@@ -320,11 +225,11 @@ async def _put_entities(
 ) -> tuple[EntityStage, Rows]:
     encoded, columns = await asyncio.to_thread(pack_entities, segments.day, entries, made, vectors)
     before = segments.shards_before.entity if segments.shards_before else None
-    held = await same_object(engine.store, before, encoded.digest)
+    shard = await put_entities(engine, segments.tenant, segments.day, encoded, before=before)
     stage = EntityStage(
         source=segments.source,
-        shard=held or await put_entities(engine, segments.tenant, segments.day, encoded),
-        reused=held is not None,
+        shard=shard,
+        reused=shard == before,
         entities=len(made),
         events=columns.event_count,
         rows=columns.row_count,
@@ -332,13 +237,6 @@ async def _put_entities(
         last_ts_us=int(columns.event_ts_us.max()),
     )
     return stage, columns
-
-
-async def put_entities(engine: Engine, tenant: str, period: str, encoded: EncodedPack) -> PackRef:
-    """Write the entity shard of a day or month."""
-    key = str(ShardKey(tenant, "entity", period, built_id(encoded.digest, engine.nonce())))
-    await engine.store.put_new(key, encoded.stored)
-    return pack_ref(key, encoded)
 
 
 def pack_entities(
@@ -420,27 +318,6 @@ async def _make_fulltext(
         stage = FulltextStage(source=segments.source, shard=shard, rows=columns.row_count, reused=shard == before)
     await save(engine.store, segments.tenant, segments.day, "fulltext", stage)
     return stage
-
-
-async def put_fulltext(
-    engine: Engine, tenant: str, period: str, columns: Rows, *, before: ObjectRef | None = None
-) -> ObjectRef:
-    """Write the full-text shard of a day or month. `before` is named again where it is the same."""
-    digest = await asyncio.to_thread(fulltext_shard.content_digest, columns)
-    held = await same_object(engine.store, before, digest)
-    if held is not None:
-        return held
-    with scratch_folder() as scratch:
-        stored = await asyncio.to_thread(fulltext_shard.build, columns, scratch)
-    key = str(ShardKey(tenant, "fulltext", period, built_id(digest, engine.nonce())))
-    await engine.store.put_new(key, stored)
-    return object_ref(key, stored, digest)
-
-
-async def read_columns(store: Store, ref: PackRef) -> Rows:
-    """The columns of a stored entity shard."""
-    frame = await store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
-    return await asyncio.to_thread(entity_shard.decode_columns, frame)
 
 
 # --- leaves -------------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ from context_plane.layout.pack import decode_block
 from context_plane.materialize import rebuilt_digests, sources_of
 from context_plane.merge import merge_days
 from context_plane.model import Event, sha256_hex
-from context_plane.reindex import DayEvents, analyzed_blocks, from_store, pack_entities, read_vectors
+from context_plane.reindex import DayEvents, analyzed_blocks, pack_entities
 from context_plane.retrieval.reader import Reader
+from context_plane.shards import from_store, read_vectors
 from context_plane.store.base import ByteRange, Store
 
 T = TypeVar("T", bound=str)

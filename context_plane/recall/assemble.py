@@ -23,12 +23,12 @@ from context_plane.index.blocks import with_vectors
 from context_plane.recall.periods import Period, live_mask
 from context_plane.recall.plan import Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
-from context_plane.reindex import read_vectors
 from context_plane.retrieval.columns import Columns, Mask
 from context_plane.retrieval.joined import Joined, join
 from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
 from context_plane.retrieval.where import Bounds
+from context_plane.shards import read_vectors
 
 LEAST_WAIT_S: Final = 0.02
 """Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""

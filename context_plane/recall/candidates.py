@@ -20,10 +20,10 @@ from context_plane.catalog.manifest import Shards
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.recall.assemble import Source
-from context_plane.reindex import UNREAD, dataset_name
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
+from context_plane.shards import UNREAD, dataset_name
 
 CANDIDATES_MIN: Final = 200
 CANDIDATES_PER_HIT: Final = 20

@@ -23,8 +23,8 @@ from context_plane.index.entity_shard import wide_range
 from context_plane.layout.pack import page_of
 from context_plane.model import sha256_hex
 from context_plane.recall.periods import Period, periods_of
-from context_plane.reindex import UNREAD
 from context_plane.retrieval.where import Bounds
+from context_plane.shards import UNREAD
 from context_plane.store.base import ByteRange
 from context_plane.store.ranges import parts
 

@@ -17,7 +17,8 @@ from context_plane.materialize import sources_of
 from context_plane.model import add_days
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
-from context_plane.reindex import UNREAD, build_day, index_entities, index_fulltext, index_vectors
+from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
+from context_plane.shards import UNREAD
 from tests.laws.plane_world import DAY, TENANT, World, delete_of, event, ids, month_of, puts, timeline
 from tests.laws.test_rebuild import SPEC_NAME, answers, digests, some_events
 from tests.laws.test_rollup import DAYS, MONTH, built, closed_world, rolled
