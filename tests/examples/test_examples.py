@@ -130,7 +130,7 @@ async def test_an_agent_reads_before_it_answers(live: Live) -> None:
             return ModelResponse([says("\n".join(outputs))], Usage(), None)
 
         def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-            raise NotImplementedError
+            raise AssertionError("Runner.run asks for whole answers")
 
     async with AsyncClient(live.url, "acme") as client:
         asked = RunConfig(model=Scripted(), tracing_disabled=True)
