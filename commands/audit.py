@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from commands import show
-from commands.options import AsJson, Since, Store, Tenant, Until, opened, run, tenant_of
+from commands.options import AsJson, Since, Store, Tenant, Until, is_typed, opened, run, tenant_of
 
 if TYPE_CHECKING:
     from context_plane.plane import Plane
@@ -17,6 +17,7 @@ PAGE: Final = 500
 
 
 def audit(
+    context: typer.Context,
     tenant: Tenant = None,
     operator: Annotated[bool, typer.Option("--operator", help="calls that concern the store, not a tenant")] = False,
     writes: Annotated[bool, typer.Option("--writes", help="who wrote, instead of who called")] = False,
@@ -27,7 +28,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Print who changed keys, settings and entities, or who wrote; oldest first."""
-    if operator and (writes or tenant is not None):
+    if operator and (writes or is_typed(context, "tenant")):
         raise typer.BadParameter("--operator tells the calls that belong to no tenant")
 
     async def work() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import show
-from commands.options import AsJson, Store, Tenant, opened, run, tenant_of
+from commands.options import AsJson, Store, Tenant, is_typed, opened, run, tenant_of
 from commands.outcome import DEFECTS
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def erase(
+    context: typer.Context,
     entity: Annotated[
         str | None,
         typer.Argument(metavar="ENTITY", help="whom to erase; without one, every open request is worked off"),
@@ -33,8 +34,8 @@ def erase(
     if entity is None and later:
         raise typer.BadParameter("--later files a request: name the entity")
     if whole_tenant:
-        if entity is not None or tenant is None:
-            raise typer.BadParameter("--whole-tenant takes --tenant NAME, and no entity")
+        if entity is not None or tenant is None or not is_typed(context, "tenant"):
+            raise typer.BadParameter("--whole-tenant takes --tenant NAME on the command line, and no entity")
         run(_erase_tenant(tenant, store, as_json=as_json))
         return
 

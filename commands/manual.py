@@ -161,7 +161,8 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "erase": Entry(
         ("context-plane erase acct-0042 --later", "context-plane erase"),
         ("erasures",),
-        "each a `receipt` and `problems`; with `--later` the id of the `request` instead",
+        "each a `receipt` and `problems`; with `--later` the id of the `request` instead; with "
+        "`--whole-tenant` the tenant's receipt",
     ),
     "approve": Entry(
         ("context-plane approve",),

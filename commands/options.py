@@ -98,6 +98,12 @@ async def opened(store: str | None, *, probe: bool = False) -> AsyncIterator[Pla
         yield found
 
 
+def is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than in the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 async def tenant_of(plane: Plane, tenant: str | None) -> str:
     """The tenant named, which exists, or the only one there is. Raises `Invalid(tenant_invalid)`, `NotFound`."""
     from context_plane.errors import NotFound

@@ -40,7 +40,9 @@ OF_DAGSTER: Final = frozenset(
     }
 )
 """Read by the deployment. By name, because its modules take seconds to import; a test compares them."""
-OF_COMMANDS: Final = frozenset({"CONTEXT_PLANE_TENANT", "CONTEXT_PLANE_KEY", DEBUG})
+OF_COMMANDS: Final = frozenset(
+    {"CONTEXT_PLANE_TENANT", "CONTEXT_PLANE_KEY", "CONTEXT_PLANE_LOG_FORMAT", "CONTEXT_PLANE_URL", DEBUG}
+)
 OF_THE_SOURCE: Final = ("CONTEXT_PLANE_BENCH_", "CONTEXT_PLANE_EVAL_", "CONTEXT_PLANE_TOOLS")
 """Beginnings of what benchmarks and tests of a checkout read."""
 RENAMED: Final = {"CONTEXT_PLANE_TRACEBACKS": DEBUG}

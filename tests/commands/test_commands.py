@@ -97,6 +97,22 @@ def test_a_rotated_key_is_followed_by_one_like_it_and_all_of_it_is_audited(cli: 
     written = cli.json("audit", "--tenant", "acme", "--writes")["batches"]
     assert {request["actor"] for batch in written for request in batch["requests"]} == {"command"}
     cli("audit", "--operator", "--writes", code=2)
+    cli("audit", "--operator", "--tenant", "acme", code=2)
+
+
+def test_a_tenant_of_the_environment_is_not_one_that_was_typed(tmp_path: Path) -> None:
+    """Seen to fail with both options as they stand, whoever gave them: a flag alone erased the tenant."""
+    made = Cli(tmp_path)
+    (tmp_path / "one.jsonl").write_text(
+        '{"entity": "acct-1", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "x"}'
+    )
+    made("ingest", "one.jsonl", "--tenant", "acme")
+    made.environment["CONTEXT_PLANE_TENANT"] = "acme"
+    made("erase", "--whole-tenant", code=2)
+    assert "acct-1" in made("entities")
+    made("audit", "--operator")
+    made("erase", "--whole-tenant", "--tenant", "acme")
+    made("entities", code=3)
 
 
 def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Path) -> None:
