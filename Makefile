@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-dev ## measure (BENCH="quality --quick")
 	$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(VENV)/.installed-dev ## the documentation site, into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: ## choose newest releases again and write the requirements files (needs uv)
 	$(UV) pip compile pyproject.toml --extra setup --upgrade --universal --python-version 3.11 --generate-hashes --no-strip-extras \

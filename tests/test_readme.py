@@ -92,16 +92,14 @@ def test_every_command_of_a_page_works(demo: Path, page: str) -> None:
     for language, name in FILES.items():
         for content in re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
             (demo / name).write_text(content)
-    scripts = [script for _, script in BLOCK.findall(text)]
-    assert scripts
     port = str(free_port())
+    scripts = [script.replace(ENTER, "").replace(PORT, port) for _, script in BLOCK.findall(text)]
+    assert scripts
     log = demo / f"{page}.log"
-    api = f"http://127.0.0.1:{port}/v1/tenants/demo"
-    key = f"export KEY=$(cat .plane/demo/demo/key) API={api} CONTEXT_PLANE_TENANT=demo\n"
     serve = ["bash", "-c", f"cd {demo} && exec context-plane serve --port {port}"]
     with child(serve, log=log, environment=environment(demo)) as process:
         await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
-        shell(key + "\n".join(scripts), demo)
+        shell("export CONTEXT_PLANE_TENANT=demo\n" + "\n".join(scripts), demo)
 
 
 @pytest.mark.timeout(200)
