@@ -124,7 +124,7 @@ async def materialize(
         return Made(await content_version(store, manifest, spec, day))
     if not only_stale and not has_sources(manifest, spec, day):
         return Made("")
-    if only_stale:
+    if only_stale and not outdated:
         left = await waiting(plane, manifest, spec, day)
         if left is not None:
             return Made(await content_version(store, await load_head(store, tenant), spec, day), aside=left)
@@ -151,6 +151,8 @@ async def materialize_range(
     plane: Plane, tenant: str, day: str, number: int, count: int, *, spec: Spec, only_stale: bool
 ) -> RangeDone:
     """Make and stage the bundles of one range of the tenant's entities, where `materialize` will want them."""
+    if spec.name not in await plane.specs_of(tenant):
+        return RangeDone()
     manifest = await load_head(plane.engine.store, tenant)
     due = is_due(manifest, spec, day) or is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
     if not (due if only_stale else has_sources(manifest, spec, day)):
@@ -169,12 +171,9 @@ async def waiting(plane: Plane, manifest: Manifest, spec: Spec, day: str) -> Ver
     Where it was approved meanwhile, readers get it here.
     """
     pending = pending_of(manifest, spec.name, day)
-    compiled = await plane.bundles.compiled(spec.name)
-    if pending is None or pending.bundles.spec_fingerprint != compiled.fingerprint:
+    if pending is None or not waits(manifest, spec.name, day, sources_of(manifest, spec, day)):
         return None
-    if not waits(manifest, spec.name, day, sources_of(manifest, spec, day)):
-        return None
-    state = await commit_pending(plane.engine, manifest.tenant, compiled, day)
+    state = await commit_pending(plane.engine, manifest.tenant, await plane.bundles.compiled(spec.name), day)
     if state in ("moved", "nothing"):
         return None
     found = Replacement(pending.replaces, pending.changes, pending.table)

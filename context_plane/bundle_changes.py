@@ -18,7 +18,6 @@ from context_plane.bundle.spool import Place, Spool
 from context_plane.catalog.bundles import Bucket, BundleEntry
 from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import BundleChanges, Manifest
-from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
 from context_plane.errors import Corrupt, NotFound
 from context_plane.layout.keys import BundleDiffKey, built_id
@@ -41,16 +40,12 @@ class Replacement:
 
 
 async def compare(
-    engine: Engine, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool
+    engine: Engine, manifest: Manifest, spec: CompiledSpec, day: str, bundles: Spool, buckets: Sequence[Bucket]
 ) -> Replacement | None:
-    """None where readers have no bundles of this spec as it is, or none that can be read."""
+    """`buckets`: of the bundles that readers have. None where these are not of this spec as it is."""
     name = spec.spec.name
     held = manifest.bundles.get(name, {}).get(day)
     if held is None or held.spec_fingerprint != spec.fingerprint:
-        return None
-    try:
-        buckets = await load_buckets(engine.store, held)
-    except (NotFound, Corrupt):
         return None
     erasures = Erasures.of(manifest)
     before = {

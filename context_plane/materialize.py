@@ -43,7 +43,7 @@ from context_plane.layout.keys import BundleKey, PartKey, built_id
 from context_plane.lookback import Look, Run, look, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
 from context_plane.pending import committed, dropped, held_back
-from context_plane.ranges import RangeDone, cut, load_part, save_part
+from context_plane.ranges import RangeDone, cut, load_part, program, save_part
 from context_plane.recall.periods import Period, live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
@@ -115,10 +115,14 @@ async def materialize_day(
     for attempt in range(REBUILDS_MAX):
         manifest = await load_head(engine.store, tenant)
         try:
-            return await _materialize(engine, reader, manifest, spec, day, ranges, change_max)
+            built = await _materialize(engine, reader, manifest, spec, day, ranges, change_max)
         except Conflict as error:
             if error.code != "build_stale" or attempt == REBUILDS_MAX - 1:
                 raise
+            continue
+        approved = built.pending and await is_approved(engine, tenant, spec.spec.name, day)
+        if not approved or attempt == REBUILDS_MAX - 1:
+            return built  # else somebody approved while it was made, and found nothing that waits
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -135,11 +139,12 @@ async def _materialize(
     check_model(manifest, engine.embedder)
     name = spec.spec.name
     held = manifest.bundles.get(name, {}).get(day)
-    before = [] if held is None else await _buckets_before(engine.store, manifest, held)
+    stored = None if held is None else await _buckets(engine.store, held)
+    before = stored if stored and held and held.erasures == manifest.erasures else []
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
         await _make_bundles(engine, reader, manifest, spec, day, bundles, ranges)
         buckets, written, packs = await _put_packs(engine, manifest.tenant, name, day, bundles, before)
-        replacement = await compare(engine, manifest, spec, day, bundles)
+        replacement = None if stored is None else await compare(engine, manifest, spec, day, bundles, stored)
     encoded = encode_directory(buckets)
     directory = await same_object(engine.store, held.directory if before and held else None, encoded.digest)
     if directory is None:
@@ -267,9 +272,10 @@ def _periods(manifest: Manifest, spec: CompiledSpec, day: str) -> list[Period]:
 
 
 def _part_key(manifest: Manifest, spec: CompiledSpec, day: str, seen: Look, span: tuple[int, int]) -> str:
-    """Where the bundles of a range are staged: they follow from the spec, the sources, and which entities they are."""
+    """Where the bundles of a range are staged: they follow from the program, the spec, the sources, and which entities
+    they are."""
     first, stop = span
-    made_of = [spec.fingerprint, sources_of(manifest, spec.spec, day), manifest.erasures]
+    made_of = [program(), spec.fingerprint, sources_of(manifest, spec.spec, day), manifest.erasures]
     whom = [seen.names[first], seen.names[stop - 1], stop - first]
     artifact = f"bundles-{spec.spec.name}"
     return str(PartKey(manifest.tenant, day, artifact, sha256_hex(canonical_json([made_of, whom]))[:32]))
@@ -305,14 +311,12 @@ def check_budget(bundle: Bundle, budget_tokens: int) -> None:
         raise Conflict("budget_exceeded", detail, tokens=found, budget_tokens=budget_tokens)
 
 
-async def _buckets_before(store: Store, manifest: Manifest, held: BundleDay) -> list[Bucket]:
-    """The day's directory as committed: its packs are reused where their content is the same."""
-    if held.erasures != manifest.erasures:
-        return []
+async def _buckets(store: Store, held: BundleDay) -> list[Bucket] | None:
+    """The day's directory as committed. None where it cannot be read: derived state is disposable, and made again."""
     try:
         return await load_buckets(store, held)
     except PlaneError:
-        return []  # derived state is disposable: what cannot be read is written again
+        return None
 
 
 async def _put_packs(

@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from context_plane.catalog.days import load_day
-from context_plane.catalog.head import load_version, newest_version
+from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import (
     DayEntry,
@@ -168,9 +168,7 @@ async def known_vectors(engine: Engine, segments: SegmentsStage) -> tuple[dict[b
     that were read whole for them."""
     shards = segments.shards_before
     if shards is None:
-        manifest = await load_version(
-            engine.store, segments.tenant, await newest_version(engine.store, segments.tenant)
-        )
+        manifest = await load_head(engine.store, segments.tenant)
         entry = await load_day(engine.store, manifest, segments.day)
         shards = None if entry is None else entry.shards
     if shards is None or shards.vector.model != engine.embedder.model:

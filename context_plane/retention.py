@@ -78,14 +78,16 @@ async def retire_days(engine: Engine, tenant: str, first_kept: str, *, dry_run: 
 async def retire_specs(
     engine: Engine, tenant: str, defined: Collection[str], *, dry_run: bool = True
 ) -> dict[str, int]:
-    """Take the bundles of every spec that is not `defined` out of the manifest; which, and of how many days.
+    """Take the bundles of every spec that is not `defined` out of the manifest, those that wait for an approval too;
+    which, and of how many days.
 
     With nothing to take, nothing is committed. Raises `Invalid(settings_invalid)` where no spec is defined at all.
     """
     if not defined:
         raise Invalid("settings_invalid", "the specs folder defines nothing; check CONTEXT_PLANE_SPECS_DIR")
     head = await load_head(engine.store, tenant)
-    found = {name: len(days) for name, days in sorted(head.bundles.items()) if name not in defined}
+    names = sorted({*head.bundles, *head.pending} - set(defined))
+    found = {name: len({*head.bundles.get(name, {}), *head.pending.get(name, {})}) for name in names}
     if found and not dry_run:
         await commit(engine, tenant, lambda manifest: without_specs(manifest, found), known=head)
     return found
@@ -93,8 +95,11 @@ async def retire_specs(
 
 def without_specs(manifest: Manifest, names: Collection[str]) -> Manifest:
     """The manifest without the bundles of these specs; itself where it has none. Pure."""
-    kept = {name: days for name, days in manifest.bundles.items() if name not in names}
-    return manifest if len(kept) == len(manifest.bundles) else manifest.model_copy(update={"bundles": kept})
+    bundles = {name: days for name, days in manifest.bundles.items() if name not in names}
+    pending = {name: days for name, days in manifest.pending.items() if name not in names}
+    if (bundles, pending) == (manifest.bundles, manifest.pending):
+        return manifest
+    return manifest.model_copy(update={"bundles": bundles, "pending": pending})
 
 
 def retired(manifest: Manifest, opened: Opened, first_kept: str) -> Manifest:

@@ -12,15 +12,17 @@ from typing import Literal, TypeAlias
 from context_plane.approvals import file_approval, is_approved
 from context_plane.bundle.compiled import CompiledSpec
 from context_plane.catalog.head import commit, load_head
-from context_plane.catalog.manifest import Manifest
+from context_plane.catalog.manifest import BundleDay, Manifest
+from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
-from context_plane.errors import Conflict
+from context_plane.errors import Conflict, Corrupt, NotFound
 from context_plane.materialize import materialize_day, sources_of
 from context_plane.pending import approved, dropped, pending_of
 from context_plane.retrieval.reader import Reader
+from context_plane.store.base import Store
 
 State: TypeAlias = Literal["committed", "moved", "waits", "nothing"]
-"""What became of a day: `moved`: it cannot be committed as it is; `waits`: no approval is in force."""
+"""What became of a day: `moved`: it cannot be committed as it is: build it; `waits`: no approval is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ async def commit_pending(engine: Engine, tenant: str, spec: CompiledSpec, day: s
         return "nothing"
     if not await is_approved(engine, tenant, name, day):
         return "waits"
+    if not await _is_stored(engine.store, pending.bundles):
+        return "moved"
 
     def mutate(manifest: Manifest) -> Manifest:
         sources = sources_of(manifest, spec.spec, day)
@@ -71,6 +75,17 @@ async def commit_pending(engine: Engine, tenant: str, spec: CompiledSpec, day: s
             raise
         return "moved" if pending_of(await load_head(engine.store, tenant), name, day) is not None else "nothing"
     return "committed"
+
+
+async def _is_stored(store: Store, bundles: BundleDay) -> bool:
+    """Whether the directory reads and every pack it names is listed: somebody may have deleted what nobody read yet."""
+    try:
+        buckets = await load_buckets(store, bundles)
+    except (NotFound, Corrupt):
+        return False
+    folder = bundles.directory.key.rpartition("/")[0] + "/"
+    there = {info.key async for info in store.list(folder)}
+    return all(bucket.key in there for bucket in buckets if bucket.key)
 
 
 async def reject(engine: Engine, tenant: str, spec: str, *, since: str, until: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from context_plane.model import add_days, day_start_us
 from context_plane.pending import approved, committed, dropped, held_back, waits
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
-from context_plane.retention import retire_days
+from context_plane.retention import retire_days, retire_specs
 from context_plane.settle import approve, commit_pending, reject
 from tests.catalog.values import full_manifest, pack
 from tests.laws.plane_world import DAY, SPEC, TENANT, Clock, World, delete_of, event, puts
@@ -127,6 +127,47 @@ async def test_another_spec_of_the_name_is_not_compared(world: World) -> None:
     plane.bundles._compiled[SPEC_NAME] = replace(spec, fingerprint="0" * 64)
     build = await plane.materialize(TENANT, SPEC_NAME, DAY)
     assert (build.pending, build.replacement) == (False, None)
+
+
+async def test_an_approval_that_comes_while_bundles_are_made_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever approved found nothing that waits. Seen to fail without the second look."""
+    plane = await built(world, change_max=0.0)
+    asked = 0
+
+    async def late(*_: Any) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 1
+
+    monkeypatch.setattr(context_plane.materialize, "is_approved", late)
+    await change(world, plane, *ENTITIES)
+    assert not any((await head(plane)).pending.values())
+    assert await bodies(world) == await rebuilt_elsewhere(world, world.folder)
+
+
+@pytest.mark.parametrize("lost", ["directory", "packs"])
+async def test_what_waits_and_was_deleted_is_built_anew(world: World, lost: str) -> None:
+    """Derived state is disposable. Seen to fail (readers got bundles that were not there) when it was not looked at."""
+    plane = await built(world)
+    before = {info.key async for info in plane.engine.store.list(f"tenants/{TENANT}/bundles/")}
+    await change(world, plane, *ENTITIES)
+    waiting = (await head(plane)).pending[SPEC_NAME][DAY].bundles.directory.key
+    made = {info.key async for info in plane.engine.store.list(f"tenants/{TENANT}/bundles/")} - before
+    await plane.engine.store.delete([waiting] if lost == "directory" else sorted(made - {waiting}))
+    done = await let_through(plane)
+    assert (done.committed, done.rebuilt) == ((), (DAY,))
+    assert set(await bodies(world)) == set(ENTITIES)
+
+
+async def test_a_retired_spec_leaves_nothing_that_waits(world: World) -> None:
+    """Seen to fail with its pending bundles kept: named for ever, of a spec that no longer compiles."""
+    plane = await built(world)
+    await change(world, plane, *ENTITIES)
+    assert await retire_specs(plane.engine, TENANT, ["law_v1"], dry_run=False) == {SPEC_NAME: 1}
+    after = await head(plane)
+    assert (after.bundles, after.pending) == ({}, {})
 
 
 async def test_old_bundles_that_cannot_be_read_hold_nothing_back(world: World) -> None:

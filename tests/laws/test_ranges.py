@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import context_plane.materialize
 from context_plane.catalog.head import load_head
 from context_plane.erase import erase_entity
 from context_plane.erased import verify_erasure
@@ -150,6 +151,18 @@ async def test_parts_are_disposable(world: World, how: str) -> None:
         await spoil(other, how)
         await bundles_in_ranges(plane, day, 2, [])
     assert await digests(plane) == wanted
+
+
+async def test_another_program_takes_no_bundles_that_were_staged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mended one makes all of them anew. Seen to fail (nothing made) with a key that does not name the program."""
+    plane = world.plane()
+    await world.write(plane, puts(some_events()))
+    await plane.build(TENANT, world.days(), specs=())
+    day = world.days()[-1]
+    assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made > 0
+    assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made == 0
+    monkeypatch.setattr(context_plane.materialize, "program", lambda: "mended")
+    assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made > 0
 
 
 async def spoil(world: World, how: str) -> None:
