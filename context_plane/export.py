@@ -8,7 +8,7 @@ the list of one day's segments.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -39,16 +39,17 @@ def exported_days(cut: Snapshot, view: TailView, since_us: int | None = None, un
 
 async def export_events(
     engine: Engine, cut: Snapshot, *, since_us: int | None = None, until_us: int | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Events of since <= ts < until: by day, then entity, then (ts, id)."""
     view = TailView.of(cut)
     for day in exported_days(cut, view, since_us, until_us):
-        async for event in export_day(engine, cut, view, day):
-            if (since_us is None or since_us <= event.ts_us) and (until_us is None or event.ts_us < until_us):
-                yield event
+        async with aclosing(export_day(engine, cut, view, day)) as events:
+            async for event in events:
+                if (since_us is None or since_us <= event.ts_us) and (until_us is None or event.ts_us < until_us):
+                    yield event
 
 
-async def export_day(engine: Engine, cut: Snapshot, view: TailView, day: str) -> AsyncIterator[Event]:
+async def export_day(engine: Engine, cut: Snapshot, view: TailView, day: str) -> AsyncGenerator[Event, None]:
     """The day's events, ascending by entity, then (ts, id)."""
     entry = await load_day(engine.store, cut.manifest, day)
     applied = entry.erasures if entry else 0

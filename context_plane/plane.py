@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import context_plane
 from context_plane.audit import PROCESS, Actor
@@ -66,6 +66,7 @@ from context_plane.tenants import load_settings, load_tenant, was_erased
 from context_plane.warm import Warmer
 
 T = TypeVar("T")
+_Batch: TypeAlias = AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]
 
 FOLDERS_SHARE: Final = 4
 """Unpacked shards take at most this fraction (1/n) of the disk budget."""
@@ -243,20 +244,21 @@ class Plane:
         as_of: str | None = None,
         snapshot: str | None = None,
         consistency: Consistency = "eventual",
-    ) -> AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]:
+    ) -> _Batch:
         """One item per entity, in the order asked, or in key order for every entity (None)."""
 
-        async def begun() -> list[AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]]:
+        async def begun() -> tuple[_Batch, BundleAnswer | tuple[str, PlaneError] | None]:
             items = self.fleet.batch(
                 tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot, consistency=consistency
             )
-            first = await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
-            return [] if first is None else [_one(first), items]
+            return items, await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
 
-        for part in await self._read("bundles", tenant, snapshot, begun):
-            async with aclosing(part):
-                async for item in part:
-                    yield item
+        items, first = await self._read("bundles", tenant, snapshot, begun)
+        async with aclosing(items):
+            if first is not None:
+                yield first
+            async for item in items:
+                yield item
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         self.warmer.note(tenant, (request.entity,))
@@ -291,7 +293,7 @@ class Plane:
         since_us: int | None = None,
         until_us: int | None = None,
         snapshot: str | None = None,
-    ) -> tuple[str, AsyncIterator[Event]]:
+    ) -> tuple[str, AsyncGenerator[Event, None]]:
         """The cut, and its events of since <= ts < until by day, entity and time, read as they are taken."""
         if snapshot is None:
             cut = await self.snapshots.current(tenant, "strong")
@@ -343,10 +345,6 @@ class Plane:
             return True
         version, log = await asyncio.gather(newest_version(store, tenant), list_log(store, tenant, after=0))
         return (version > 0 or bool(log)) and not await was_erased(store, tenant)
-
-
-async def _one(item: T) -> AsyncGenerator[T, None]:
-    yield item
 
 
 @asynccontextmanager

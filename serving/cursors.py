@@ -38,6 +38,8 @@ def read(listing: tuple[str, ...], cursor: str, *types: type) -> list[Any]:
         raise _invalid()
     if any(type(value) is not kind for value, kind in zip(held[1:], types, strict=True)):
         raise _invalid()
+    if any(isinstance(value, int) and value < 0 for value in held[1:]):
+        raise _invalid()
     return held[1:]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Final
 
 import orjson
@@ -52,10 +53,11 @@ async def get_export(request: Request, caller: Reads, query: Annotated[ExportQue
     )
 
 
-async def _lines(events: AsyncIterator[Event], request_id: str) -> AsyncGenerator[bytes, None]:
+async def _lines(events: AsyncGenerator[Event, None], request_id: str) -> AsyncGenerator[bytes, None]:
     try:
-        async for event in events:
-            yield export_line(event)
+        async with aclosing(events):
+            async for event in events:
+                yield export_line(event)
     except PlaneError as error:
         # The status is sent already: the last line says that the answer ends early.
         yield orjson.dumps({"error": body_of(error, request_id)}, option=orjson.OPT_APPEND_NEWLINE)

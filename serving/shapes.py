@@ -16,8 +16,8 @@ from context_plane.tenants import TenantSettings
 _SEGMENT: Final = "tenants/acme/entities/acct-0042/segments/2026/03/04/6b5e1d9b6f3f5f0e.jsonl.zst"
 _CITED: Final = {"segment": _SEGMENT, "line": 17, "chars": [0, 812], "digest": "9f86d081884c7d659a2feaa0c55ad015"}
 _STATS: Final = {
-    "cache": "memory", "round_trips": 0, "gets": 0, "bytes_read": 0, "shards": 2, "rows_scored": 310, "exact": True,
-    "tail_events": 2, "ms": {"total": 0.4},
+    "cache": "memory", "round_trips": 0, "gets": 0, "bytes_read": 0, "bytes_scanned": 61234, "shards": 2,
+    "rows_scored": 310, "exact": True, "tail_events": 2, "ms": {"total": 0.4},
 }  # fmt: skip
 
 

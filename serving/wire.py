@@ -192,9 +192,10 @@ class SearchBody(_Request):
     def window(self, now_us: int) -> Window | None:
         """The window that the dates of the text name, where they are to be read. `now_us`: what is now otherwise."""
         asked_us = time_of(self.now, "now")
-        if not self.resolve_time or self.text is None:
+        text = _query_text(self.text)
+        if not self.resolve_time or text is None:
             return None
-        return window_of(self.text, now_us if asked_us is None else asked_us)
+        return window_of(text, now_us if asked_us is None else asked_us)
 
     def to_request(self, *, dim: int, weights: LegWeights, window: Window | None = None) -> SearchRequest:
         """`weights`: the tenant's, where the request has none. `window`: besides the request's. Raises `Invalid`."""

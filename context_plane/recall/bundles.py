@@ -32,6 +32,7 @@ from context_plane.materialize import compiled, sources_of
 from context_plane.model import add_days, day_end_us, day_of, day_start_us
 from context_plane.recall.assemble import abandon
 from context_plane.recall.listing import Listing
+from context_plane.recall.periods import LAST_US
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import BundleAnswer, Freshness, OnDemandRequest
 from context_plane.retrieval.evidence import Evidence
@@ -165,7 +166,8 @@ class Bundles:
             cut = await self._snapshots.current(tenant, request.consistency)
         check_model(cut.manifest, self._engine.embedder)
         view = await self._snapshots.derived(cut, TailView.of)
-        as_of = _newest_day(cut) if request.until_us is None else day_of(request.until_us - 1)
+        until_us = None if request.until_us is None else min(max(request.until_us, 0), LAST_US + 1)
+        as_of = _newest_day(cut) if until_us is None else day_of(until_us - 1)
         first_us = day_start_us(add_days(as_of, 1 - spec.spec.lookback_days))
         since_us = first_us if request.since_us is None else min(first_us, request.since_us)
         found = await self._listing.entity_parts(view, request.entity, since_us, day_end_us(as_of))
@@ -178,7 +180,7 @@ class Bundles:
             vector=vector,
             where=request.where,
             since_us=request.since_us,
-            until_us=request.until_us,
+            until_us=until_us,
             budget_tokens=request.budget_tokens,
         )
         made = await asyncio.to_thread(materialize_query, spec, request.entity, as_of, history, Evidence(), query)

@@ -34,8 +34,9 @@ BATCHES_MAX: Final = 64
 """Read for one page: as many as a full tail has."""
 BUCKETS_MAX: Final = 256
 """Looked at for one page: some 60,000 bundles."""
-AHEAD: Final = 16
-"""Batches or buckets read ahead of the one looked at."""
+BATCHES_AHEAD: Final = 4
+"""Read ahead of the one looked at: each may hold 32 MiB."""
+BUCKETS_AHEAD: Final = 16
 LOG: Final = ""
 BUNDLES: Final = "0"
 """Parts of the listing in their order; those of bundles begin with their day."""
@@ -92,7 +93,9 @@ class Changes:
         headers = await read_headers(self._store, new.tenant, objects[:BATCHES_MAX])
         check_whole(headers)
         shown = [batch for batch in headers if any(_shown(old, new, batch, day) for day in batch.header.days)]
-        async with aclosing(in_order(shown, lambda batch: self._names(new.tenant, batch), ahead=AHEAD)) as bodies:
+        async with aclosing(
+            in_order(shown, lambda batch: self._names(new.tenant, batch), ahead=BATCHES_AHEAD)
+        ) as bodies:
             async for batch, names in bodies:
                 first = position.line if batch.number == position.number else 0
                 for line, (entity, day) in enumerate(names[first:], first):
@@ -136,7 +139,7 @@ class Changes:
             async def compare(number: int, count: int = count, pair: _Pair = (before, after)) -> tuple[int, list[str]]:
                 return number, await self._differing(new, pair, number, count)
 
-            async with aclosing(in_order(asked, compare, ahead=AHEAD)) as buckets:
+            async with aclosing(in_order(asked, compare, ahead=BUCKETS_AHEAD)) as buckets:
                 async for number, names in buckets:
                     for place, name in enumerate(names[line:], line):
                         if page.full:
@@ -150,7 +153,7 @@ class Changes:
 
     async def _differing(self, cut: Outline, pair: _Pair, number: int, count: int) -> list[str]:
         """Entities of one bucket out of `count` whose bundle differs between the two days, ascending."""
-        held = [await self._bucket(entry, number) for entry in pair]
+        held = await asyncio.gather(*(self._bucket(entry, number) for entry in pair))
         if held[0] is not None and held[1] is not None and held[0].digest == held[1].digest:
             return []
         before, after = (_digests(cut, entry, bucket, number, count) for entry, bucket in zip(pair, held, strict=True))
@@ -190,7 +193,8 @@ def _entry(cut: Outline, day: str, spec: str) -> BundleDay | None:
 
 
 def _bundle_days(old: Outline, new: Outline) -> Iterator[tuple[str, str, str]]:
-    """(part, day, spec) of the bundle days that were made again, came or went; ascending."""
+    """(part, day, spec) of the bundle days that came or were made again; ascending. Those that went are no change:
+    a retention or a retired spec took them away."""
     specs = old.manifest.bundles.keys() | new.manifest.bundles.keys()
     pairs = {
         (day, spec)
@@ -199,5 +203,5 @@ def _bundle_days(old: Outline, new: Outline) -> Iterator[tuple[str, str, str]]:
     }
     for day, spec in sorted(pairs):
         before, after = _entry(old, day, spec), _entry(new, day, spec)
-        if before is None or after is None or before.directory.key != after.directory.key:
+        if after is not None and (before is None or before.directory.key != after.directory.key):
             yield f"{day} {spec}", day, spec

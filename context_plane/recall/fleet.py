@@ -29,6 +29,8 @@ from context_plane.store.base import ByteRange
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """Stored bundles of one window: some twenty thousand of a growth agent's, and twice as much decoded."""
 WINDOW_ENTITIES_MAX: Final = 65_536
+READ_BYTES_MAX: Final = 2 * WINDOW_BYTES
+"""Of one window with what is read along. Entities strewn over a far larger tenant need smaller windows."""
 GAP_BYTES: Final = 32 * 1024
 """Bytes between two wanted bundles that are read along: less than a request would cost."""
 PARALLEL_READS: Final = 64
@@ -157,10 +159,20 @@ def _runs(places: Iterable[_Place]) -> Iterator[_Run]:
         run.append(place)
         size += 0 if place[2] is None else place[2].length
         if size >= WINDOW_BYTES or len(run) >= WINDOW_ENTITIES_MAX:
-            yield _run(run)
+            yield from _bounded(run)
             run, size = [], 0
     if run:
-        yield _run(run)
+        yield from _bounded(run)
+
+
+def _bounded(places: Sequence[_Place]) -> Iterator[_Run]:
+    """The places as runs that read READ_BYTES_MAX at most. Pure."""
+    run, middle = _run(places), len(places) // 2
+    if not middle or sum(span.length for _, span in run.ranges) <= READ_BYTES_MAX:
+        yield run
+        return
+    yield from _bounded(places[:middle])
+    yield from _bounded(places[middle:])
 
 
 def _run(places: Sequence[_Place]) -> _Run:

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from context_plane.model import day_of, day_start_us
 
+LEAD_CHARS: Final = 24
+"""Looked at before a month for the word that leads to it."""
 PHRASES_MAX: Final = 8
 """Dates read of one text; a question names one or two."""
 _FIRST: Final = dt.date(1970, 1, 1)
@@ -231,7 +233,7 @@ def _named_month(match: re.Match[str], today: dt.date) -> Days:
 
 
 def _bare_month(match: re.Match[str], today: dt.date) -> Days | None:
-    lead = match.string[: match.start()].split()[-1].lower()
+    lead = match.string[max(0, match.start() - LEAD_CHARS) : match.start()].split()[-1].lower()
     if match["month"] in _VERBS and lead in ("and", "to", "this", "by"):
         return None
     return _named_month(match, today)

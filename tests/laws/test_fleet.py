@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from context_plane.catalog.bundles import Bucket, BundleEntry
 from context_plane.plane import Plane
 from context_plane.recall import fleet
 from context_plane.recall.values import BundleAnswer
@@ -92,3 +93,15 @@ async def test_who_stops_taking_stops_the_reads(built: World, monkeypatch: pytes
         await asyncio.sleep(0)
     left = [task for task in asyncio.all_tasks() - before if "Fleet" in repr(task)]
     assert left == []
+
+
+def test_entities_strewn_over_a_large_tenant_are_read_in_smaller_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read along counts. Seen to fail (one run that reads everything) with wanted bytes counted alone."""
+    monkeypatch.setattr(fleet, "READ_BYTES_MAX", 4_000)
+    entries = tuple(BundleEntry(f"acct-{n:03}", n * 100, 100, "", 1) for n in range(100))
+    home = Bucket("tenants/acme/bundles/x", "digest", entries)
+    strewn = [(entry.entity, home, entry) for entry in entries[::10]]
+    runs = list(fleet._runs(strewn))
+    assert [place for run in runs for place in run.places] == strewn
+    assert len(runs) > 1
+    assert all(sum(span.length for _, span in run.ranges) <= 4_000 for run in runs)

@@ -200,6 +200,12 @@ def test_cursors_come_back_and_only_to_their_listing(entity: str, ts_us: int, ev
             cursors.read(("timeline", "acme", entity), cursor, *types)
 
 
+def test_a_position_before_the_first_is_no_cursor() -> None:
+    """Seen to fail: -1 counts from the end."""
+    with pytest.raises(Invalid, match="cursor_invalid"):
+        cursors.read(("changes", "acme"), cursors.write(("changes", "acme"), [-1]), int)
+
+
 @given(st.text(max_size=100))
 def test_no_text_breaks_the_cursor_reader(cursor: str) -> None:
     with pytest.raises(Invalid, match="cursor_invalid"):

@@ -14,6 +14,7 @@ import pytest_asyncio
 import zstandard
 
 from context_plane.settings import Settings
+from serving import wire
 from serving.limits import EVENTS_BODY_BYTES_MAX, EVENTS_MAX
 from tests.serving.conftest import JSON, NDJSON, Served, event, in_days, ndjson, problem, serve
 
@@ -264,6 +265,23 @@ async def test_searches_that_cannot_succeed_say_why(served: Served, name: str) -
     body, status, code = SEARCHES[name]
     await served.write(event())
     problem(await served.post("/search", body), status, code)
+
+
+async def test_dates_are_looked_for_in_texts_within_the_limit_alone(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the event loop. Seen to fail with the text read before its length was asked."""
+    monkeypatch.setattr(wire, "window_of", lambda *_: pytest.fail("a text over the limit was looked through"))
+    body = {"text": "in may " * 5000, "resolve_time": True}
+    problem(await served.post("/search", body), 422, "query_invalid")
+
+
+async def test_a_window_that_ends_before_all_time_is_an_answer(served: Served) -> None:
+    """Seen to fail (500) with the end taken as it came."""
+    await served.write(event())
+    context = served.of("acct-0042", "context").removeprefix(served.base)
+    for until in ("0001-01-01T00:00:00Z", "0001-02-01T00:00:00Z"):
+        assert (await served.post(context, {"until": until})).status_code < 500
 
 
 async def test_a_filter_error_points_into_the_body(served: Served) -> None:
