@@ -3,7 +3,8 @@
 import * as keep from "./keep.js";
 
 const BASE = new URL("v1/tenants", document.baseURI).href;
-const DAY_PAGES_MAX = 10; // of a thousand events each, when one event of a day is looked for
+const PAGE = 1000; // the most that a page may hold
+const SEEK_PAGES_MAX = 10; // of events, before the reader is asked whether to go on
 
 export class Problem extends Error {
   constructor({ status, title, detail, code, request_id: requestId = null, errors = [] }) {
@@ -68,18 +69,28 @@ export const onDemand = async (tenant, entity, body, signal) =>
   ask(of(tenant, entity, "context"), { body, signal, text: true });
 export const timeline = async (tenant, entity, query, signal) => ask(of(tenant, entity, "timeline"), { query, signal });
 
-/** One event by day and id; null where the day does not hold it. */
-export async function event(tenant, entity, { day, id }, snapshotId, signal) {
-  const since = `${day}T00:00:00Z`;
-  const until = new Date(Date.parse(since) + 86_400_000).toISOString();
-  let cursor = null;
-  for (let page = 0; page < DAY_PAGES_MAX; page++) {
-    const query = { since, until, limit: 1000, cursor, snapshot: snapshotId };
-    const { body } = await timeline(tenant, entity, query, signal);
-    const found = body.events.find((one) => one.id === id);
-    if (found) return found;
+/** Where each citation of a built bundle is stored. `query`: entity, spec, as_of, snapshot. */
+export const why = async (tenant, digest, query, signal) =>
+  (await ask(`/${encodeURIComponent(tenant)}/why/${digest}`, { query, signal })).body;
+
+/** The narrowest window that holds a moment: times are given to the microsecond, and a browser's clock ends at the millisecond. */
+export const momentOf = (ts) => ({ since: ts, until: new Date(Date.parse(ts) + 1).toISOString() });
+export const dayOf = (day) => ({ since: `${day}T00:00:00Z`, until: new Date(Date.parse(`${day}T00:00:00Z`) + 86_400_000).toISOString() });
+
+/**
+ * Events of a window by their ids, newest first: {found, read, cursor}. It ends when all `ids` are found, at the window's
+ * end, or after some pages: `cursor` goes on from there, and is null where the whole window was read.
+ */
+export async function seek(tenant, entity, { since, until, cursor = null }, ids, snapshotId, signal) {
+  const left = new Set(ids);
+  const found = new Map();
+  let read = 0;
+  for (let page = 0; page < SEEK_PAGES_MAX; page++) {
+    const { body } = await timeline(tenant, entity, { since, until, limit: PAGE, cursor, snapshot: snapshotId }, signal);
+    for (const one of body.events) if (left.delete(one.id)) found.set(one.id, one);
+    read += body.events.length;
     cursor = body.cursor;
-    if (!cursor) break;
+    if (!cursor || !left.size) break;
   }
-  return null;
+  return { found, read, cursor };
 }

@@ -72,7 +72,7 @@ async function show() {
   document.title = [next.entity, next.tenant, "Explorer · Context Plane"].filter(Boolean).join(" · ");
   const moved = !before || ["tenant", "entity", "spec", "as_of"].some((name) => before[name] !== next[name]);
   if (moved) await place();
-  if (here === next && next.event) cite(next, [next.event], next.event.id, null);
+  if (here === next && next.event) cite(next, [next.event], next.event.id);
   else if (here === next) source.rest();
 }
 
@@ -112,7 +112,7 @@ async function tenant(route, info) {
 }
 
 function overview(route, info) {
-  search = searchCard({ route, open: (hit) => cite({ ...route, entity: hit.entity }, [ofEvent(hit)], hit.id, null) });
+  search = searchCard({ route, open: (hit) => cite({ ...route, entity: hit.entity }, [ofEvent(hit)], hit.id) });
   const listed = entitiesCard(route.tenant);
   parts = [search, listed];
   fill(view, title(route.tenant, "Tenant"), overviewCard(info), search.node, listed.node);
@@ -120,12 +120,12 @@ function overview(route, info) {
 
 function entity(route, info) {
   keep.entities.add(route.tenant, route.entity);
-  const openEvent = (event) => cite({ ...route, entity: event.entity }, [ofEvent(event)], event.id, null);
+  const openEvent = (event) => cite({ ...route, entity: event.entity }, [ofEvent(event)], event.id);
   search = searchCard({ route, open: openEvent });
   const timeline = timelineCard({ route, info, open: openEvent, known: (kinds, sources) => search?.know(kinds, sources) });
   const context = contextCard({
     route, info, go, loaded: (bundle) => timeline.cite(bundle),
-    open: (cited, said, snapshot) => cite(route, cited, said, snapshot),
+    open: (cited, said, where) => cite(route, cited, said, where),
   });
   parts = [search, timeline, context];
   const waits = info.pending_events > 0 && badge("mild", `${count(info.pending_events, "event")} of the tenant ${info.pending_events === 1 ? "waits" : "wait"} to be built`);
@@ -141,10 +141,10 @@ function title(name, above, ...more) {
 const ofEvent = (event) => ({ day: event.ts.slice(0, 10), id: event.id, event });
 
 /** Show where something comes from. One event of the entity shown is part of the link. */
-function cite(route, cited, said, snapshot) {
+function cite(route, cited, said, where = {}) {
   const linked = cited.length === 1 && route.entity === here.entity;
   quietly({ event: linked ? { day: cited[0].day, id: cited[0].id } : null });
-  source.show({ tenant: route.tenant, entity: route.entity, cited, title: said, snapshot });
+  source.show({ tenant: route.tenant, entity: route.entity, cited, title: said, ...where });
 }
 
 // --- the key -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ const DEFAULT_SPEC = "customer_context_v0";
 const FORMS = [["facts", "Facts"], ["text", "Text"], ["json", "JSON"]];
 const INLINE = new Set(["profile", "metrics"]);
 
-/** `open(cited, title, snapshot)`: show sources. `go(changes)`: another spec or day. `loaded(bundle)`: once it is here. */
+/** `open(cited, title, where)`: show sources, `where` as source.js has it. `go(changes)`: another spec or day. `loaded(bundle)`: once it is here. */
 export function contextCard({ route, info, open, go, loaded }) {
   const body = el("div", { class: "card-body" }, waiting("Reading the context"));
   const card = el("section", { class: "card", "aria-labelledby": "context-title" },
@@ -27,7 +27,8 @@ export function contextCard({ route, info, open, go, loaded }) {
       const bundle = JSON.parse(json.body);
       const snapshot = json.headers.get("x-snapshot");
       const text = async () => (await ask("text", snapshot)).body; // of the same cut, so that markers keep their meaning
-      fill(body, summary(bundle, json, made), forms(bundle, json.body, text, (cited, title) => open(cited, title, snapshot)));
+      const where = { snapshot, lines: made ? null : once(() => lines(bundle, json.headers)) };
+      fill(body, summary(bundle, json, made), forms(bundle, json.body, text, (cited, title) => open(cited, title, where)));
       loaded(bundle);
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -35,6 +36,12 @@ export function contextCard({ route, info, open, go, loaded }) {
       fill(body, problem(error, ...(help || [])));
       loaded(null);
     }
+  }
+
+  /** The stored line of each citation. At the bundle's own snapshot, which outlives the bundle. */
+  async function lines(bundle, headers) {
+    const known = { entity: route.entity, spec: route.spec ?? DEFAULT_SPEC, as_of: bundle.as_of, snapshot: headers.get("x-snapshot") };
+    return (await api.why(route.tenant, headers.get("etag").replaceAll('"', ""), known, stop.signal)).citations;
   }
 
   const { spec, as_of: asOf } = route;
@@ -46,6 +53,12 @@ export function contextCard({ route, info, open, go, loaded }) {
   );
   stored();
   return { node: card, dispose: () => stop.abort() };
+}
+
+/** What `work` promises, asked for once; again after it failed. */
+function once(work) {
+  let asked = null;
+  return () => (asked ??= work().catch((error) => { asked = null; throw error; }));
 }
 
 function choices(route, info, go) {
@@ -119,7 +132,7 @@ function fact(bundle, item, open) {
     el("span", { class: "fact-text" }, item.text),
     item.severity !== undefined && weight !== undefined && el("span", { class: "note number", title: "Weight of the signal" }, `× ${number(weight)}`),
     el("span", { class: "cites" }, item.citations.map((n) => el("span", { class: "cite" }, n))),
-  ], () => open(item.citations.map((n) => ({ ...bundle.citations[n - 1], chars: item.chars })), item.text),
+  ], () => open(item.citations.map((n) => ({ ...bundle.citations[n - 1], n, chars: item.chars })), item.text),
   { class: "fact", "aria-label": `${item.severity ? `${item.severity}: ` : ""}${item.text}: show ${item.citations.length === 1 ? "its source" : `its ${item.citations.length} sources`}` });
 }
 
@@ -134,7 +147,7 @@ function written(bundle, text, open) {
   const pieces = text.split(/(\[\d+\])/).map((piece) => {
     const n = /^\[(\d+)\]$/.exec(piece)?.[1];
     const cited = n && bundle.citations[n - 1];
-    return cited ? button(piece, () => open([cited], `[${n}]`), { class: "marker", "aria-label": `Source ${n}` }) : piece;
+    return cited ? button(piece, () => open([{ ...cited, n: Number(n) }], `[${n}]`), { class: "marker", "aria-label": `Source ${n}` }) : piece;
   });
   return [el("div", { class: "row end" }, copier("Copy text", text)), el("pre", { class: "prompt" }, pieces)];
 }

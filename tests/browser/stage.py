@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ async def _fill(settings: Settings, export: Path, *, hostile: bool, known: str) 
             assert isinstance(batch, Batch)
             await opened.write(TENANT, batch.writes, body_bytes=len(batch.ndjson), visible="after_build")
         if hostile:
-            await _write(opened, [_hostile(f"{last}T10:00:00Z", "<i>e1</i>")])
+            await write(opened, [_hostile(f"{last}T10:00:00Z", "<i>e1</i>")])
         days = sorted((await load_pending(opened.engine, TENANT)).dirty)
         await opened.build(TENANT, days[:-BUNDLE_DAYS], specs=())
         await opened.build(TENANT, days[-BUNDLE_DAYS:])
@@ -90,12 +90,13 @@ async def _fill(settings: Settings, export: Path, *, hostile: bool, known: str) 
             "entity": known, "ts": f"{add_days(last, 1)}T08:20:00Z", "source": "agent", "kind": "note", "id": "note-1",
             "text": "Asked for a call about single sign-on; not built yet, and found at once.",
         }  # fmt: skip
-        await _write(opened, [late])
+        await write(opened, [late])
         if hostile:
-            await _write(opened, [_hostile(f"{last}T18:00:00Z", "<i>e2</i>")])
+            await write(opened, [_hostile(f"{last}T18:00:00Z", "<i>e2</i>")])
 
 
-async def _write(opened: Plane, events: list[dict[str, Any]]) -> None:
+async def write(opened: Plane, events: list[dict[str, Any]]) -> None:
+    """As an agent's writes: found at once, built later. Events may be deletes."""
     writes = [parse_event(event, now_us=time.time_ns() // 1000, dim=None) for event in events]
     await opened.write(TENANT, writes, body_bytes=len(orjson.dumps(events)))
 
@@ -106,14 +107,24 @@ def _hostile(ts: str, event_id: str) -> dict[str, Any]:
     return {**named, "ts": ts, "text": HOSTILE_TEXT, "attrs": attrs}
 
 
-async def _key(settings: Settings, tenant: str) -> str:
-    async with plane.open(settings, probe_store=False) as opened:
-        return (await create_key(opened.engine, tenant=tenant, scopes=["read"])).token
+def change(store: Path, work: Callable[[Plane], Awaitable[T]]) -> T:
+    """What `work` returns of the store's plane, as another process than the service."""
+
+    async def changed() -> T:
+        settings = Settings(store=store.as_uri(), cache_dir=store.parent / "cache")
+        async with plane.open(settings, probe_store=False) as opened:
+            return await work(opened)
+
+    return apart(changed())
 
 
 def new_key(store: Path, tenant: str = TENANT) -> str:
     """A token that reads the tenant; from now on the store is served to keys alone."""
-    return apart(_key(Settings(store=store.as_uri(), cache_dir=store.parent / "cache"), tenant))
+
+    async def key(opened: Plane) -> str:
+        return (await create_key(opened.engine, tenant=tenant, scopes=["read"])).token
+
+    return change(store, key)
 
 
 @contextmanager

@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
-from urllib.parse import quote, urlsplit
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect
 
+from context_plane.plane import Plane
 from tests.browser.conftest import WAIT_MS
-from tests.browser.stage import HOSTILE, HOSTILE_TEXT, TENANT, Demo, make_demo, new_key, served
+from tests.browser.stage import HOSTILE, HOSTILE_TEXT, TENANT, Demo, change, make_demo, new_key, served, write
 
 PHONE: Final = 360
 pytestmark = pytest.mark.xdist_group("browser")
@@ -158,6 +160,138 @@ def test_a_fact_leads_to_its_event_and_stored_line(site: Site, visit: Page) -> N
     expect(panel).to_contain_text(event["citation"]["segment"])
 
 
+def asked_of(asked: list[Request], what: str) -> list[dict[str, list[str]]]:
+    """The queries of the requests to a route, as they went out."""
+    return [
+        parse_qs(urlsplit(one.url).query) for one in asked if re.search(rf"/{what}(/|\?|$)", urlsplit(one.url).path)
+    ]
+
+
+def test_sources_cost_one_why_and_a_read_of_one_moment_each(site: Site, visit: Page) -> None:
+    bundle = site.get(f"entities/{site.demo.known}/context").json()
+    counts = [len(item["citations"]) for section in bundle["sections"] for item in section["items"]]
+    visit.goto(site.known)
+    settled(visit)
+    asked: list[Request] = []
+    visit.on("request", lambda request: asked.append(request))
+    facts = visit.locator(".fact")
+    for n in range(2):
+        facts.nth(n).click()
+        settled(visit)
+    [why] = asked_of(asked, "why")
+    assert (why["entity"], why["spec"], why["as_of"]) == ([site.demo.known], [bundle["spec"]], [bundle["as_of"]])
+    reads = asked_of(asked, "timeline")
+    assert len(reads) == sum(counts[:2])
+    for read in reads:
+        assert read["snapshot"] == why["snapshot"]
+        assert read["since"][0][:19] == read["until"][0][:19]  # of the same second
+    assert len([one for one in asked if "/v1/" in one.url]) == 1 + len(reads)
+
+
+DAY: Final = "2026-03-04"
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A store of a few notes that may change while it is served."""
+
+    url: str
+    store: Path
+
+    def build(self, *specs: str) -> None:
+        change(self.store, lambda plane: plane.build(TENANT, [DAY], specs=specs))
+
+    def write(self, *events: dict[str, Any]) -> None:
+        change(self.store, lambda plane: write(plane, list(events)))
+
+
+def note(entity: str, number: int, text: str = "The export fails", **more: Any) -> dict[str, Any]:
+    named = {"entity": entity, "id": f"e{number}", "source": "zendesk", "kind": "ticket"}
+    return {**named, "ts": f"{DAY}T09:{number:02}:00Z", "text": text, **more}
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    """acct-1 has a ticket that its context cites; busy has a dozen."""
+
+    async def fill(plane: Plane) -> None:
+        await write(plane, [note("acct-1", 1), *(note("busy", n) for n in range(12))])
+        await plane.build(TENANT, [DAY])
+
+    change(tmp_path / "store", fill)
+    with served(tmp_path / "store", tmp_path) as url:
+        yield Stand(url, tmp_path / "store")
+
+
+def cited(page: Page) -> Locator:
+    """The panel, of the fact that cites acct-1's ticket."""
+    page.locator(".fact", has_text="export fails").first.click()
+    settled(page)
+    return page.get_by_role("complementary", name="Source event")
+
+
+def test_a_replaced_bundle_leads_to_the_lines_it_was_made_from(stand: Stand, page: Page) -> None:
+    """The page was open while the event was written again, and all of it built."""
+    with watched(page, stand.url):
+        page.goto(f"{stand.url}/#/{TENANT}/acct-1")
+        settled(page)
+        stand.write(note("acct-1", 1, "Written again"))
+        stand.build("customer_context_v0")
+        panel = cited(page)
+        expect(panel.locator(".event-text")).to_have_text("The export fails")
+        expect(panel).not_to_contain_text("changed since")
+
+
+def test_what_is_cited_and_no_more_there_is_told_as_it_is(stand: Stand, page: Page) -> None:
+    """Changed in the log; moved in the log; then built away, with a bundle that is old."""
+    with watched(page, stand.url):
+        stand.write(note("acct-1", 1, "Written again"))
+        renew(page, stand)
+        panel = cited(page)
+        expect(panel.locator(".event-text")).to_have_text("Written again")
+        expect(panel).to_contain_text("changed since")
+        stand.write(note("acct-1", 1, "Moved", ts=f"{DAY}T20:00:00Z"))
+        renew(page, stand)
+        expect(cited(page)).to_contain_text("A write that waits to be built changed or deleted it")
+        expect(panel).to_contain_text(re.compile(r"segments/.* line \d+ holds what the context cites"))
+        stand.build()
+        renew(page, stand)
+        expect(cited(page)).to_contain_text(f"no event e1 of {DAY} has the cited content")
+        panel.get_by_role("button", name="Look for it as it is now").click()
+        expect(panel.locator(".event-text")).to_have_text("Moved")
+        expect(panel).to_contain_text("changed since")
+        page.goto("about:blank")
+        page.goto(f"{stand.url}/#/{TENANT}/acct-1?event={DAY}%2Fnever")
+        expect(panel).to_contain_text(f"{DAY} has no event never: it was deleted or erased, or was never written")
+
+
+def renew(page: Page, stand: Stand) -> None:
+    """Load acct-1 with what was written last: a bundle is read at a cut that may be a second old."""
+    newest = httpx.get(f"{stand.url}/v1/tenants/{TENANT}/snapshot").json()["snapshot"]
+    page.goto("about:blank")
+    page.goto(f"{stand.url}/#/{TENANT}/acct-1")
+    settled(page)
+    expect(page.locator(".summary")).to_contain_text(f"snapshot {newest}")
+
+
+def test_a_day_that_was_not_looked_through_is_not_said_to_lack_an_event(stand: Stand, page: Page) -> None:
+    """Pages of one event here, so that ten pages end before the day's dozen."""
+
+    def narrow(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=1000", "limit=1"))
+
+    with watched(page, stand.url):
+        page.route(re.compile(r"/timeline\?.*until="), narrow)
+        page.goto(f"{stand.url}/#/{TENANT}/busy?event={DAY}%2Fe0")  # the oldest
+        panel = page.get_by_role("complementary", name="Source event")
+        expect(panel).to_contain_text("e0 is not among the newest 10 events that were looked through")
+        panel.get_by_role("button", name="Look further").click()
+        expect(panel.locator(".event-text")).to_have_text("The export fails")
+        page.goto(f"{stand.url}/#/{TENANT}/busy?event={DAY}%2Fnone")
+        panel.get_by_role("button", name="Look further").click()
+        expect(panel).to_contain_text(f"{DAY} has no event none")
+
+
 def test_the_timeline_has_every_event_and_rings_what_is_cited(site: Site, visit: Page) -> None:
     """Seen to fail with arrows that skip a point."""
     bundle = site.get(f"entities/{site.demo.known}/context").json()
@@ -268,6 +402,9 @@ def test_what_is_not_built_says_so_and_is_made_on_demand(site: Site, visit: Page
     visit.get_by_role("button", name="Make it on demand").click()
     expect(visit.locator(".summary")).to_contain_text("on demand")
     expect(visit.locator(".summary")).to_contain_text(f"as of {day}")
+    visit.locator(".fact").first.click()
+    settled(visit)
+    expect(visit.locator("#source .event dt:text-is('Segment') + dd").first).to_contain_text("segments/")
 
 
 def test_problems_are_shown_as_the_api_tells_them(site: Site, visit: Page) -> None:
