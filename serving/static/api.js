@@ -5,6 +5,7 @@ import * as keep from "./keep.js";
 const BASE = new URL("v1/tenants", document.baseURI).href;
 const PAGE = 1000; // the most that a page may hold
 const SEEK_PAGES_MAX = 10; // of events, before the reader is asked whether to go on
+const TENANT_PAGES_MAX = 10; // more names than anybody reads; whoever has more types theirs
 
 export class Problem extends Error {
   constructor({ status, title, detail, code, request_id: requestId = null, errors = [] }) {
@@ -57,7 +58,19 @@ const of = (tenant, entity, what) => {
   return `/${encodeURIComponent(tenant)}/entities/${encodeURIComponent(entity)}/${what}`;
 };
 
-export const tenants = (signal) => ask("", { query: { limit: 1000 }, signal });
+/** {names, more}: those that the key opens, ascending; `more`: others follow that were not asked for. */
+export async function tenants(signal) {
+  const names = [];
+  let cursor = null;
+  for (let page = 0; page < TENANT_PAGES_MAX; page++) {
+    const { body } = await ask("", { query: { limit: PAGE, cursor }, signal });
+    names.push(...body.tenants.map((one) => one.tenant));
+    cursor = body.cursor;
+    if (!cursor) break;
+  }
+  return { names, more: cursor !== null };
+}
+
 export const snapshot = (tenant, signal) => ask(`/${encodeURIComponent(tenant)}/snapshot`, { signal });
 export const entities = (tenant, query, signal) => ask(`/${encodeURIComponent(tenant)}/entities`, { query, signal });
 export const search = (tenant, body, signal) => ask(`/${encodeURIComponent(tenant)}/search`, { body, signal });

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { contextCard } from "./context.js";
 import { button, byId, el, fill } from "./dom.js";
-import { count, minute } from "./format.js";
+import { count, minute, number } from "./format.js";
 import * as keep from "./keep.js";
 import { badge, empty, problem, waiting } from "./notice.js";
 import { entitiesCard, overviewCard } from "./overview.js";
@@ -35,14 +35,17 @@ function quietly(changes) {
 
 // --- choosing ------------------------------------------------------------------------------------
 
+let listed = null; // tenants, as of when their box was opened
+
 const tenantBox = combobox({
   label: "Tenant", placeholder: "acme",
   choose: (tenant) => choose({ tenant, entity: null, spec: null, as_of: null, event: null }),
   async load(text, signal) {
     const recent = keep.tenants.list();
-    const known = await api.tenants(signal).then(({ body }) => body.tenants.map((one) => one.tenant), () => []);
+    if (!text) listed = null; // what is typed narrows a list that was fetched when the box was opened
+    const { names: known, more } = (listed ??= await api.tenants(signal).catch(() => null)) ?? { names: [], more: false };
     const named = [...new Set([...recent.filter((name) => known.includes(name) || !known.length), ...known])];
-    return named.filter((name) => name.startsWith(text)).map((value) => ({ value, group: recent.includes(value) ? "Recent" : "All" }));
+    return named.filter((name) => name.startsWith(text)).map((value) => ({ value, group: recent.includes(value) ? "Recent" : more ? `The first ${number(known.length)}; type any other` : "All" }));
   },
 });
 
@@ -97,12 +100,13 @@ async function place() {
 }
 
 async function start(signal) {
-  const names = (await api.tenants(signal)).body.tenants.map((one) => one.tenant);
+  const { names, more } = await api.tenants(signal);
   if (names.length === 1) return location.replace(format({ tenant: names[0] }));
   fill(view, el("div", { class: "start" }, el("h1", {}, "Choose a tenant"),
     names.length
       ? el("ul", { class: "names" }, names.map((name) => el("li", {}, el("a", { href: format({ tenant: name }) }, name))))
-      : empty("No tenant yet", el("p", {}, "Run ", el("code", {}, "make demo"), " for invented customers, write events, or create one with ", el("code", {}, "PUT /v1/tenants/{tenant}"), "."))));
+      : empty("No tenant yet", el("p", {}, "Run ", el("code", {}, "make demo"), " for invented customers, write events, or create one with ", el("code", {}, "PUT /v1/tenants/{tenant}"), ".")),
+    more && el("p", { class: "muted" }, `The first ${number(names.length)} are listed: type the name of any other above.`)));
 }
 
 async function tenant(route, info) {

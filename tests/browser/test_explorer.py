@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route, expect
 
 from context_plane.plane import Plane
+from context_plane.tenants import TenantSettings, put_tenant
 from tests.browser.conftest import WAIT_MS
 from tests.browser.stage import HOSTILE, HOSTILE_TEXT, TENANT, Demo, change, make_demo, new_key, served, write
 
@@ -349,6 +350,40 @@ def test_a_search_shows_the_scores_of_each_leg_and_what_it_cost(site: Site, visi
         expect(shown.locator(".fused")).to_contain_text(f"{hit['score']:.3f}")
     hits.first.locator(".hit-text").click()
     expect(visit.get_by_role("complementary", name="Source event")).to_contain_text(answer["hits"][0]["id"])
+
+
+def test_tenants_are_listed_page_by_page_and_a_list_that_was_cut_says_so(tmp_path: Path, page: Page) -> None:
+    """Pages of one tenant here, so that ten pages do not reach the last of twelve."""
+    names = [f"team-{n:02}" for n in range(12)]
+
+    async def create(plane: Plane) -> None:
+        for name in names:
+            await put_tenant(plane.engine, name, TenantSettings())
+
+    def narrow(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=1000", f"limit={limit}"))
+
+    change(tmp_path / "store", create)
+    with served(tmp_path / "store", tmp_path) as url, watched(page, url):
+        page.route(re.compile(r"/v1/tenants\?"), narrow)
+        limit = 2
+        page.goto(url)
+        expect(page.locator(".names li")).to_have_text(names)
+        expect(page.locator("main")).not_to_contain_text("are listed")
+        box, options = page.get_by_role("combobox", name="Tenant"), page.get_by_role("listbox", name="Tenant")
+        box.click()
+        expect(options.get_by_role("option")).to_have_text(names)
+        limit = 1
+        page.reload()
+        expect(page.locator(".names li")).to_have_text(names[:10])
+        expect(page.locator("main")).to_contain_text("The first 10 are listed")
+        box.click()
+        expect(options).to_contain_text("The first 10; type any other")
+        box.fill("team-11")
+        expect(options).to_contain_text("Nothing begins with")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile("#/team-11$"))
+        expect(page.get_by_role("heading", level=1)).to_have_text("team-11")
 
 
 def test_freshness_and_coverage_are_those_of_the_snapshot(site: Site, visit: Page) -> None:
