@@ -253,6 +253,6 @@ class _Sent:
             message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode()), NOSNIFF]
             if allowance is not None:
                 message["headers"] += allowance.fields()
-        elif allowance is not None:
+        elif allowance is not None and self.status != 429:  # a refusal that is paid would put off its own retry
             allowance.spend(len(message.get("body", b"")))
         await self._send(message)

@@ -3,7 +3,8 @@
 A key's own limit holds for that key alone. Where it has none, its tenant's holds, which all such keys of the tenant
 share. Each limit is a token bucket that holds a second's worth, and at least one request. A request is paid when it is
 admitted. Bytes are what a search goes through, cached or not, and what any answer sends: they are known only then, so
-they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again.
+they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again. A refusal
+(429) pays nothing.
 
 Who has no limit pays nothing and is told nothing. Fields: draft-ietf-httpapi-ratelimit-headers-11 (May 2026), whose
 `content-bytes` these bytes are; a token bucket is told as a window of the time in which it fills.

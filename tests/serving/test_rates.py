@@ -114,6 +114,20 @@ async def test_answers_tell_a_limited_caller_what_is_left_and_others_nothing(ser
     assert (await served.client.get(served.base, headers=free)).status_code == 200
 
 
+async def test_a_refused_request_pays_nothing_however_often_it_is_sent_again(served: Served) -> None:
+    """Seen to fail with the bodies of refusals paid: who asked again without a pause was never let in."""
+    key = await served.key("acme", "read", bytes_per_s=1_000)
+    frozen = time.monotonic()
+    served.service.rates.monotonic_s = lambda: frozen
+    assert (await served.client.get(served.base, headers=key)).status_code == 200
+    bucket = served.service.rates._buckets[f"key {key['authorization'][10:26]}", "bytes"]
+    assert bucket.level < 1_000, "an answer is paid"
+    bucket.level = 0.0
+    for _ in range(5):
+        problem(await served.client.get(served.base, headers=key), 429, "rate_limited")
+    assert bucket.level == 0.0
+
+
 async def test_a_search_pays_what_it_goes_through_however_warm(served: Served) -> None:
     """Seen to fail with the bytes that came from the store paid instead, and with answers not paid."""
     await served.write(event(id="e1"), event("other", id="e2"))
