@@ -31,6 +31,8 @@ ABANDONED_US: Final = 60 * 1_000_000
 KEY_BYTES_MAX: Final = 256
 CLAIM_RACES_MAX: Final = 5
 """Claims lost in a row before a request gives way to whoever wins them."""
+_REFUSED: Final = frozenset({"tail_full", "rate_limited"})
+"""Refused before anything was written: the retry need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ async def _append(
     try:
         batch = await append()
     except Unavailable as error:
-        if error.code == "tail_full":  # refused before anything was written: the retry need not wait
+        if error.code in _REFUSED:
             await engine.store.delete([_key(tenant, hashed, number, "claim")])
         raise
     with contextlib.suppress(Unavailable):  # a shortcut only: the batch is durable and names the key

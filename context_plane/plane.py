@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias, TypeVar
@@ -122,16 +122,22 @@ class Plane:
         idempotency_key: str | None = None,
         body_digest: str | None = None,
         actor: Actor = PROCESS,
+        paid: AbstractContextManager[None] | None = None,
     ) -> Accepted:
-        """Durable when it returns; with an idempotency key, written once in 24 hours. `actor`: for the audit."""
+        """Durable when it returns; with an idempotency key, written once in 24 hours. `actor`: for the audit.
+
+        `paid`: entered around the append alone, so not where an earlier one is answered again; it may refuse."""
+        paid = paid or nullcontext()
         if idempotency_key is None or body_digest is None:
-            return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, actor=actor)
+            with paid:
+                return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, actor=actor)
         hashed = key_hash(idempotency_key)
 
         async def append() -> int:
-            accepted = await self.ingest.write(
-                tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed, actor=actor
-            )
+            with paid:
+                accepted = await self.ingest.write(
+                    tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed, actor=actor
+                )
             return accepted.batch
 
         recorded = await once(self.engine, tenant, hashed, body_digest, append)

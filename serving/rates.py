@@ -13,7 +13,8 @@ Who has no limit pays nothing and is told nothing. Fields: draft-ietf-httpapi-ra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -116,15 +117,23 @@ class Rates:
             return None
         return Allowance(self.monotonic_s, requests, content, _policy(requests, content))
 
-    def take_events(self, tenant: Tenant, count: int) -> None:
-        """Pay events that are written; a full request may always come at once. Raises `Unavailable(rate_limited)`."""
+    @contextmanager
+    def events(self, tenant: Tenant, count: int) -> Iterator[None]:
+        """Pay events that are written inside; a full request may always come at once. Given back where that fails, not
+        where it is cancelled: the append goes on then. Raises `Unavailable(rate_limited)`."""
         bucket = self._bucket("events", f"tenant {tenant.tenant}", tenant.settings.events_per_s, size_min=EVENTS_MAX)
         if bucket is None:
+            yield
             return
         if bucket.refill(self.monotonic_s()) < count:
             wait_s = (count - bucket.level) / bucket.per_s
             raise Unavailable("rate_limited", "over the tenant's rate of events; slow down", retry_after_s=wait_s)
         bucket.level -= count
+        try:
+            yield
+        except Exception:
+            bucket.level += count
+            raise
 
     def _bucket(self, unit: Unit, owner: str, per_s: float | None, *, size_min: float = 1.0) -> Bucket | None:
         if per_s is None:

@@ -97,7 +97,6 @@ async def _write(
         writes, digest = await limits.off_loop(
             len(raw), lambda: (_parse(raw, form, now_us, horizon_us, dim), sha256_hex(raw))
         )
-        service.rates.take_events(caller.tenant, len(writes))
         accepted = await service.plane.write(
             caller.name,
             writes,
@@ -106,6 +105,7 @@ async def _write(
             idempotency_key=idempotency_key,
             body_digest=f"{form}:{visible}:{digest}",
             actor=caller.actor(request),
+            paid=service.rates.events(caller.tenant, len(writes)),
         )
     service.metrics.events.inc(accepted.accepted)
     headers = {"x-snapshot": accepted.snapshot}

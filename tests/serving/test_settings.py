@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
+import httpx
 import orjson
 import pytest
 
+from context_plane import ingest
 from context_plane.catalog.head import load_head
 from context_plane.errors import Conflict
 from context_plane.settings import Settings
@@ -26,6 +30,32 @@ async def test_events_have_a_rate_and_a_full_request_may_always_come(served: Ser
     problem(refused, 429, "rate_limited")
     assert 400 < int(refused.headers["retry-after"]) <= 500
     assert (await post(f"{served.base}/events", content=ndjson([event(id="g")]), headers=NDJSON)).status_code == 201
+
+
+async def test_events_that_are_not_written_are_not_paid(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused or failed before it is durable, and a replay. Seen to fail (429) with events paid before the write and
+    kept, with replays paid, and (409) with the claim kept of a request that was over its rate."""
+    await served.create(events_per_s=1)
+    frozen = time.monotonic()
+    monkeypatch.setattr(served.service.rates, "monotonic_s", lambda: frozen)
+    many, few = (ndjson([event(id=f"e{n}") for n in range(count)]) for count in (9_999, 5))
+
+    async def post(body: bytes, key: str | None = None) -> httpx.Response:
+        headers = NDJSON if key is None else NDJSON | {"idempotency-key": key}
+        return await served.client.post(f"{served.base}/events", content=body, headers=headers)
+
+    for bound, status, code in (("TAIL_OBJECTS_MAX", 429, "tail_full"), ("WAITING_MAX", 503, "store_unavailable")):
+        with monkeypatch.context() as patched:
+            patched.setattr(ingest, bound, 0)
+            problem(await post(many), status, code)
+    first = await post(many, "load")
+    assert first.status_code == 201
+    again = await post(many, "load")
+    assert (again.status_code, again.json()) == (201, first.json())
+    problem(await post(few, "more"), 429, "rate_limited")
+    frozen += 4.0
+    assert (await post(few, "more")).status_code == 201
+    problem(await post(few), 429, "rate_limited")
 
 
 async def test_a_model_binds_builds(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
