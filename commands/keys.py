@@ -138,7 +138,7 @@ def _record(key: AccessKey) -> dict[str, Any]:
         "tenant": key.tenant or "(every)",
         "scopes": " ".join(sorted(key.scopes)),
         "created": moment(key.created_us),
-        "expires": moment(key.expires_us),
+        "expires": moment(key.ends_us),
         "revoked": moment(key.revoked_us),
         "requests_per_s": key.requests_per_s,
         "bytes_per_s": key.bytes_per_s,

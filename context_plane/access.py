@@ -1,8 +1,8 @@
 """API keys: who may do what. `cp_<id>_<secret>`; the store holds only the SHA-256 of the secret.
 
 A key belongs to one tenant, or is an operator key (`tenant` None) that reaches all of them. It has scopes, rates,
-an expiry and a revocation. The secret is 256 random bits, so a plain digest is enough: there is nothing
-to guess. No HTTP here: the service and the command line both come through this module.
+an expiry, a grace once it was rotated, and a revocation. The secret is 256 random bits, so a plain digest is enough:
+there is nothing to guess. No HTTP here: the service and the command line both come through this module.
 
 A revocation is an object of its own, created beside the key's: writing the key's record again, as a rotation
 does to let it expire, can not undo one.
@@ -49,7 +49,8 @@ _ANY: Final = "any"
 class AccessKey:
     """A key as stored. `tenant` None: an operator key. Times are microseconds since 1970.
 
-    `requests_per_s`, `bytes_per_s`: of each process, in place of the tenant's; None: the tenant's."""
+    `requests_per_s`, `bytes_per_s`: of each process, in place of the tenant's; None: the tenant's. `grace_until_us`: of
+    a rotated key. Its expiry stays as it was made: successors live as long as that says."""
 
     id: str
     sha256: str
@@ -61,9 +62,16 @@ class AccessKey:
     note: str = ""
     requests_per_s: float | None = None
     bytes_per_s: float | None = None
+    grace_until_us: int | None = None
+
+    @property
+    def ends_us(self) -> int | None:
+        """When it ends unless it is revoked before: it expires, or its grace is over."""
+        return min((end for end in (self.expires_us, self.grace_until_us) if end is not None), default=None)
 
     def live(self, now_us: int) -> bool:
-        return self.revoked_us is None and (self.expires_us is None or now_us < self.expires_us)
+        ends_us = self.ends_us
+        return self.revoked_us is None and (ends_us is None or now_us < ends_us)
 
     def opens(self, tenant: str) -> bool:
         """Whether the key reaches the tenant at all, whatever its scopes."""
@@ -122,23 +130,25 @@ async def create_key(
 async def rotate_key(
     engine: Engine, key_id: str, *, grace_us: int = ROTATION_GRACE_US, actor: Actor = PROCESS
 ) -> NewKey:
-    """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`.
-
-    Both work until then. Raises `NotFound(key_not_found)`, and `Invalid(settings_invalid)` for a key that has ended.
+    """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`, or
+    as it would have where that is sooner (a second rotation does not lengthen the first one's grace). Both work until
+    then. Raises `NotFound(key_not_found)`, and `Invalid(settings_invalid)` for a key that has ended.
     """
     now_us = engine.now_us()
     old = await _existing(engine.store, key_id)
     if not old.live(now_us):
         raise Invalid("settings_invalid", "the key has ended, there is nothing to rotate; make one", id=old.id)
     life_us = None if old.expires_us is None else old.expires_us - old.created_us
-    made = _made(replace(old, created_us=now_us, expires_us=None if life_us is None else now_us + life_us))
-    ends_us = now_us + grace_us if old.expires_us is None else min(old.expires_us, now_us + grace_us)
+    expires_us = None if life_us is None else now_us + life_us
+    made = _made(replace(old, created_us=now_us, expires_us=expires_us, grace_until_us=None))
+    until_us = now_us + grace_us
+    ending = old if old.ends_us is not None and old.ends_us <= until_us else replace(old, grace_until_us=until_us)
     async with (
         audited(engine, old.tenant, actor, "key_create", subject=made.key.id),
         audited(engine, old.tenant, actor, "key_rotate", subject=old.id),
     ):
         await engine.store.put_new(_object(made.key.id), _encode(made.key))
-        await engine.store.put(_object(old.id), _encode(replace(old, expires_us=ends_us)))
+        await engine.store.put(_object(old.id), _encode(ending))
     return made
 
 
@@ -258,7 +268,7 @@ def _digest(secret: str) -> str:
 
 
 def _encode(key: AccessKey) -> bytes:
-    """Rates only where they are set: processes of before them read keys that have none."""
+    """Rates and a grace only where they are set: processes of before them read keys that have none."""
     fields = {
         "id": key.id,
         "sha256": key.sha256,
@@ -269,8 +279,12 @@ def _encode(key: AccessKey) -> bytes:
         "revoked_us": key.revoked_us,
         "note": key.note,
     }
-    rates = {"requests_per_s": key.requests_per_s, "bytes_per_s": key.bytes_per_s}
-    return orjson.dumps(fields | {name: rate for name, rate in rates.items() if rate is not None})
+    later = {
+        "requests_per_s": key.requests_per_s,
+        "bytes_per_s": key.bytes_per_s,
+        "grace_until_us": key.grace_until_us,
+    }
+    return orjson.dumps(fields | {name: value for name, value in later.items() if value is not None})
 
 
 def _decode(stored: bytes) -> AccessKey:

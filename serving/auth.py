@@ -64,18 +64,20 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Admission:
-    """A caller, and the records of key and tenant that it was admitted under, as this process holds them."""
+    """A caller with a key, when that key ends, and the records of key and tenant that it was admitted under, as this
+    process holds them."""
 
     caller: Caller
+    ends_us: int | None
     key: Held[AccessKey | None]
     tenant: Held[Tenant | None]
 
     def stands(self) -> bool:
         """Whether the same request would be admitted again without asking anybody (but for its rate)."""
-        engine, key = self.caller.service.plane.engine, self.caller.key
+        engine = self.caller.service.plane.engine
         now_s = engine.monotonic_s()
         fresh = self.key.fresh(now_s) and self.tenant.fresh(now_s)
-        return fresh and key is not None and (key.expires_us is None or engine.now_us() < key.expires_us)
+        return fresh and (self.ends_us is None or engine.now_us() < self.ends_us)
 
 
 async def authenticate(service: Service, request: Request) -> AccessKey | None:
@@ -151,7 +153,7 @@ def _remember(asked: Asked, caller: Caller) -> None:
         return
     if asked not in service.admissions and len(service.admissions) >= ADMISSIONS_MAX:
         service.admissions.clear()
-    service.admissions[asked] = Admission(caller, key, tenant)
+    service.admissions[asked] = Admission(caller, caller.key.ends_us, key, tenant)
 
 
 async def authorize(service: Service, request: Request, tenant: str, scope: Scope) -> AccessKey | None:

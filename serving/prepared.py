@@ -4,7 +4,7 @@ Nothing is decided here. The normal path admits, reads and answers; what it answ
 the request (path, query, Authorization) beside its witnesses: the key's record, the tenant's and the cut, as this
 process holds them. A holder ends a record that it replaces, forgets or pushes out, and says for how long it uses one
 unconfirmed. So an answer is sent again while no witness ended and none is to be confirmed; else the normal path
-answers, confirms beside that, and keeps its answer anew. Asked each time: the key's expiry, the requests in flight,
+answers, confirms beside that, and keeps its answer anew. Asked each time: the key's end, the requests in flight,
 the rate, `If-None-Match`. Keys are looked up by a hash that is seeded at random per process, not compared.
 """
 
@@ -76,7 +76,7 @@ class Kept:
     tenant: Held[Tenant | None]
     cut: Held[Outline]
     key_id: str
-    expires_us: int | None
+    ends_us: int | None
     allowance: Allowance | None
     tag: str
     headers: list[tuple[bytes, bytes]]
@@ -88,7 +88,7 @@ class Kept:
         """Whether the normal path would answer this, and would neither wait nor ask the store for anything."""
         if not (self.key.fresh(now_s) and self.tenant.fresh(now_s) and self.cut.fresh(now_s)):
             return False
-        return self.expires_us is None or self.service.plane.engine.now_us() < self.expires_us
+        return self.ends_us is None or self.service.plane.engine.now_us() < self.ends_us
 
     def read(self, now_s: float) -> bool:
         """Count the read where reads are counted; False when the bundle is no longer in the cache."""
@@ -141,7 +141,7 @@ class KeptAnswers:
                 tenant=tenant,
                 cut=cut,
                 key_id=caller.key.id,
-                expires_us=caller.key.expires_us,
+                ends_us=caller.key.ends_us,
                 allowance=caller.allowance,
                 tag=dict(headers)[b"etag"].decode("latin-1"),
                 headers=headers,

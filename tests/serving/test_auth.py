@@ -222,6 +222,19 @@ async def test_who_was_admitted_is_admitted_again_only_while_key_and_tenant_stan
     assert not admission.stands(), "for good"
 
 
+async def test_who_was_admitted_is_not_when_the_grace_of_its_key_is_over(served: Served) -> None:
+    """Seen to fail with the key's own expiry asked alone."""
+    engine = engine_of(served)
+    made = await create_key(engine, tenant="acme", scopes=["read"])
+    await rotate_key(engine, made.key.id, grace_us=3_600_000_000)
+    headers = {"authorization": f"Bearer {made.token}"}
+    assert (await served.client.get(served.base, headers=headers)).status_code == 200
+    (admission,) = served.service.admissions.values()
+    assert admission.stands()
+    object.__setattr__(engine, "now_us", lambda: admission.ends_us)
+    assert not admission.stands()
+
+
 async def test_who_is_known_takes_a_token_each_time(served: Served) -> None:
     await served.create(requests_per_s=1)
     served.service.tenants.forget("acme")
@@ -321,6 +334,37 @@ async def test_a_rotated_key_works_beside_its_successor_until_its_grace_is_over(
     assert await load_key(engine.store, soon.key.id) == soon.key, "what ends earlier is not put off"
     with pytest.raises(NotFound, match="key_not_found"):
         await rotate_key(engine, "f" * 16)
+
+
+@pytest.mark.parametrize("life_days", [None, 30])
+async def test_a_key_rotated_twice_has_successors_that_live_alike(engine: Engine, life_days: int | None) -> None:
+    """The first token was lost. Seen to fail with the grace's end written over the key's own expiry: the second
+    successor ended a day after its predecessor's age."""
+    now_us = start_us = 1_000_000_000_000_000
+    engine = replace(engine, now_us=lambda: now_us)
+    hour_us = 3_600_000_000
+    life_us = None if life_days is None else life_days * 24 * hour_us
+    old = await create_key(
+        engine, tenant="acme", scopes=["read"], expires_us=None if life_us is None else start_us + life_us
+    )
+    now_us += 10 * hour_us
+    await rotate_key(engine, old.key.id)
+    now_us += hour_us
+    second = await rotate_key(engine, old.key.id)
+    assert (second.key.expires_us, second.key.grace_until_us) == (None if life_us is None else now_us + life_us, None)
+    held = await load_key(engine.store, old.key.id)
+    assert held is not None
+    assert held.ends_us == start_us + (10 + 24) * hour_us, "the first grace stands"
+    assert [held.live(held.ends_us - 1), held.live(held.ends_us)] == [True, False]
+
+
+async def test_keys_stored_before_they_could_be_rotated_twice_still_read(engine: Engine) -> None:
+    """And one that was never rotated is stored as before: older processes read it."""
+    made = await create_key(engine, tenant="acme", scopes=["read"], expires_us=engine.now_us() + 1_000_000)
+    stored = orjson.loads(await engine.store.get(f"control/keys/{made.key.id}.json"))
+    assert "grace_until_us" not in stored
+    assert await load_key(engine.store, made.key.id) == made.key
+    assert made.key.ends_us == made.key.expires_us
 
 
 async def test_a_rotation_undoes_no_revocation(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from context_plane.access import revoke_key
+from context_plane.access import revoke_key, rotate_key
 from context_plane.cache.recent import Held, Latest
 from context_plane.catalog.log import LogObject
 from context_plane.catalog.manifest import Manifest
@@ -90,14 +90,18 @@ async def test_a_key_known_for_too_long_is_waited_for(doors: Doors) -> None:
     assert (await doors.ask(ASK))[0] == 401
 
 
-async def test_an_expired_key_is_refused_at_once(doors: Doors) -> None:
-    """Seen to fail (200) with the expiry left to the normal path."""
+@pytest.mark.parametrize("rotated", [False, True])
+async def test_an_expired_key_is_refused_at_once(doors: Doors, rotated: bool) -> None:
+    """Seen to fail (200) with the expiry left to the normal path, and with the end of a grace left to it."""
     engine = doors.served.service.plane.engine
-    own = await doors.served.key("acme", expires_us=engine.now_us() + 3_600_000_000)
+    own = await doors.served.key("acme", expires_us=None if rotated else engine.now_us() + 3_600_000_000)
     doors.key = own["authorization"].encode()
+    if rotated:
+        await rotate_key(engine, key_id(doors))
     await keep(doors)
-    expires_us = key_of(doors).value.expires_us
-    object.__setattr__(engine, "now_us", lambda: expires_us)
+    ends_us = key_of(doors).value.ends_us
+    assert ends_us is not None
+    object.__setattr__(engine, "now_us", lambda: ends_us)
     doors.monkeypatch.setattr(doors.served.service.keyring, "_now_us", engine.now_us)
     assert (await doors.ask(ASK))[0] == 401
     assert not doors.was_kept
