@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
 from serving import admin, audit, batch, changes, erasures, explorer, export, problems, read, warm, why, write
-from serving.auth import CALLER, Caller, bearer
+from serving.auth import CALLER, KEY_ID, Caller, bearer
 from serving.describe import describe
 from serving.direct import Direct
 from serving.limits import Ledger
@@ -191,7 +191,6 @@ class Envelope:
         try:
             await self._serve(scope, receive, sent)
         finally:
-            caller: Caller | None = scope.get(CALLER)
             self._observer.end(
                 begun,
                 method=scope["method"] if scope["method"] in _METHODS else "other",
@@ -200,7 +199,7 @@ class Envelope:
                 cache=sent.cache,
                 seconds=time.perf_counter() - started_s,
                 request_id=sent.request_id,
-                key=None if caller is None or caller.key is None else caller.key.id,
+                key=scope.get(KEY_ID),
             )
 
     async def _serve(self, scope: Scope, receive: Receive, sent: _Sent) -> None:

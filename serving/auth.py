@@ -30,6 +30,8 @@ AUTHORIZATION_BYTES_MAX: Final = 256
 """Of what is remembered; a token has 63."""
 CALLER: Final = "context_plane.caller"
 """Where a request's scope holds its caller."""
+KEY_ID: Final = "context_plane.key_id"
+"""And the id of a key that is one, whether or not it was let in."""
 Asked: TypeAlias = tuple[bytes, str, Scope]
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
@@ -81,7 +83,10 @@ class Admission:
 
 
 async def authenticate(service: Service, request: Request) -> AccessKey | None:
-    """The key of the request; None in open mode. Raises `Denied(key_missing | key_invalid)`."""
+    """The key of the request; None in open mode. The envelope is told its id.
+
+    Raises `Denied(key_missing | key_invalid)`.
+    """
     header = request.headers.get("authorization")
     if header is None:
         await _check_open_mode(service, request)
@@ -89,7 +94,9 @@ async def authenticate(service: Service, request: Request) -> AccessKey | None:
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Denied("key_invalid", "send the API key as Authorization: Bearer cp_<id>_<secret>")
-    return await service.keyring.authenticate(token.strip())
+    key = await service.keyring.authenticate(token.strip())
+    request.scope[KEY_ID] = key.id
+    return key
 
 
 async def _check_open_mode(service: Service, request: Request) -> None:
@@ -139,6 +146,8 @@ async def _admitted(service: Service, request: Request, tenant: str, scope: Scop
 def _pay(request: Request, caller: Caller) -> None:
     """Pay the request, and tell the envelope who pays for the answer's bytes. Raises `Unavailable(rate_limited)`."""
     request.scope[CALLER] = caller
+    if caller.key is not None:
+        request.scope[KEY_ID] = caller.key.id
     if caller.allowance is not None:
         caller.allowance.take()
 

@@ -61,6 +61,22 @@ async def test_a_request_is_one_line_and_names_nobody(settings: Settings, lines:
     assert not any(name in lines.getvalue() for name in ("acme", "acct", "secret", token))
 
 
+async def test_a_refused_key_is_named_as_an_admitted_one_is(settings: Settings, lines: io.StringIO) -> None:
+    """Seen to fail with only those named whom a tenant's route admits."""
+    async with serve(settings, log_requests=True) as served:
+        await served.create()
+        key = await served.key("acme", "read")
+        lines.truncate(0)
+        lines.seek(0)
+        asks = [("GET", "/v1/tenants"), ("DELETE", served.base), ("GET", "/v1/tenants/globex"), ("POST", "/mcp")]
+        statuses = [(await served.client.request(how, where, headers=key)).status_code for how, where in asks]
+        forged = {"authorization": key["authorization"][:-1] + ("1" if key["authorization"][-1] == "0" else "0")}
+        assert (await served.client.get("/v1/tenants", headers=forged)).status_code == 401
+        found = read(lines)
+    assert statuses[:3] == [200, 403, 404]
+    assert [line.get("key") for line in found] == [key["authorization"][10:26]] * 4 + [None]
+
+
 async def test_a_defect_is_a_line_with_the_id_of_its_request(
     settings: Settings, lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
