@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.bundle.render import render_text
 from context_plane.model import day_start_us
-from context_plane.recall.values import BundleAnswer, TimelineRequest
+from context_plane.recall.values import BundleAnswer, SearchAnswer, SearchRequest, TimelineRequest
 from serving import answers, cursors, fields, limits, shapes, wire
-from serving.auth import Reads
+from serving.auth import Caller, Reads
 from serving.describe import Json, Plain, gives, takes
 from serving.fields import Format
 from serving.paths import Entity
@@ -187,10 +187,7 @@ async def search(request: Request, caller: Reads) -> Response:
     body = await body_as(request, caller, SearchBody)
     window = body.window(plane.engine.now_us())
     wanted = body.to_request(dim=plane.engine.embedder.dim, weights=caller.tenant.settings.weights, window=window)
-    answer = await plane.search(caller.name, wanted)
-    caller.spend(answer.stats.bytes_scanned)
-    if answer.partial:
-        caller.service.metrics.partials.inc()
+    answer = await found(caller, wanted)
     headers = answer_headers(snapshot=answer.snapshot, cache=answer.stats.cache)
     shown = answers.search_answer(answer, wanted.include)
     if body.resolve_time:
@@ -209,6 +206,15 @@ async def get_snapshot(caller: Reads) -> Response:
     """What is built, what waits, and for how long."""
     info = await caller.service.plane.snapshot_info(caller.name)
     return Json(orjson.dumps(answers.snapshot(info)), headers=answer_headers(snapshot=info.snapshot))
+
+
+async def found(caller: Caller, wanted: SearchRequest) -> SearchAnswer:
+    """The answer of a search, paid for and counted."""
+    answer = await caller.service.plane.search(caller.name, wanted)
+    caller.spend(answer.stats.bytes_scanned)
+    if answer.partial:
+        caller.service.metrics.partials.inc()
+    return answer
 
 
 async def body_as(request: Request, caller: Reads, model: type[wire.M]) -> wire.M:

@@ -173,7 +173,7 @@ async def _search_context(caller: Caller, asked: SearchContext) -> str:
         limit=asked.limit,
     )
     wanted = body.to_request(dim=plane.engine.embedder.dim, weights=caller.tenant.settings.weights)
-    answer = await plane.search(caller.name, wanted)
+    answer = await read.found(caller, wanted)
     partial = [f"Partial: {', '.join(answer.missing_days)} did not answer in time."] if answer.partial else []
     if not answer.hits:
         return "\n".join([*partial, "Nothing found. Use other words, or fewer filters, or a wider window."])

@@ -17,6 +17,12 @@ from context_plane.recall import plan
 from context_plane.recall.search import Searcher
 from context_plane.retrieval.where import parse
 from context_plane.store.faults import Mishap
+from context_plane.tenants import Tenant
+from serving.auth import Caller
+from serving.limits import Ledger
+from serving.metrics import Metrics
+from serving.read import found
+from serving.service import Service
 from tests.laws.plane_world import BEACON, DAY, TENANT, World, event, ids, month_of, puts, timeline
 
 SECOND = add_days(DAY, 1)
@@ -54,6 +60,15 @@ async def test_a_shard_that_does_not_come_is_named(
     assert sorted(hit.id for hit in answer.hits) == others
     assert time.monotonic() - started < SLOW.delay_s / 2
     assert len(await ids(world.plane(), QUERY, entities=entities)) == 6
+
+
+async def test_a_partial_answer_of_the_service_is_counted(world: World) -> None:
+    """Seen to fail with the count left out."""
+    await built(world)
+    service = Service.of(world.plane(), ledger=Ledger(), metrics=Metrics(), loopback=True)
+    with world.faults.on("indexes/vector/2026/03/02/", GONE), world.faults.on("indexes/entity/2026/03/02/", GONE):
+        assert (await found(Caller(service, Tenant(tenant=TENANT), None), QUERY)).partial
+    assert "context_plane_partial_answers_total 1.0" in service.metrics.text().decode()
 
 
 async def test_late_texts_of_hits_are_named(world: World) -> None:

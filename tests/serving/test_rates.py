@@ -11,6 +11,8 @@ import pytest
 from context_plane.access import AccessKey
 from context_plane.errors import Unavailable
 from context_plane.tenants import Tenant, TenantSettings
+from serving.auth import Caller
+from serving.mcp import tools
 from serving.rates import Allowance, Rates
 from tests.serving.conftest import Served, event, problem
 from tests.serving.doors import CONTEXT, WAYS, Ask, Doors
@@ -151,6 +153,22 @@ async def test_a_search_pays_what_it_goes_through_however_warm(served: Served) -
     served.service.rates._buckets[f"key {key['authorization'][10:26]}", "bytes"].level = 0.5
     refused = await served.client.post(f"{served.base}/search", content=orjson.dumps(body), headers=key)
     problem(refused, 429, "rate_limited")
+
+
+async def test_a_search_of_an_agent_pays_as_the_route_does(served: Served) -> None:
+    """Seen to fail with the tool asking the plane by itself."""
+    await served.write(event(id="e1"), event("other", id="e2"))
+    await served.service.plane.build("acme", ["2026-03-04"])
+    found = await served.client.post(f"{served.base}/search", json={"text": "export"})
+    scanned = found.json()["stats"]["bytes_scanned"]
+    assert scanned > 0
+    paying = tenant_of("acme", bytes_per_s=1_000_000)
+    allowance = given(Rates(Clock()), None, paying)
+    caller = Caller(served.service, paying, None, allowance)
+    text, failed = await tools.call(caller, "search_context", {"query": "export"}, "r-1")
+    assert (failed, text.startswith("2 events")) == (False, True)
+    assert allowance.content is not None
+    assert allowance.content.level == 1_000_000 - scanned
 
 
 async def test_all_doors_pay_alike(doors: Doors) -> None:
