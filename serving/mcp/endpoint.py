@@ -17,7 +17,7 @@ from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
 from context_plane.errors import Invalid
-from serving.auth import Caller, admit, authenticate, unknown_tenant
+from serving.auth import CALLER, Caller, admit, authenticate, unknown_tenant
 from serving.limits import Ledger
 from serving.metrics import Metrics
 from serving.service import Service, service_of
@@ -31,7 +31,6 @@ log = logging.getLogger("context_plane.serving")
 
 PATH: Final = "/mcp"
 TENANT_HEADER: Final = "x-tenant"
-_CALLER: Final = "context_plane.caller"
 
 
 class Endpoint:
@@ -57,7 +56,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
-        scope[_CALLER] = await _admitted(Request(scope))
+        scope[CALLER] = await _admitted(Request(scope))
         await (await self._manager()).handle_request(scope, receive, send)
 
     async def _manager(self) -> StreamableHTTPSessionManager:
@@ -87,7 +86,7 @@ def _loaded() -> StreamableHTTPSessionManager:
     async def caller_of(context: protocol.Context) -> tuple[Caller, str]:
         assert context.request is not None, "messages come by HTTP here"
         scope: dict[str, Any] = context.request.scope
-        return scope[_CALLER], scope["request_id"]
+        return scope[CALLER], scope["request_id"]
 
     return protocol.over_http(protocol.server(caller_of))
 
