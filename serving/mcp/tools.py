@@ -1,7 +1,8 @@
 """The five tools, without the protocol: what a model reads about them, what they take, and the text they answer.
 
 They call what the routes call. An answer is lines for a model to read, cited by entity, day and event id, and no longer
-than `RESULT_TOKENS_MAX`; `detail: "full"` adds scores, attributes and stored lines. An error says what to do next.
+than `bounds.RESULT_TOKENS_MAX`; `detail: "full"` adds scores, attributes and stored lines, to a bundle its spec, day
+and snapshot. An error says what to do next.
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from context_plane.bundle import tokens
 from context_plane.bundle.render import render_text
 from context_plane.bundle.wording import one_line, shorten, show_value
 from context_plane.errors import Invalid, PlaneError
 from context_plane.model import check_entity, day_end_us, day_of, day_start_us, format_time
-from context_plane.recall.values import ENTITIES_MAX, CitedEvent, FoundEvent, TimelineRequest
+from context_plane.recall.values import ENTITIES_MAX, BundleAnswer, CitedEvent, FoundEvent, TimelineRequest
 from serving import fields, read, wire
 from serving.auth import Caller
+from serving.mcp.bounds import bounded, within
 from serving.problems import Internal, body_of, of_validation
 
 log = logging.getLogger("context_plane.serving")
 
-RESULT_TOKENS_MAX: Final = 3_000
-"""Of one answer: a model reads several of them in one turn, and what is cut is a narrower question away."""
 TEXT_CHARS: Final = 320
 """Of an event's text: about 80 tokens, so that ten hits are a fraction of the bound."""
 TEXT_CHARS_FULL: Final = 2_000
+BUNDLE_CUT: Final = (
+    "The bundle is cut: it is longer than one answer. explain_context lists its sources, get_timeline and "
+    "search_context show its events; all of it is in the context route of the API."
+)
+MISSING_SHOWN: Final = 5
+"""Days by name; of more, the first and the last."""
 EVENTS_MAX: Final = 50
 ENTITIES_SHOWN: Final = 100
 SECOND_US: Final = 1_000_000
@@ -87,9 +93,12 @@ class ListEntities(_Arguments):
 
 
 class ExplainContext(_Arguments):
-    bundle_digest: str = Field(
-        pattern="^[0-9a-f]{64}$", description="the digest that get_context printed with the bundle"
-    )
+    """What get_context prints for it: without the last three only the newest bundles are looked through."""
+
+    bundle_digest: str = Field(pattern="^[0-9a-f]{64}$", description="of the bundle, as get_context printed it")
+    entity: str | None = Field(default=None, description="whose bundle it is", examples=["acct-0042"])
+    spec: str | None = Field(default=None, description="its spec", examples=[fields.DEFAULT_SPEC])
+    as_of: fields.AsOf = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,8 @@ async def _called(caller: Caller, name: str, arguments: Mapping[str, Any]) -> st
 NEXT: Final[Mapping[str, str]] = {
     "entity_not_found": "call list_entities with the beginning of the id to see how it is spelled",
     "bundle_not_built": "call search_context or get_timeline with this entity: they read what is not built yet",
-    "bundle_not_found": "call get_context again and use the digest that it prints",
+    "bundle_not_found": "call get_context again and pass everything that it prints for explain_context: a bundle that "
+    "was built anew since has another digest",
     "spec_not_found": "leave spec out",
     "where_invalid": 'a filter reads {"eq": ["source", "zendesk"]}, or leave where out',
     "ts_invalid": "write a day like 2026-03-04, or a time like 2026-03-04T09:15:00Z",
@@ -153,13 +163,13 @@ def error_text(error: PlaneError, request_id: str) -> str:
 async def _get_context(caller: Caller, asked: GetContext) -> str:
     query = read.ContextQuery(spec=asked.spec, as_of=asked.as_of)
     bundle = await read.bundle_of(caller, check_entity(asked.entity), query)
-    lines = [render_text(bundle.json_bytes, sources=True)]
+    tail = []
     if bundle.freshness != "fresh":
-        lines.append(f"This bundle is {bundle.freshness}: newer events are found by search_context and get_timeline.")
-    lines.append(f"Digest, for explain_context: {bundle.digest}")
+        tail.append(f"This bundle is {bundle.freshness}: newer events are found by search_context and get_timeline.")
+    tail.append(f"For explain_context: {_explanation(bundle)}")
     if asked.detail == "full":
-        lines.append(f"spec {bundle.spec}, as of {bundle.as_of}, {bundle.freshness}, snapshot {bundle.snapshot}")
-    return "\n".join(lines)
+        tail.append(f"spec {bundle.spec}, as of {bundle.as_of}, {bundle.freshness}, snapshot {bundle.snapshot}")
+    return bounded([], render_text(bundle.json_bytes, sources=True), [BUNDLE_CUT], tail)
 
 
 async def _search_context(caller: Caller, asked: SearchContext) -> str:
@@ -174,11 +184,11 @@ async def _search_context(caller: Caller, asked: SearchContext) -> str:
     )
     wanted = body.to_request(dim=plane.engine.embedder.dim, weights=caller.tenant.settings.weights)
     answer = await read.found(caller, wanted)
-    partial = [f"Partial: {', '.join(answer.missing_days)} did not answer in time."] if answer.partial else []
+    partial = [f"Partial: {_days(answer.missing_days)} did not answer in time."] if answer.partial else []
     if not answer.hits:
         return "\n".join([*partial, "Nothing found. Use other words, or fewer filters, or a wider window."])
     head = [*partial, f"{len(answer.hits)} events, best first, at snapshot {answer.snapshot}:"]
-    return _within(head, [_hit(hit, asked.detail) for hit in answer.hits], "lower limit or narrow the query")
+    return within(head, [_hit(hit, asked.detail) for hit in answer.hits], "lower limit or narrow the query")
 
 
 async def _get_timeline(caller: Caller, asked: GetTimeline) -> str:
@@ -196,7 +206,7 @@ async def _get_timeline(caller: Caller, asked: GetTimeline) -> str:
     head = [f"{len(answer.events)} events, newest first, at snapshot {answer.snapshot}:"]
     shown = [_event(event, asked.detail) for event in answer.events]
     oldest = format_time(answer.events[-1].ts_us)
-    return _within(head, shown, "set until to go back further", also=f"Older: until={oldest}" if older else None)
+    return within(head, shown, "set until to go back further", also=f"Older: until={oldest}" if older else None)
 
 
 async def _list_entities(caller: Caller, asked: ListEntities) -> str:
@@ -205,17 +215,20 @@ async def _list_entities(caller: Caller, asked: ListEntities) -> str:
         return "No entity starts so. Use a shorter prefix, or none."
     shown = [f"{one_line(e.entity)} | {e.events} events | last {_moment(e.last_ts_us)}" for e in answer.entities]
     more = "There are more: use a longer prefix." if answer.next_cursor is not None else None
-    return _within([f"{len(shown)} entities:"], shown, "use a longer prefix", also=more)
+    return within([f"{len(shown)} entities:"], shown, "use a longer prefix", also=more)
 
 
 async def _explain_context(caller: Caller, asked: ExplainContext) -> str:
-    inputs = await caller.service.plane.why(caller.name, asked.bundle_digest)
+    entity = None if asked.entity is None else check_entity(asked.entity)
+    inputs = await caller.service.plane.why(
+        caller.name, asked.bundle_digest, entity=entity, spec=asked.spec, as_of=asked.as_of
+    )
     head = [
         f"{one_line(inputs.entity)} as of {inputs.as_of} under {inputs.spec}, {inputs.freshness}, from "
         f"{len(inputs.segments)} segments of {day_of(inputs.since_us)} to {day_of(inputs.until_us - 1)}:"
     ]
     shown = [f"[{number}] {_source(cited)}" for number, cited in enumerate(inputs.citations, 1)]
-    return _within(head, shown, "read the events themselves with get_timeline")
+    return within(head, shown, "read the events themselves with get_timeline")
 
 
 TOOLS: Final[Sequence[Tool]] = (
@@ -224,7 +237,7 @@ TOOLS: Final[Sequence[Tool]] = (
         "Context of one entity",
         "What is known about one entity (account, user, lead), built ahead of time: profile, metrics, signals, "
         "evidence and recent events in some 200 tokens. Use it first whenever a question is about an entity whose id "
-        "you know. Returns text in which [n] names a source listed below it, and a digest for explain_context. "
+        "you know. Returns text in which [n] names a source listed below it, and what explain_context takes. "
         'Example: {"entity": "acct-0042"}.',
         GetContext,
         _get_context,
@@ -262,7 +275,8 @@ TOOLS: Final[Sequence[Tool]] = (
         "Sources of a bundle",
         "The stored lines behind a bundle that get_context returned. Use it to check a fact, or when the user asks "
         "where it comes from. Returns, for each [n], the event, and the object and line that hold it. "
-        'Example: {"bundle_digest": "<the 64 hex digits after Digest>"}.',
+        'Example: {"bundle_digest": "<64 hex digits>", "entity": "acct-0042", "spec": "customer_context_v0", "as_of": '
+        '"2026-03-04"}, as get_context printed it.',
         ExplainContext,
         _explain_context,
     ),
@@ -271,6 +285,18 @@ TOOLS: Final[Sequence[Tool]] = (
 
 
 # --- leaves -------------------------------------------------------------------------------------
+
+
+def _days(days: Sequence[str]) -> str:
+    if len(days) <= MISSING_SHOWN:
+        return ", ".join(days)
+    return f"{len(days)} days from {min(days)} to {max(days)}"
+
+
+def _explanation(bundle: BundleAnswer) -> str:
+    """The arguments of explain_context that name the bundle, wherever it lies."""
+    named = {"bundle_digest": bundle.digest, "entity": bundle.entity, "spec": bundle.spec, "as_of": bundle.as_of}
+    return orjson.dumps(named).decode()
 
 
 def _hit(hit: FoundEvent, detail: Detail) -> str:
@@ -292,10 +318,10 @@ def _event(event: FoundEvent, detail: Detail) -> str:
     lines = [" | ".join(one_line(part) for part in parts)]
     if text:
         lines.append(f"  {shorten(one_line(text), TEXT_CHARS if detail == 'concise' else TEXT_CHARS_FULL)}")
-    if event.attrs and (detail == "full" or not text):
-        lines.append("  " + ", ".join(f"{one_line(name)}={show_value(value)}" for name, value in event.attrs.items()))
     if detail == "full":
         lines.append(f"  {event.citation.segment} line {event.citation.line}, digest {event.citation.digest}")
+    if event.attrs and (detail == "full" or not text):
+        lines.append("  " + ", ".join(f"{one_line(name)}={show_value(value)}" for name, value in event.attrs.items()))
     return "\n".join(lines)
 
 
@@ -305,19 +331,6 @@ def _source(cited: CitedEvent) -> str:
     event = cited.event
     place = f"{event.citation.segment} line {event.citation.line}"
     return f"{_moment(event.ts_us)} | {event.source} {event.kind} | {one_line(event.id)} | {place}"
-
-
-def _within(head: Sequence[str], items: Sequence[str], narrow: str, *, also: str | None = None) -> str:
-    """The head and as many items as the bound holds, the first one in any case; says what was left out."""
-    left = RESULT_TOKENS_MAX - sum(map(tokens.count, head)) - tokens.count(f"{narrow} {also or ''}")
-    shown: list[str] = []
-    for item in items:
-        left -= tokens.count(item)
-        if left < 0 and shown:
-            break
-        shown.append(item)
-    cut = [f"{len(items) - len(shown)} more did not fit: {narrow}."] if len(shown) < len(items) else []
-    return "\n".join([*head, *shown, *cut, *([also] if also else [])])
 
 
 def _moment(ts_us: int) -> str:
