@@ -132,7 +132,7 @@ class RayCluster:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
-            detail = "CONTEXT_PLANE_WORKERS=ray needs the package ray; install context-plane[ray]"
+            detail = "CONTEXT_PLANE_WORKERS=ray needs an extra; in the checkout: pip install -e '.[ray]'"
             raise dg.Failure(detail, allow_retries=False) from error
         self._ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
 

