@@ -3,7 +3,7 @@
     python examples/dlt_destination.py
 
 Rows become events. A table's columns say which is which; what is left becomes attributes. The primary key is the
-event's id, so a row that is loaded again replaces itself, and a batch that dlt sends again is written once.
+event's id, so a row that is loaded again replaces itself; a batch that dlt sends again within a load is written once.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def context_plane(
     name = str(table["name"])
     named = dict(zip(FIELDS, FIELDS, strict=True)) | (event_columns or {}).get(name, {})
     key = [each for each, column in table["columns"].items() if column.get("primary_key")]
+    load = dlt.current.load_package_state()["load_id"]  # the same where dlt sends a batch of it again
     with Client(url, tenant, api_key) as client:
         try:
-            client.ingest((event(row, name, named, key) for row in items), run=f"dlt {name}")
+            client.ingest((event(row, name, named, key) for row in items), run=f"dlt {load} {name}")
         except Invalid as error:  # sending it again would not help: dlt fails the job instead
             raise DestinationTerminalException(str(error)) from error
 
@@ -65,15 +66,14 @@ def plain(value: Any) -> Any:
 
 
 def main() -> None:
-    now = dt.datetime.now(dt.UTC)
-    tickets = [{"id": "zd-1", "account": "acct-0042", "opened": now, "text": "Export fails", "seats": 40}]
+    ticket = {"id": "zd-1", "account": "acct-0042", "opened": dt.datetime.now(dt.UTC), "text": "It fails", "seats": 40}
     target = context_plane(
         url=os.environ.get("CONTEXT_PLANE_URL", "http://127.0.0.1:8080"),
         tenant=os.environ.get("CONTEXT_PLANE_TENANT", "demo"),
         api_key=os.environ.get("CONTEXT_PLANE_KEY"),
         event_columns={"tickets": {"entity": "account", "ts": "opened"}},
     )
-    print(dlt.pipeline("tickets", destination=target).run(tickets, table_name="tickets", primary_key="id"))
+    print(dlt.pipeline("tickets", destination=target).run([ticket], table_name="tickets", primary_key="id"))
 
 
 if __name__ == "__main__":
