@@ -10,9 +10,13 @@ from context_plane.client.faces import AsyncClient, Client
 from context_plane.client.retries import Retries
 from context_plane.client.values import (
     Accepted,
+    AuditedCall,
     Bundle,
+    BundleInputs,
+    Change,
     Citation,
     EntityInfo,
+    ErasureState,
     Event,
     FoundEvent,
     Hit,
@@ -26,10 +30,14 @@ from context_plane.client.values import (
 __all__ = [
     "Accepted",
     "AsyncClient",
+    "AuditedCall",
     "Bundle",
+    "BundleInputs",
+    "Change",
     "Citation",
     "Client",
     "EntityInfo",
+    "ErasureState",
     "Event",
     "FoundEvent",
     "Hit",

@@ -235,6 +235,8 @@ def _options(url: str, tenant: str, key: str | None, timeout_s: float) -> dict[s
 
 def _built(http: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
     base = str(http.base_url).rstrip("/")  # a path is joined as it stands: nothing of it is resolved
+    if not request.of_tenant:
+        base = base.rpartition("/")[0]
     url = httpx.URL(base + request.path, params=request.params) if request.params else httpx.URL(base + request.path)
     return http.build_request(request.method, url, headers=request.headers, content=request.content)
 

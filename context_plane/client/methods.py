@@ -1,22 +1,23 @@
 """Every method of the client, once: its signature, what it asks, and how the answer reads.
 
-A method below makes a `Call` or a `Listing` and sends nothing. `asks` and `lists` turn it into what a face gives:
-a result or an iterator from `Client`, an awaitable or an asynchronous iterator from `AsyncClient`.
+A method below makes a `Call` or a `Listing` and sends nothing; `asks` and `lists` make of it what a face gives. Reads
+and writes are here, what operators do is in `operations`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeVar, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import orjson
 
+from context_plane.client.asking import asks, day_name, lists, moment, names
+from context_plane.client.operations import Operations
 from context_plane.client.requests import (
     Bundles,
     Call,
+    Exported,
     Listing,
     Pages,
     bundle_of,
@@ -29,8 +30,12 @@ from context_plane.client.requests import (
 from context_plane.client.values import (
     Accepted,
     Bundle,
+    BundleInputs,
+    Change,
+    Consistency,
     Day,
     EntityInfo,
+    Event,
     EventLike,
     Format,
     FoundEvent,
@@ -39,75 +44,19 @@ from context_plane.client.values import (
     NoBundle,
     SearchAnswer,
     Snapshot,
-    TenantInfo,
     Time,
     Visible,
 )
-from context_plane.errors import Invalid
-
-if TYPE_CHECKING:
-    from context_plane.client.faces import AsyncClient, Client
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 PAGE_EVENTS: Final = 100
 """Of a timeline: each may hold 256 KiB of text."""
 PAGE_ENTITIES: Final = 1000
 """The service's limit."""
+PAGE_CHANGES: Final = 1000
+"""The service's limit."""
 
 
-class asks(Generic[P, T]):
-    """A method that is one request."""
-
-    def __init__(self, make: Callable[Concatenate[Any, P], Call[T]]) -> None:
-        self._make = make
-        self.__doc__ = make.__doc__
-
-    @overload
-    def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    @overload
-    def __get__(self, client: None, owner: type) -> asks[P, T]: ...
-    def __get__(self, client: Client | AsyncClient | None, owner: type) -> Any:
-        if client is None:
-            return self
-        send, make = client.send, self._make
-
-        @wraps(make)
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return send(make(client, *args, **kwargs))
-
-        return method
-
-
-class lists(Generic[P, T]):
-    """A method that gives an iterator, over as many requests as it takes."""
-
-    def __init__(self, make: Callable[Concatenate[Any, P], Listing[T]]) -> None:
-        self._make = make
-        self.__doc__ = make.__doc__
-
-    @overload
-    def __get__(self, client: Client, owner: type) -> Callable[P, Iterator[T]]: ...
-    @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, AsyncIterator[T]]: ...
-    @overload
-    def __get__(self, client: None, owner: type) -> lists[P, T]: ...
-    def __get__(self, client: Client | AsyncClient | None, owner: type) -> Any:
-        if client is None:
-            return self
-        iterate, make = client.iterate, self._make
-
-        @wraps(make)
-        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return iterate(make(client, *args, **kwargs))
-
-        return method
-
-
-class Methods:
+class Methods(Operations):
     """What can be asked of one tenant."""
 
     # --- read -----------------------------------------------------------------------------------
@@ -121,12 +70,14 @@ class Methods:
         as_of: Day | None = None,
         format: Format = "text",
         snapshot: str | None = None,
+        consistency: Consistency | None = None,
         known: Bundle | None = None,
     ) -> Call[Bundle]:
         """The bundle built ahead of time. `known`: one read before, which comes back when nothing changed.
 
         Raises `NotFound(bundle_not_built)` when only unbuilt events are known: ask `context_on_demand`."""
-        params: dict[str, Any] = {"spec": spec, "as_of": _day(as_of), "format": format, "snapshot": snapshot}
+        params: dict[str, Any] = {"spec": spec, "as_of": day_name(as_of), "format": format, "snapshot": snapshot}
+        params |= {"consistency": consistency}
         headers = {} if known is None else {"if-none-match": known.etag}
         request = get(f"/entities/{name_in_path(entity)}/context", params, headers)
         return Call(request, bundle_of(entity, format, known))
@@ -144,12 +95,14 @@ class Methods:
         spec: str | None = None,
         format: Format = "text",
         snapshot: str | None = None,
+        consistency: Consistency | None = None,
         budget_tokens: int | None = None,
     ) -> Call[Bundle]:
         """A bundle made now for a question, events not built yet included."""
         body: dict[str, Any] = {"text": text, "vector": vector, "where": where}
-        body |= {"since": _time(since), "until": _time(until)}
+        body |= {"since": moment(since), "until": moment(until)}
         body |= {"spec": spec, "format": format, "snapshot": snapshot, "budget_tokens": budget_tokens}
+        body |= {"consistency": consistency}
         return Call(post(f"/entities/{name_in_path(entity)}/context", body), bundle_of(entity, format, None))
 
     @lists
@@ -161,10 +114,13 @@ class Methods:
         as_of: Day | None = None,
         format: Format = "text",
         snapshot: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Listing[Bundle | NoBundle]:
         """Bundles of any number of entities at one cut, as they come: in the order asked, or in key order for every
         entity (None)."""
-        return Bundles(entities, spec=spec, as_of=_day(as_of), form=format, snapshot=snapshot)
+        return Bundles(
+            entities, spec=spec, as_of=day_name(as_of), form=format, snapshot=snapshot, consistency=consistency
+        )
 
     @asks
     def search(
@@ -181,7 +137,7 @@ class Methods:
         group_by: Literal["entity"] | None = None,
         per_group: int | None = None,
         fusion: Mapping[str, Any] | None = None,
-        consistency: Literal["strong", "eventual"] | None = None,
+        consistency: Consistency | None = None,
         snapshot: str | None = None,
         deadline_ms: int | None = None,
         include: Sequence[Include] | None = None,
@@ -192,11 +148,11 @@ class Methods:
         """Events, best first, each with its citation. `entities` None: the whole tenant. `resolve_time`: dates in the
         text are read as a window, relative ones from `now` (None: the service's clock)."""
         body: dict[str, Any] = {"text": text, "vector": vector, "mode": mode, "where": where}
-        body |= {"entities": _names(entities), "since": _time(since), "until": _time(until)}
+        body |= {"entities": names(entities), "since": moment(since), "until": moment(until)}
         body |= {"limit": limit, "group_by": group_by}
         body |= {"per_group": per_group, "fusion": fusion, "consistency": consistency, "snapshot": snapshot}
-        body |= {"deadline_ms": deadline_ms, "include": _names(include), "explain": explain}
-        body |= {"resolve_time": resolve_time, "now": _time(now)}
+        body |= {"deadline_ms": deadline_ms, "include": names(include), "explain": explain}
+        body |= {"resolve_time": resolve_time, "now": moment(now)}
         return Call(post("/search", body), lambda reply: SearchAnswer.model_validate_json(reply.content))
 
     @lists
@@ -211,20 +167,60 @@ class Methods:
         order: Literal["desc", "asc"] = "desc",
         limit: int | None = None,
         snapshot: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Listing[FoundEvent]:
         """Events of an entity, newest first; pages are fetched as they are reached. `limit` None: all of them."""
-        params: dict[str, Any] = {"since": _time(since), "until": _time(until)}
-        params |= {"source": _names(source), "kind": _names(kind), "order": order, "snapshot": snapshot}
+        params: dict[str, Any] = {"since": moment(since), "until": moment(until)}
+        params |= {"source": names(source), "kind": names(kind), "order": order, "snapshot": snapshot}
+        params |= {"consistency": consistency}
         path = f"/entities/{name_in_path(entity)}/timeline"
         return Pages(path, params, page=PAGE_EVENTS, limit=limit, read=_timeline_page)
 
     @lists
     def entities(
-        self, prefix: str = "", *, limit: int | None = None, snapshot: str | None = None
+        self,
+        prefix: str = "",
+        *,
+        limit: int | None = None,
+        snapshot: str | None = None,
+        consistency: Consistency | None = None,
     ) -> Listing[EntityInfo]:
         """Entities in key order; pages are fetched as they are reached."""
-        params = {"prefix": prefix, "snapshot": snapshot}
+        params = {"prefix": prefix, "snapshot": snapshot, "consistency": consistency}
         return Pages("/entities", params, page=PAGE_ENTITIES, limit=limit, read=_entities_page)
+
+    @lists
+    def changes(self, since: str, *, snapshot: str | None = None, limit: int | None = None) -> Listing[Change]:
+        """Entities that were written to since a snapshot, then bundles whose content differs. `snapshot`: the newer cut
+        (None: the newest); name it, and it is what to ask the next changes since.
+
+        Raises `NotFound(snapshot_expired | snapshot_erased)` when `since` ended: read everything anew."""
+        params = {"since": since, "snapshot": snapshot}
+        return Pages("/changes", params, page=PAGE_CHANGES, limit=limit, read=_changes_page)
+
+    @lists
+    def export(
+        self, *, since: Time | None = None, until: Time | None = None, snapshot: str | None = None
+    ) -> Listing[Event]:
+        """Every event of one cut, by day, entity and time, as `write` takes it; nothing is held but a line. Raises what
+        broke it off."""
+        return Exported(get("/export", {"since": moment(since), "until": moment(until), "snapshot": snapshot}))
+
+    @asks
+    def why(
+        self,
+        digest: str,
+        *,
+        entity: str | None = None,
+        spec: str | None = None,
+        as_of: Day | None = None,
+        snapshot: str | None = None,
+    ) -> Call[BundleInputs]:
+        """What a bundle built ahead of time was made from (`Bundle.digest`). What is known beside the digest makes the
+        search short; without it only the newest bundles are looked through."""
+        params = {"entity": entity, "spec": spec, "as_of": day_name(as_of), "snapshot": snapshot}
+        request = get(f"/why/{name_in_path(digest)}", params)
+        return Call(request, lambda reply: BundleInputs.model_validate_json(reply.content))
 
     @asks
     def snapshot(self) -> Call[Snapshot]:
@@ -236,8 +232,8 @@ class Methods:
         self, *, entities: Sequence[str] | None = None, days: Sequence[Day] | None = None, pin: bool | None = None
     ) -> Call[None]:
         """Say what is going to be read. Answers before it is fetched."""
-        shown = None if days is None else [_day(day) for day in days]
-        return Call(post("/warm", {"entities": _names(entities), "days": shown, "pin": pin}), lambda _: None)
+        shown = None if days is None else [day_name(day) for day in days]
+        return Call(post("/warm", {"entities": names(entities), "days": shown, "pin": pin}), lambda _: None)
 
     # --- write ----------------------------------------------------------------------------------
 
@@ -261,22 +257,9 @@ class Methods:
     @asks
     def delete(self, events: Iterable[tuple[str, Time, str]]) -> Call[Accepted]:
         """Delete events named by (entity, any time of their day, id)."""
-        named = [{"entity": entity, "ts": _time(ts), "id": event_id} for entity, ts, event_id in events]
+        named = [{"entity": entity, "ts": moment(ts), "id": event_id} for entity, ts, event_id in events]
         request = post("/events:delete", {"events": named})
         return Call(request, lambda reply: Accepted.model_validate_json(reply.content))
-
-    # --- tenant ---------------------------------------------------------------------------------
-
-    @asks
-    def tenant(self) -> Call[TenantInfo]:
-        """The tenant's settings."""
-        return Call(get(""), lambda reply: TenantInfo.model_validate_json(reply.content))
-
-    @asks
-    def put_tenant(self, settings: Mapping[str, Any] | None = None) -> Call[TenantInfo]:
-        """Create the tenant, or replace its settings. For operator keys with the scope `admin`."""
-        request = post("", {"settings": dict(settings or {})}, method="PUT")
-        return Call(request, lambda reply: TenantInfo.model_validate_json(reply.content))
 
 
 # --- leaves -------------------------------------------------------------------------------------
@@ -292,18 +275,6 @@ def _entities_page(line: bytes) -> tuple[list[EntityInfo], str | None]:
     return [EntityInfo.model_validate(each) for each in held["entities"]], held["cursor"]
 
 
-def _time(value: Time | None) -> str | None:
-    """Raises `Invalid(ts_invalid)` for a time that could be anywhere."""
-    if not isinstance(value, dt.datetime):
-        return value
-    if value.tzinfo is None:
-        raise Invalid("ts_invalid", "a datetime needs a time zone: datetime.now(timezone.utc)", ts=value.isoformat())
-    return value.isoformat()
-
-
-def _day(value: Day | None) -> str | None:
-    return value.isoformat() if isinstance(value, dt.date) else value
-
-
-def _names(values: Sequence[T] | None) -> list[T] | None:
-    return None if values is None else list(values)
+def _changes_page(line: bytes) -> tuple[list[Change], str | None]:
+    held = orjson.loads(line)
+    return [Change.model_validate(each) for each in held["changes"]], held["cursor"]

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -16,7 +16,17 @@ import orjson
 import zstandard
 
 from context_plane.client.problems import error_of_problem
-from context_plane.client.values import Accepted, Bundle, EventLike, Format, Ingested, NoBundle, Visible
+from context_plane.client.values import (
+    Accepted,
+    Bundle,
+    Consistency,
+    Event,
+    EventLike,
+    Format,
+    Ingested,
+    NoBundle,
+    Visible,
+)
 from context_plane.errors import Unavailable
 
 T = TypeVar("T")
@@ -34,7 +44,7 @@ _ZSTD_LEVEL: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path`: below the tenant. `repeatable`: sending it twice does what sending it once does."""
+    """`path`: below the tenant, or below all tenants. `repeatable`: sending it twice does what sending it once does."""
 
     method: str
     path: str
@@ -42,6 +52,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     repeatable: bool = True
+    of_tenant: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +91,9 @@ class Pages(Generic[T]):
         page: int,
         limit: int | None,
         read: Callable[[bytes], tuple[list[T], str | None]],
+        of_tenant: bool = True,
     ) -> None:
-        self._path, self._params, self._read = path, params, read
+        self._path, self._params, self._read, self._of_tenant = path, params, read, of_tenant
         self._page, self._left = page, limit
         self._cursor: str | None = None
         self._done = limit == 0
@@ -90,7 +102,8 @@ class Pages(Generic[T]):
         if self._done:
             return None
         size = self._page if self._left is None else min(self._page, self._left)
-        return get(self._path, {**self._params, "limit": size, "cursor": self._cursor})
+        request = get(self._path, {**self._params, "limit": size, "cursor": self._cursor})
+        return replace(request, of_tenant=self._of_tenant)
 
     def items(self, line: bytes) -> list[T]:
         found, self._cursor = self._read(line)
@@ -104,10 +117,17 @@ class Bundles:
     """Bundles of many entities at one cut: that of the first request, or the one given. None: every entity."""
 
     def __init__(
-        self, entities: Iterable[str] | None, *, spec: str | None, as_of: str | None, form: Format, snapshot: str | None
+        self,
+        entities: Iterable[str] | None,
+        *,
+        spec: str | None,
+        as_of: str | None,
+        form: Format,
+        snapshot: str | None,
+        consistency: Consistency | None,
     ) -> None:
         self._lists: Iterator[list[str] | str] = iter(["*"]) if entities is None else _lists(entities)
-        self._asked = {"spec": spec, "as_of": as_of, "format": form}
+        self._asked = {"spec": spec, "as_of": as_of, "format": form, "consistency": consistency}
         self._form: Format = form
         self._snapshot = snapshot
 
@@ -129,6 +149,25 @@ class Bundles:
         content = held["text"] if self._form == "text" else orjson.dumps(held["bundle"]).decode()
         tag = f'"{held["digest"]}"' if self._form == "json" else f'"{held["digest"]}-text"'
         return [Bundle(held["entity"], self._form, content, tag, snapshot, held["freshness"])]
+
+
+class Exported:
+    """Every event of one cut: one request, a line an event."""
+
+    def __init__(self, request: Request) -> None:
+        self._request: Request | None = request
+
+    def following(self) -> Request | None:
+        request, self._request = self._request, None
+        return request
+
+    def items(self, line: bytes) -> list[Event]:
+        """Raises what broke the answer off."""
+        held = orjson.loads(line)
+        if "error" in held:
+            raise error_of_problem(held["error"])
+        event: Event = held
+        return [event]
 
 
 def _lists(entities: Iterable[str]) -> Iterator[list[str]]:

@@ -22,6 +22,8 @@ Format: TypeAlias = Literal["json", "text"]
 Freshness: TypeAlias = Literal["fresh", "stale", "building"]
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Visible: TypeAlias = Literal["now", "after_build"]
+Consistency: TypeAlias = Literal["strong", "eventual"]
+"""Everything acknowledged before; or at most a second old, and no round trip for it."""
 Include: TypeAlias = Literal["text", "attrs", "snippet", "vector"]
 
 
@@ -153,6 +155,95 @@ class Snapshot(_Answer):
     bundles: dict[str, str]
 
 
+class Change(_Answer):
+    """An entity that was written to, or (`spec` and `as_of`) one of its bundles."""
+
+    entity: str
+    changed: Literal["events", "bundle"]
+    spec: str | None
+    as_of: str | None
+
+
+class InputSegment(_Answer):
+    """A stored object, and how many of its events a bundle was made from."""
+
+    day: str
+    segment: str
+    events: int
+
+
+class Cited(_Answer):
+    """A citation of a bundle, by its number. `segment` None: the event changed since."""
+
+    number: int
+    day: str
+    id: str
+    digest: str
+    segment: str | None
+    line: int | None
+    ts: dt.datetime | None
+    source: str | None
+    kind: str | None
+
+
+class BundleInputs(_Answer):
+    """What a bundle was made from: events from `since` to before `until`, and which of them it cites."""
+
+    digest: str
+    entity: str
+    spec: str
+    as_of: str
+    freshness: Freshness
+    snapshot: str
+    spec_fingerprint: str
+    sources: str
+    built: dt.datetime
+    pack: str
+    since: dt.datetime
+    until: dt.datetime
+    segments: list[InputSegment]
+    citations: list[Cited]
+
+
+class Receipt(_Answer):
+    """What an erasure did. None: not of this kind (an entity's, or a tenant's)."""
+
+    hash: str | None = None
+    log_number: int
+    snapshots_from: int | None = None
+    days_rebuilt: int | None = None
+    months_opened: int | None = None
+    bundle_days_dropped: int | None = None
+    objects_deleted: int
+    bytes_deleted: int
+    batches_redacted: int | None = None
+    manifests_redacted: int | None = None
+    keys_deleted: int | None = None
+
+
+class ErasureState(_Answer):
+    """`requested`: nothing is hidden yet; `hidden`: no read shows it; `checking`: erased and not checked; `done`."""
+
+    erasure: str
+    state: Literal["requested", "hidden", "checking", "done"]
+    requested: dt.datetime
+    completed: dt.datetime | None
+    receipt: Receipt | None
+
+
+class AuditedCall(_Answer):
+    """Who did what. `outcome` begun: nobody lived to tell how it ended."""
+
+    at: dt.datetime
+    actor: str
+    request: str | None
+    action: str
+    subject: str | None
+    outcome: Literal["begun", "done", "failed"]
+    code: str | None
+    counts: dict[str, int]
+
+
 class TenantInfo(_Answer):
     tenant: str
     created: dt.datetime | None
@@ -172,6 +263,11 @@ class Bundle:
     etag: str
     snapshot: str
     freshness: Freshness
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its JSON: what `why` takes, of a bundle built ahead of time."""
+        return self.etag.strip('"').removesuffix("-text")
 
     def json(self) -> dict[str, Any]:
         """The bundle as data. Asked for with `format="json"`."""

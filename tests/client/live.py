@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import threading
 import time
 from collections import deque
@@ -16,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from context_plane.client import AsyncClient, Client
+from context_plane.client import AsyncClient, Client, Event
 from context_plane.errors import Unavailable
 from context_plane.settings import Settings
 from serving.app import create_app
@@ -24,6 +25,14 @@ from serving.problems import response_of
 
 T = TypeVar("T")
 FaceName: TypeAlias = Literal["blocking", "asyncio"]
+
+DAY = "2026-03-04"
+
+
+def event(number: int, entity: str = "acct-1", text: str = "export fails after the upgrade") -> Event:
+    """Of that day, at the minute of its number."""
+    ts = dt.datetime(2026, 3, 4, 9, number, tzinfo=dt.UTC)
+    return {"entity": entity, "ts": ts, "source": "zendesk", "kind": "ticket", "id": f"e{number}", "text": text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: bytes
+    query: str
 
     def json(self) -> Any:
         return orjson.loads(self.body)
@@ -84,7 +94,9 @@ class Door:
             return
         body = await _read(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.seen.append(Seen(scope["method"], scope["raw_path"].decode(), headers, body))
+        self.seen.append(
+            Seen(scope["method"], scope["raw_path"].decode(), headers, body, scope["query_string"].decode())
+        )
         match self.faults.popleft() if self.faults else None:
             case Refuse(code, after_s):
                 refusal = response_of(Unavailable(code, "refused by the test", retry_after_s=after_s), "r-1")

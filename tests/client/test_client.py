@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -13,19 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import context_plane.client
-from context_plane.client import Accepted, AsyncClient, Bundle, Client, Ingested, NoBundle, methods, requests, values
+from context_plane.client import Accepted, AsyncClient, Bundle, Client, NoBundle, methods, requests, values
 from context_plane.client.problems import error_of
 from context_plane.errors import CODES, Conflict, Corrupt, Denied, Fault, Invalid, NotFound, PlaneError, Unavailable
-from serving import limits, problems, shapes
-from tests.client.live import Face, Live, Lose, Overloaded, Refuse, face
+from serving import audit, limits, problems, shapes
+from tests.client.live import DAY, Face, Live, Lose, Overloaded, Refuse, event, face
 
-DAY = "2026-03-04"
 ODD = "a/b .. é?#%\u2028"
-
-
-def event(number: int, entity: str = "acct-1", text: str = "export fails after the upgrade") -> values.Event:
-    ts = dt.datetime(2026, 3, 4, 9, number, tzinfo=dt.UTC)
-    return {"entity": entity, "ts": ts, "source": "zendesk", "kind": "ticket", "id": f"e{number}", "text": text}
 
 
 # --- the surface --------------------------------------------------------------------------------
@@ -34,8 +27,8 @@ def event(number: int, entity: str = "acct-1", text: str = "export fails after t
 def test_the_exported_names_are_these() -> None:
     assert context_plane.client.__all__ == sorted(context_plane.client.__all__)
     assert " ".join(context_plane.client.__all__) == (
-        "Accepted AsyncClient Bundle Citation Client EntityInfo Event FoundEvent Hit Ingested NoBundle Retries "
-        "SearchAnswer Snapshot TenantInfo"
+        "Accepted AsyncClient AuditedCall Bundle BundleInputs Change Citation Client EntityInfo ErasureState Event "
+        "FoundEvent Hit Ingested NoBundle Retries SearchAnswer Snapshot TenantInfo"
     )
     assert all(hasattr(context_plane.client, name) for name in context_plane.client.__all__)
 
@@ -61,7 +54,14 @@ def test_both_faces_have_the_same_methods() -> None:
         (values.SearchAnswer, shapes.SearchOut),
         (values.EntityInfo, shapes.EntityOut),
         (values.Snapshot, shapes.SnapshotOut),
+        (values.Change, shapes.ChangeOut),
+        (values.InputSegment, shapes.InputSegmentOut),
+        (values.Cited, shapes.CitedOut),
+        (values.BundleInputs, shapes.WhyOut),
         (values.TenantInfo, shapes.TenantOut),
+        (values.Receipt, shapes.ReceiptOut),
+        (values.ErasureState, shapes.ErasureStateOut),
+        (values.AuditedCall, audit.CallOut),
     ],
 )
 def test_answers_have_the_fields_that_the_service_describes(ours: Any, theirs: Any) -> None:
@@ -270,60 +270,3 @@ async def test_keys_are_sent(live: Live, tenant: str) -> None:
     async with face(live, "asyncio", tenant, key="cp_nonsense") as asked:
         with pytest.raises(Denied, match="key_invalid"):
             await asked("snapshot")
-
-
-# --- loads --------------------------------------------------------------------------------------
-
-
-async def test_a_load_of_any_length_keeps_within_the_limits(
-    ask: Face, live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By count and by size, in order. Seen to fail with the last events left behind."""
-    monkeypatch.setattr(requests, "EVENTS_MAX", 3)
-    told: list[Ingested] = []
-    total = await ask("ingest", (event(n) for n in range(8)), progress=told.append)
-    assert [(each.events, each.requests) for each in told] == [(3, 1), (6, 2), (8, 3)]
-    assert total == told[-1]
-    assert total.bytes_sent == sum(len(seen.body) for seen in live.door.seen)
-    assert total.days == {DAY}
-    assert len(await ask("timeline", "acct-1")) == 8
-    monkeypatch.setattr(requests, "BATCH_BYTES", 100)
-    assert (await ask("ingest", [event(n) for n in range(2)])).requests == 2
-    assert await ask("ingest", []) == Ingested()
-
-
-async def test_a_named_load_is_written_once(ask: Face, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to fail with a random name for every load."""
-    monkeypatch.setattr(requests, "EVENTS_MAX", 2)
-    for _ in range(2):
-        await ask("ingest", [event(n) for n in range(4)], run="march")
-    keys = [seen.headers["idempotency-key"] for seen in live.door.seen]
-    assert len(set(keys)) == 2
-    assert keys[:2] == keys[2:]
-    assert (await ask("snapshot")).pending_log_objects == 2
-    await ask("ingest", [event(n) for n in range(4)])
-    assert (await ask("snapshot")).pending_log_objects == 4
-
-
-async def test_a_load_is_read_as_it_is_sent(live: Live, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is read ahead of what was durable. Seen to fail with a list made of the iterator."""
-    monkeypatch.setattr(requests, "EVENTS_MAX", 2)
-    durable: list[int] = []
-
-    def rows() -> Iterator[values.Event]:
-        for number in range(6):
-            durable.append(len(live.door.seen))
-            yield event(number)
-
-    async def arows() -> AsyncIterator[values.Event]:
-        for made in rows():
-            yield made
-
-    with Client(live.url, tenant) as client:
-        client.ingest(rows())
-    assert durable == [0, 0, 1, 1, 2, 2]
-    durable.clear()
-    live.door.seen.clear()
-    async with AsyncClient(live.url, tenant) as asynchronous:
-        await asynchronous.ingest(arows())
-    assert durable == [0, 0, 1, 1, 2, 2]
