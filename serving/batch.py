@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 import orjson
 from fastapi import APIRouter, Request
@@ -21,12 +20,11 @@ from serving.fields import Format
 from serving.problems import body_of
 from serving.read import body_as
 from serving.service import answer_headers
-from serving.stream import chunks
+from serving.stream import NDJSON, chunks, lines
 from serving.wire import BatchBody
 
 router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["read"])
 
-NDJSON: Final = "application/x-ndjson"
 BatchItem: TypeAlias = BundleAnswer | tuple[str, PlaneError]
 
 
@@ -54,24 +52,8 @@ async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
     first = await anext(items, None)
     headers = dict(answer_headers(snapshot=first.snapshot)) if isinstance(first, BundleAnswer) else {}
     request_id: str = request.scope["request_id"]
-    return StreamingResponse(
-        chunks(_lines(first, items, wanted.format, request_id)), headers=headers, media_type=NDJSON
-    )
-
-
-async def _lines(
-    first: BatchItem | None, items: AsyncGenerator[BatchItem, None], form: Format, request_id: str
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(items):
-        if first is None:
-            return
-        yield _line(first, form, request_id)
-        try:
-            async for item in items:
-                yield _line(item, form, request_id)
-        except PlaneError as error:
-            # The status is sent already: the last line says that the answer ends early.
-            yield orjson.dumps({"error": body_of(error, request_id)}, option=orjson.OPT_APPEND_NEWLINE)
+    told = lines(items, partial(_line, form=wanted.format, request_id=request_id), request_id, first=first)
+    return StreamingResponse(chunks(told), headers=headers, media_type=NDJSON)
 
 
 def _line(item: BatchItem, form: Format, request_id: str) -> bytes:

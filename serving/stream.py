@@ -1,17 +1,40 @@
-"""Streams of lines: joined into chunks on their way, closed when the client goes."""
+"""Streams of lines (NDJSON): joined into chunks on their way, closed when the client goes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar
 
+import orjson
+
+from context_plane.errors import PlaneError
+from serving.problems import body_of
+
+T = TypeVar("T")
+
+NDJSON: Final = "application/x-ndjson"
 CHUNK_BYTES: Final = 64 * 1024
 """Lines that travel together: a send per line costs more than the line."""
 CHUNK_S: Final = 0.05
 """A line waits no longer for company."""
+
+
+async def lines(
+    items: AsyncGenerator[T, None], line: Callable[[T], bytes], request_id: str, *, first: T | None = None
+) -> AsyncGenerator[bytes, None]:
+    """A line for each item, `first` before them. Where they break off the status is sent: a last line with `error`
+    says so."""
+    try:
+        async with aclosing(items):
+            if first is not None:
+                yield line(first)
+            async for item in items:
+                yield line(item)
+    except PlaneError as error:
+        yield orjson.dumps({"error": body_of(error, request_id)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 async def chunks(lines: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
