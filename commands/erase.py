@@ -65,10 +65,10 @@ def erase(
 async def _erase_tenant(tenant: str, store: str | None, *, as_json: bool) -> None:
     from context_plane.audit import COMMAND
     from context_plane.erase_tenant import erase_tenant
-    from context_plane.tenants import tenant_erasures
+    from context_plane.tenants import load_tenant_erasure
 
     async with opened(store, probe=True) as plane:
-        if all(each.completed_us is not None for each in await tenant_erasures(plane.engine.store, tenant)):
+        if await load_tenant_erasure(plane.engine.store, tenant) is None:
             await tenant_of(plane, tenant)
         receipt = await erase_tenant(plane.engine, tenant, actor=COMMAND)
     if as_json:
@@ -76,7 +76,7 @@ async def _erase_tenant(tenant: str, store: str | None, *, as_json: bool) -> Non
     else:
         print(
             f"erasure {receipt.erasure}: {show.count(receipt.objects_deleted, 'object')} and "
-            f"{show.count(receipt.keys_deleted, 'key')} deleted; the name may be given again"
+            f"{show.count(receipt.keys_deleted, 'key')} deleted; the name is never given again"
         )
 
 

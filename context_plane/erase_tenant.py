@@ -1,16 +1,14 @@
-"""Erase a tenant: everything it has leaves the store, with a receipt.
+"""Erase a tenant: everything it has leaves the store, with a receipt, and its name is never given again.
 
 Three steps, each of which can be repeated; the erasure's object in the store's control folder says how far it is.
 
     a  record the erasure, delete the tenant's record      the name does not exist any more, in seconds everywhere
     b  commit an empty manifest                            reads of who still knows the name find nothing; builds under
                                                            way are refused, as those of before any erasure are
-    c  delete everything else, and the tenant's keys;      done; the name may be given again
+    c  delete everything else, and the tenant's keys;      done
        write the receipt
 
-The empty manifest stays, and with it the tenant's name in its key: it keeps numbers from being given twice and what
-was begun before from coming back. What a process that still knew the name acknowledged after (c) would be the
-beginning of a new life, seen by nobody unless the name is given again.
+The empty manifest stays, and with it the tenant's name in its key: it keeps what was begun before from coming back.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
 from context_plane.erase import DELETE_CHUNK
-from context_plane.errors import NotFound
 from context_plane.layout.keys import LatestKey, ManifestKey, parse, tenant_prefix
 from context_plane.model import check_tenant
 from context_plane.store.base import ObjectInfo
@@ -30,23 +27,26 @@ from context_plane.tenants import (
     TenantErasure,
     delete_record,
     erased_tenants,
+    load_tenant_erasure,
+    new_tenant_erasure,
     save_tenant_erasure,
-    tenant_erasures,
 )
 
 
 async def erase_tenant(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> TenantErasure:
-    """Erase a tenant, or go on with the erasure that is under way. `actor`: for the audit. Raises `Unavailable` when it
-    must be called again."""
+    """Erase a tenant, or go on with its erasure. `actor`: for the audit. Raises `Unavailable` when it must be called
+    again."""
     return await finish(engine, await begin(engine, tenant, actor=actor), actor=actor)
 
 
 async def begin(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> TenantErasure:
-    """Steps (a) and (b): the tenant does not exist from here on. The erasure under way, where there is one."""
-    found = next((e for e in await tenant_erasures(engine.store, check_tenant(tenant)) if e.completed_us is None), None)
+    """Steps (a) and (b): the tenant does not exist from here on. Its erasure, where it has one."""
+    found = await load_tenant_erasure(engine.store, check_tenant(tenant))
     if found is None:
-        found = TenantErasure(erasure=engine.nonce() + engine.nonce(), tenant=tenant, requested_us=engine.now_us())
-        await save_tenant_erasure(engine.store, found)
+        fresh = TenantErasure(erasure=engine.nonce() + engine.nonce(), tenant=tenant, requested_us=engine.now_us())
+        found = await new_tenant_erasure(engine.store, fresh)
+    if found.completed_us is not None:
+        return found
     async with audited(engine, tenant, actor, "tenant_erasure_request", subject=found.erasure):
         await delete_record(engine.store, tenant)
         await _empty(engine, tenant)
@@ -103,19 +103,11 @@ async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> int:
     """Step (c) of every erasure of a tenant that was begun and is not done; how many there were."""
     count = 0
     for tenant in sorted(await erased_tenants(engine.store)):
-        for found in await tenant_erasures(engine.store, tenant):
-            if found.completed_us is None:
-                await finish(engine, found, actor=actor)
-                count += 1
+        found = await load_tenant_erasure(engine.store, tenant)
+        if found is not None and found.completed_us is None:
+            await finish(engine, found, actor=actor)
+            count += 1
     return count
-
-
-async def tenant_erasure(engine: Engine, tenant: str, erasure: str) -> TenantErasure:
-    """Raises `NotFound(erasure_not_found)`."""
-    for found in await tenant_erasures(engine.store, tenant):
-        if found.erasure == erasure:
-            return found
-    raise NotFound("erasure_not_found", "no erasure of that id", erasure=erasure[:64])
 
 
 async def _empty(engine: Engine, tenant: str) -> Manifest:
@@ -135,7 +127,7 @@ async def _empty(engine: Engine, tenant: str) -> Manifest:
             erasures=manifest.erasures,
             snapshots_from=manifest.snapshots_from,
         )
-        if fresh == manifest and manifest.version > 0:
+        if fresh == manifest and manifest.erasures > 0:
             return manifest
         changed = {"erasures": manifest.erasures + 1, "snapshots_from": manifest.version + 1}
         return fresh.model_copy(update=changed)

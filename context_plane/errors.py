@@ -128,7 +128,7 @@ CODES: Final[Mapping[str, str]] = {
     "graph_recall_low": "a vector index proposes too few of the nearest rows; build it again",
     "budget_exceeded": "a bundle holds more tokens than its spec allows; nothing of its day was committed",
     "idempotency_in_progress": "a request with this idempotency key is under way",
-    "erasure_in_progress": "the tenant is being erased",
+    "tenant_erased": "a tenant of that name was erased; its name is never given again",
     # unavailable
     "tail_full": "too many batches wait to be built; build the days, then retry",
     "rate_limited": "the key is over its rate",

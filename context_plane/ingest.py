@@ -32,6 +32,7 @@ from context_plane.errors import Conflict, Unavailable
 from context_plane.layout.batch import Origin, Visible, encode
 from context_plane.model import Delete, Write, identity
 from context_plane.store import spans
+from context_plane.tenants import refuse_erased
 
 GATHER_S: Final = 0.02
 """How long the first request of an idle tenant waits for company: below what a writer notices."""
@@ -143,7 +144,7 @@ class Ingest:
     ) -> Accepted:
         """Durable when it returns. `body_bytes`: decoded size of the request the writes came in; `actor`: who sent it.
 
-        Raises `Unavailable(tail_full)`, `Unavailable(store_unavailable)`."""
+        Raises `Unavailable(tail_full | store_unavailable)`, `Conflict(tenant_erased)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
@@ -244,6 +245,8 @@ class Ingest:
         now_s = self._engine.monotonic_s()
         known = self._gauges.get(tenant)
         manifest = await load_head(self._engine.store, tenant, known=known.manifest if known else None)
+        if manifest.erasures:  # that of a tenant is one too: others pay no request for the question
+            await refuse_erased(self._engine.store, tenant)
         objects = await list_log(self._engine.store, tenant, after=manifest.log_floor)
         batches = await read_headers(self._engine.store, tenant, objects, self._headers)
         sizes = {item.number: item.bytes for item in objects}

@@ -62,7 +62,7 @@ from context_plane.rollup import MonthState, month_state, roll_up
 from context_plane.settings import Settings, store_options_from_environment
 from context_plane.store import CountingStore, HedgingStore, StoreOptions, is_remote, open_store, probe
 from context_plane.store.spans import step
-from context_plane.tenants import load_settings, load_tenant, was_erased
+from context_plane.tenants import load_settings, load_tenant, load_tenant_erasure
 from context_plane.warm import Warmer
 
 T = TypeVar("T")
@@ -350,7 +350,7 @@ class Plane:
         if await load_tenant(store, tenant) is not None:
             return True
         version, log = await asyncio.gather(newest_version(store, tenant), list_log(store, tenant, after=0))
-        return (version > 0 or bool(log)) and not await was_erased(store, tenant)
+        return (version > 0 or bool(log)) and await load_tenant_erasure(store, tenant) is None
 
 
 @asynccontextmanager

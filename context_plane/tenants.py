@@ -3,8 +3,9 @@
 One small JSON object per tenant, beside the tenants' data so that a missing one costs one GET and names no
 path of theirs. Settings are what the product obeys today.
 
-An erased tenant leaves an object too: what was done, and until it is done, that it goes on. A tenant without a record
-that has one does not exist, whatever may still lie in its folder.
+An erased tenant leaves an object too: what was done, and until it is done, that it goes on. Its name is never given
+again: numbers of its log would be, whoever still deletes would delete what is new, and who is called by it next would
+read the audit of who was before.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class TenantErasure(_Model):
     requested_us: int
     completed_us: int | None = None
     log_number: int = 0
-    """Writes up to this number are erased; later ones would begin a new life."""
+    """Writes up to this number are erased."""
     objects_deleted: int = 0
     bytes_deleted: int = 0
     keys_deleted: int = 0
@@ -142,16 +143,15 @@ async def put_tenant(
 ) -> tuple[Tenant, bool]:
     """Create the tenant or replace its settings (the last writer wins); True when it is new. `actor`: for the audit.
 
-    A model that is set binds the tenant to it. Raises `Conflict(erasure_in_progress)` while a tenant of that name is
-    being erased, `Invalid(model_mismatch)`."""
+    A model that is set binds the tenant to it. Raises `Conflict(tenant_erased)`, `Invalid(model_mismatch)`."""
     now_us = engine.now_us()
-    if any(erasure.completed_us is None for erasure in await tenant_erasures(engine.store, tenant)):
-        raise Conflict("erasure_in_progress", "the tenant is being erased; create it when its receipt is there")
+    await refuse_erased(engine.store, tenant)
     if settings.model is not None:
         await _bind(engine, tenant, settings.model)
     record = Tenant(tenant=check_tenant(tenant), created_us=now_us, updated_us=now_us, settings=settings)
     async with audited(engine, tenant, actor, "tenant_put") as counts:
         record, created = await _put(engine, record)
+        await _give_way(engine.store, tenant)
         counts["created"] = int(created)
     return record, created
 
@@ -182,31 +182,57 @@ async def _bind(engine: Engine, tenant: str, model: str) -> None:
     await commit(engine, tenant, mutate)
 
 
+async def _give_way(store: Store, tenant: str) -> None:
+    """An erasure that began before the record was put has deleted it already: what came after it goes too."""
+    try:
+        await refuse_erased(store, tenant)
+    except Conflict:
+        await delete_record(store, tenant)
+        raise
+
+
 async def delete_record(store: Store, tenant: str) -> None:
     await store.delete([_object(check_tenant(tenant))])
 
 
-async def tenant_erasures(store: Store, tenant: str) -> list[TenantErasure]:
-    """Every erasure of a tenant of that name, in no order."""
-    listed = [info.key async for info in store.list(f"{_ERASED}{check_tenant(tenant)}/")]
-    return [TenantErasure.model_validate_json(stored) for stored in await asyncio.gather(*map(store.get, listed))]
+async def load_tenant_erasure(store: Store, tenant: str) -> TenantErasure | None:
+    """None where no tenant of that name was ever erased."""
+    try:
+        stored = await store.get(_erasure(check_tenant(tenant)))
+    except NotFound:
+        return None
+    try:
+        return TenantErasure.model_validate_json(stored)
+    except ValidationError as error:
+        raise Corrupt("format_unknown", "the erasure of a tenant does not decode; upgrade this process") from error
+
+
+async def new_tenant_erasure(store: Store, erasure: TenantErasure) -> TenantErasure:
+    """Record that the tenant is erased; the erasure that it has, where somebody was faster."""
+    try:
+        await store.put_new(_erasure(erasure.tenant), erasure.model_dump_json().encode())
+    except Conflict:
+        return await load_tenant_erasure(store, erasure.tenant) or erasure
+    return erasure
 
 
 async def save_tenant_erasure(store: Store, erasure: TenantErasure) -> None:
-    key = ControlKey(None, f"erased-tenants/{erasure.tenant}/{erasure.erasure}.json")
-    await store.put(str(key), erasure.model_dump_json().encode())
+    await store.put(_erasure(erasure.tenant), erasure.model_dump_json().encode())
 
 
-async def was_erased(store: Store, tenant: str) -> bool:
-    """Whether a tenant of that name is or was erased: without a record it then does not exist."""
-    async for _ in store.list(f"{_ERASED}{check_tenant(tenant)}/", limit=1):
-        return True
-    return False
+async def refuse_erased(store: Store, tenant: str) -> None:
+    """Raises `Conflict(tenant_erased)` where a tenant of that name was erased, or is being erased."""
+    if await load_tenant_erasure(store, tenant) is not None:
+        raise Conflict("tenant_erased", "a tenant of that name was erased; take another name")
 
 
 async def erased_tenants(store: Store) -> set[str]:
     """Names of tenants that are or were erased."""
-    return {info.key.removeprefix(_ERASED).partition("/")[0] async for info in store.list(_ERASED)}
+    return {_name(info.key.removesuffix(".json")) async for info in store.list(_ERASED)}
+
+
+def _erasure(tenant: str) -> str:
+    return f"{_ERASED}{tenant}.json"
 
 
 def _object(tenant: str) -> str:
@@ -234,7 +260,7 @@ async def list_tenants(store: Store) -> list[str]:
         new = {name for name in nexts if name is not None} - known - found
         found |= new
         gaps = [f"tenants/{name}/" for name in sorted(new)]
-    return sorted(known | (found - erased))
+    return sorted((known | found) - erased)
 
 
 async def _next_tenant(store: Store, folder: str) -> str | None:

@@ -12,7 +12,7 @@ from context_plane import erase_tenant
 from context_plane.audit import Actor
 from context_plane.errors import Denied, NotFound, PlaneError
 from context_plane.fulfil import start, state_of
-from context_plane.tenants import TenantErasure, tenant_erasures
+from context_plane.tenants import TenantErasure, load_tenant_erasure
 from serving import answers, shapes
 from serving.auth import Administers, TenantName, authorize, requester, unknown_tenant
 from serving.describe import Json, gives
@@ -72,7 +72,9 @@ async def get_erasure(request: Request, tenant: TenantName, erasure: ErasureId) 
                 raise
     elif key is not None and key.tenant is not None:
         raise unknown_tenant()
-    found = await erase_tenant.tenant_erasure(engine, tenant, erasure)
+    found = await load_tenant_erasure(engine.store, tenant)
+    if found is None or found.erasure != erasure:
+        raise NotFound("erasure_not_found", "no erasure of that id", erasure=erasure)
     return Json(orjson.dumps(answers.tenant_erasure(found)))
 
 
@@ -88,14 +90,14 @@ async def get_erasure(request: Request, tenant: TenantName, erasure: ErasureId) 
     ),
 )
 async def delete_tenant(request: Request, tenant: TenantName) -> Response:
-    """For operator keys with the scope `admin`. The process goes on deleting after it answered; asked again, or by
-    `context-plane erase --tenant NAME --whole-tenant`, an erasure that was interrupted goes on."""
+    """For operator keys with the scope `admin`. The name is never given again. The process goes on deleting after it
+    answered; asked again, or by `context-plane erase --tenant NAME --whole-tenant`, the same erasure goes on."""
     service = service_of(request)
     key = await authorize(service, request, tenant, "admin")
     if key is not None and key.tenant is not None:
         raise Denied("scope_missing", "only an operator key erases tenants")
-    under_way = any(each.completed_us is None for each in await tenant_erasures(service.plane.engine.store, tenant))
-    if not under_way and not await service.plane.tenant_exists(tenant):
+    known = await load_tenant_erasure(service.plane.engine.store, tenant)
+    if known is None and not await service.plane.tenant_exists(tenant):
         raise unknown_tenant()
     actor = requester(key, request)
     begun = await erase_tenant.begin(service.plane.engine, tenant, actor=actor)
