@@ -106,7 +106,10 @@ class Tenant(_Model):
 
 
 class TenantErasure(_Model):
-    """The erasure of a whole tenant, and its receipt once `completed_us` is set. Times are microseconds since 1970."""
+    """The erasure of a whole tenant, and its receipt once `completed_us` is set. Times are microseconds since 1970.
+
+    The receipt counts what there was then. What processes that still knew the tenant leave afterwards is deleted by later
+    runs of the job, each in the audit, and not counted here."""
 
     format: Literal[1] = 1
     erasure: str

@@ -103,12 +103,12 @@ async def delete_tenant(request: Request, tenant: TenantName) -> Response:
     begun = await erase_tenant.begin(service.plane.engine, tenant, actor=actor)
     service.tenants.forget(tenant)
     service.plane.snapshots.forget(tenant)
-    service.begin(_finish(service, begun, actor))
+    service.begin(begun.erasure, lambda: _finish(service, begun, actor))
     return Json(orjson.dumps({"erasure": begun.erasure}), status_code=202)
 
 
 async def _finish(service: Service, begun: TenantErasure, actor: Actor) -> None:
     try:
-        await erase_tenant.finish(service.plane.engine, begun, actor=actor)
+        await erase_tenant.finish(service.plane.engine, begun.tenant, actor=actor)
     except PlaneError as error:
         log.error("the erasure %s of a tenant stopped: %s; ask for it again", begun.erasure, error.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,11 @@ class Service:
             loopback=loopback,
         )
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Go on with this in the background, in a context of its own, until the service ends."""
-        task = asyncio.create_task(work, context=contextvars.Context())
+    def begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Go on with this in the background, in a context of its own, until the service ends; once, while it does."""
+        if any(task.get_name() == name for task in self.under_way):
+            return
+        task = asyncio.create_task(work(), name=name, context=contextvars.Context())
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 

@@ -2,7 +2,7 @@
 
 The request object under the tenant holds the entity; a run knows the request's id. File one with `DELETE
 …/entities/{entity}` or `context-plane erase ENTITY --later`. Erasures of whole tenants that were interrupted are
-finished too.
+finished too, and what came after their receipts is deleted.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from assets.operations.operate import Tenants, Told, operate
 from context_plane.audit import JOB
-from context_plane.erase_tenant import finish_all
+from context_plane.erase_tenant import Finished, finish_all
 from context_plane.erasure_requests import open_requests
 from context_plane.fulfil import fulfil, kind_of
 from context_plane.plane import Plane
@@ -72,8 +72,8 @@ def _erase(
     async def work(opened: Plane, tenant: str) -> Told:
         return await erase(opened, tenant, config.requests)
 
-    finished = 0 if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
-    told = {"tenants_erased": finished}
+    finished = Finished(0, 0) if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
+    told = {"tenants_erased": finished.tenants, "late_objects": finished.late}
     yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
 
 

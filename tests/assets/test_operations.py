@@ -46,6 +46,7 @@ METADATA: dict[str, set[str]] = {
         "batches_redacted",
         "manifests_redacted",
         "tenants_erased",
+        "late_objects",
     },
     "collect": {
         "dry_run",
