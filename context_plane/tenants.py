@@ -149,10 +149,10 @@ async def put_tenant(
     A model that is set binds the tenant to it. Raises `Conflict(tenant_erased)`, `Invalid(model_mismatch)`."""
     now_us = engine.now_us()
     await refuse_erased(engine.store, tenant)
-    if settings.model is not None:
-        await _bind(engine, tenant, settings.model)
     record = Tenant(tenant=check_tenant(tenant), created_us=now_us, updated_us=now_us, settings=settings)
     async with audited(engine, tenant, actor, "tenant_put") as counts:
+        if settings.model is not None:
+            await _bind(engine, tenant, settings.model)
         record, created = await _put(engine, record)
         await _give_way(engine.store, tenant)
         counts["created"] = int(created)

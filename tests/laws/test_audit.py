@@ -12,6 +12,7 @@ import zstandard
 
 from context_plane.access import create_key, list_keys, revoke_key, rotate_key
 from context_plane.audit import Actor, AuditedBatch, Call, audited, keep_batches, read_batches, read_calls
+from context_plane.catalog.head import newest_version
 from context_plane.catalog.log import list_log
 from context_plane.collect import collect
 from context_plane.erasure_requests import request_erasure
@@ -23,6 +24,7 @@ from context_plane.model import add_days, day_start_us, sha256_hex
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
 from context_plane.store.faults import Mishap
+from context_plane.tenants import TenantSettings, put_tenant
 from tests.laws.plane_world import DAY, TENANT, Clock, World, delete_of, event, month_of, puts
 from tests.store.dictionary import DictStore
 
@@ -216,3 +218,14 @@ def test_a_header_without_origins_is_as_it_was() -> None:
     raw = zstandard.ZstdDecompressor().decompressobj().decompress(stored)
     assert "origins" not in orjson.loads(raw)
     assert decode_header(stored)[0].origins == ()
+
+
+async def test_no_model_is_bound_without_its_entry(world: World) -> None:
+    """The name of a model in the settings commits a manifest. Seen to fail with the model bound before the entry."""
+    plane = world.plane()
+    settings = TenantSettings(model=plane.engine.embedder.model)
+    with world.faults.on("control/audit/", Mishap(lost="request"), "put"), pytest.raises(Unavailable):
+        await put_tenant(plane.engine, TENANT, settings)
+    assert await newest_version(plane.engine.store, TENANT) == 0
+    await put_tenant(plane.engine, TENANT, settings)
+    assert await newest_version(plane.engine.store, TENANT) == 1
