@@ -24,7 +24,7 @@ def erase(
         bool, typer.Option("--later", help="only file the request; the job erase_entities does it")
     ] = False,
     whole_tenant: Annotated[
-        bool, typer.Option("--whole-tenant", help="erase the tenant named by --tenant, and its keys")
+        bool, typer.Option("--whole-tenant", help="erase the tenant named by --tenant, and revoke its keys")
     ] = False,
     tenant: Tenant = None,
     store: Store = None,
@@ -75,8 +75,8 @@ async def _erase_tenant(tenant: str, store: str | None, *, as_json: bool) -> Non
         show.json(receipt.model_dump())
     else:
         print(
-            f"erasure {receipt.erasure}: {show.count(receipt.objects_deleted, 'object')} and "
-            f"{show.count(receipt.keys_deleted, 'key')} deleted; the name is never given again"
+            f"erasure {receipt.erasure}: {show.count(receipt.objects_deleted, 'object')} deleted, "
+            f"{show.count(receipt.keys_revoked, 'key')} revoked; the name is never given again"
         )
 
 

@@ -15,10 +15,10 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import orjson
 
@@ -26,16 +26,20 @@ from context_plane.audit import PROCESS, Actor, audited
 from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Denied, Invalid, NotFound
-from context_plane.layout.keys import ControlKey, parse
+from context_plane.layout.keys import ControlKey
 from context_plane.model import BYTES_PER_S_MAX, REQUESTS_PER_S_MAX, check_tenant
 from context_plane.store.base import Store
+from context_plane.tenants import refuse_erased
 
+T = TypeVar("T")
 Scope: TypeAlias = Literal["read", "write", "admin"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write", "admin")
 NOTE_CHARS_MAX: Final = 200
 ROTATION_GRACE_US: Final = 24 * 3600 * 1_000_000
 """How long a rotated key still works by default: whoever holds it has a working day to take the new one."""
+PARALLEL_KEYS: Final = 32
+"""Looked at or revoked at once: each is two to five requests of the store."""
 _SECRET_BYTES: Final = 32
 _ID = re.compile(r"[0-9a-f]{16}")
 _TOKEN = re.compile(r"cp_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -97,7 +101,9 @@ async def create_key(
     bytes_per_s: float | None = None,
     actor: Actor = PROCESS,
 ) -> NewKey:
-    """Make and store a key. `actor`: for the audit. Raises `Invalid(settings_invalid | tenant_invalid)`."""
+    """Make and store a key. `actor`: for the audit.
+
+    Raises `Invalid(settings_invalid | tenant_invalid)`, `Conflict(tenant_erased)`."""
     now_us = engine.now_us()
     if tenant is not None:
         check_tenant(tenant)
@@ -123,7 +129,7 @@ async def create_key(
         )
     )
     async with audited(engine, tenant, actor, "key_create", subject=made.key.id):
-        await engine.store.put_new(_object(made.key.id), _encode(made.key))
+        await _put_new(engine.store, made.key)
     return made
 
 
@@ -132,7 +138,8 @@ async def rotate_key(
 ) -> NewKey:
     """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`, or
     as it would have where that is sooner (a second rotation does not lengthen the first one's grace). Both work until
-    then. Raises `NotFound(key_not_found)`, and `Invalid(settings_invalid)` for a key that has ended.
+    then. Raises `NotFound(key_not_found)`, `Conflict(tenant_erased)`, and `Invalid(settings_invalid)` for a key that
+    has ended.
     """
     now_us = engine.now_us()
     old = await _existing(engine.store, key_id)
@@ -147,22 +154,30 @@ async def rotate_key(
         audited(engine, old.tenant, actor, "key_create", subject=made.key.id),
         audited(engine, old.tenant, actor, "key_rotate", subject=old.id),
     ):
-        await engine.store.put_new(_object(made.key.id), _encode(made.key))
+        await _put_new(engine.store, made.key)
         await engine.store.put(_object(old.id), _encode(ending))
     return made
 
 
+async def _put_new(store: Store, key: AccessKey) -> None:
+    """An erasure that was recorded before the key was put may have listed keys before it, too: then the key, which
+    nobody was given, goes. Raises `Conflict(tenant_erased)`."""
+    await store.put_new(_object(key.id), _encode(key))
+    if key.tenant is None:
+        return
+    try:
+        await refuse_erased(store, key.tenant)
+    except Conflict:
+        await store.delete([_object(key.id)])
+        raise
+
+
 async def list_keys(store: Store) -> list[AccessKey]:
     """Every key, revoked and expired ones included, oldest first."""
-    keys = []
-    async for info in store.list(_PREFIX):
-        found = parse(info.key)
-        assert isinstance(found, ControlKey)
-        if found.path.endswith(_RECORD):
-            key = await load_key(store, found.path.removeprefix("keys/").removesuffix(_RECORD))
-            if key is not None:
-                keys.append(key)
-    return sorted(keys, key=lambda key: (key.created_us, key.id))
+    listed = [info.key.removeprefix(_PREFIX) async for info in store.list(_PREFIX)]
+    ids = [name.removesuffix(_RECORD) for name in listed if name.endswith(_RECORD)]
+    keys = await _each(ids, lambda key_id: load_key(store, key_id))
+    return sorted((key for key in keys if key is not None), key=lambda key: (key.created_us, key.id))
 
 
 async def revoke_key(engine: Engine, key_id: str, *, actor: Actor = PROCESS) -> AccessKey:
@@ -176,12 +191,30 @@ async def revoke_key(engine: Engine, key_id: str, *, actor: Actor = PROCESS) -> 
     return key
 
 
-async def delete_keys(store: Store, tenant: str) -> int:
-    """Remove every key of a tenant that is erased; how many there were."""
-    gone = [_object(key.id) for key in await list_keys(store) if key.tenant == tenant]
-    if gone:
-        await store.delete(gone)
-    return len(gone)
+async def revoke_keys(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> int:
+    """End every key of a tenant that is erased; how many were not revoked yet.
+
+    None is deleted: the audit names them, and a store whose last keys they were would be one without keys, which a
+    loopback service opens."""
+    found = await list_keys(engine.store)
+    ids = [key.id for key in found if key.tenant == tenant and key.revoked_us is None]
+
+    async def revoke(key_id: str) -> None:
+        with suppress(NotFound):  # one that was made too late, and went again
+            await revoke_key(engine, key_id, actor=actor)
+
+    await _each(ids, revoke)
+    return len(ids)
+
+
+async def _each(ids: Iterable[str], work: Callable[[str], Awaitable[T]]) -> list[T]:
+    gate = asyncio.Semaphore(PARALLEL_KEYS)
+
+    async def one(key_id: str) -> T:
+        async with gate:
+            return await work(key_id)
+
+    return list(await asyncio.gather(*map(one, ids)))
 
 
 async def load_key(store: Store, key_id: str) -> AccessKey | None:

@@ -5,29 +5,33 @@ Three steps, each of which can be repeated; the erasure's object in the store's 
     a  record the erasure, delete the tenant's record      the name does not exist any more, in seconds everywhere
     b  commit an empty manifest                            reads of who still knows the name find nothing; builds under
                                                            way are refused, as those of before any erasure are
-    c  delete everything else, and the tenant's keys;      done
-       write the receipt
+    c  keep who wrote for the audit, delete everything     done
+       else, revoke the tenant's keys; write the receipt
 
-The empty manifest stays, and with it the tenant's name in its key: it keeps what was begun before from coming back.
+Whoever comes to a record without a receipt, after a crash or beside another process, does all three again: each looks
+at what is there. The empty manifest stays, and with it the tenant's name in its key: it keeps what was begun before
+from coming back.
 
-A build, or a process that knew the tenant a few seconds longer, may upload and acknowledge after (c): nobody reads it, and
-`finish_all` deletes it whenever it runs, at the price of a listing for each tenant that was ever erased.
+A build, or a process that knew the tenant a few seconds longer, may upload and acknowledge after (c): nobody reads it,
+and `finish_all` deletes it whenever it runs, at the price of a listing for each tenant that was ever erased.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
-from context_plane.access import delete_keys
-from context_plane.audit import PROCESS, Actor, audited
+from context_plane.access import revoke_keys
+from context_plane.audit import PROCESS, Actor, audited, keep_batches
 from context_plane.catalog.head import commit, load_head, refresh_hint
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
 from context_plane.erase import DELETE_CHUNK
-from context_plane.errors import NotFound
+from context_plane.errors import NotFound, PlaneError, Unavailable
 from context_plane.layout.keys import LatestKey, ManifestKey, manifests_prefix, tenant_prefix
-from context_plane.model import check_tenant
+from context_plane.model import check_tenant, sha256_hex
 from context_plane.tenants import (
     TenantErasure,
     delete_record,
@@ -37,13 +41,18 @@ from context_plane.tenants import (
     save_tenant_erasure,
 )
 
+LOOKS_MAX: Final = 3
+"""Each further look means that another process took a batch of the log away while it was read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`tenants`: whose erasure was completed; `late`: objects that came after a receipt, and are deleted too."""
+    """`tenants`: whose erasure was completed; `late`: objects that came after a receipt, and are deleted too; `failed`:
+    tenants that it has to be called again for, and the code of the error."""
 
     tenants: int
     late: int
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +74,17 @@ async def begin(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tenan
     found = await load_tenant_erasure(engine.store, check_tenant(tenant))
     if found is not None and found.completed_us is not None:
         return found
-    wanted = found or TenantErasure(
-        erasure=engine.nonce() + engine.nonce(), tenant=tenant, requested_us=engine.now_us()
-    )
+    wanted = found or TenantErasure(erasure=_id(tenant), tenant=tenant, requested_us=engine.now_us())
     async with audited(engine, tenant, actor, "tenant_erasure_request", subject=wanted.erasure):
         begun = found or await new_tenant_erasure(engine.store, wanted)
         await delete_record(engine.store, tenant)
         await _empty(engine, tenant)
     return begun
+
+
+def _id(tenant: str) -> str:
+    """A name is erased once: who asks at the same time asks for the same erasure, and the audit names that one."""
+    return sha256_hex(f"the erasure of {tenant}".encode())[:32]
 
 
 async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> TenantErasure:
@@ -87,34 +99,39 @@ async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tena
         return found
     async with audited(engine, tenant, actor, "tenant_erasure", subject=found.erasure) as counts:
         swept = await _sweep(engine, tenant)
-        keys = await delete_keys(engine.store, tenant)
+        keys = await revoke_keys(engine, tenant, actor=actor)
+        counts |= {"objects_deleted": swept.objects, "keys_revoked": keys}
+        now = await load_tenant_erasure(engine.store, tenant)
+        if now is not None and now.completed_us is not None:
+            return now  # another process was faster: its receipt stays
         done = found.model_copy(
             update={
                 "completed_us": engine.now_us(),
                 "log_number": swept.log_number,
                 "objects_deleted": swept.objects,
                 "bytes_deleted": swept.bytes,
-                "keys_deleted": keys,
+                "keys_revoked": keys,
             }
         )
         await save_tenant_erasure(engine.store, done)
-        counts |= {"objects_deleted": swept.objects, "keys_deleted": keys}
     return done
 
 
 async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> Finished:
-    """Complete every erasure of a tenant, and delete what came after a receipt."""
+    """Complete every erasure of a tenant, and delete what came after a receipt. One that fails stops no other."""
     tenants = late = 0
+    failed: list[tuple[str, str]] = []
     for tenant in sorted(await erased_tenants(engine.store)):
-        found = await load_tenant_erasure(engine.store, tenant)
-        if found is None:
-            continue
-        if found.completed_us is None:
-            await erase_tenant(engine, tenant, actor=actor)
-            tenants += 1
-        else:
-            late += await _sweep_late(engine, found, actor)
-    return Finished(tenants, late)
+        try:
+            found = await load_tenant_erasure(engine.store, tenant)
+            if found is not None and found.completed_us is None:
+                await erase_tenant(engine, tenant, actor=actor)
+                tenants += 1
+            elif found is not None:
+                late += await _sweep_late(engine, found, actor)
+        except PlaneError as error:
+            failed.append((tenant, error.code))
+    return Finished(tenants, late, tuple(failed))
 
 
 async def _sweep_late(engine: Engine, erasure: TenantErasure, actor: Actor) -> int:
@@ -137,14 +154,25 @@ async def _sweep(engine: Engine, tenant: str) -> _Swept:
     kept = {newest, str(LatestKey(tenant))}
     listed = [info async for info in engine.store.list(tenant_prefix(tenant)) if info.key not in kept]
     gone = [info for info in listed if not (info.key.startswith(manifests_prefix(tenant)) and info.key < newest)]
+    await _keep_audit(engine, tenant)
     for start in range(0, len(gone), DELETE_CHUNK):
         await engine.store.delete([info.key for info in gone[start : start + DELETE_CHUNK]])
     await refresh_hint(engine.store, await load_head(engine.store, tenant))
     return _Swept(head.log_floor, len(gone), sum(info.size for info in gone))
 
 
+async def _keep_audit(engine: Engine, tenant: str) -> None:
+    """Who wrote stays known: of a batch that another process takes away meanwhile, that process has kept it."""
+    for _ in range(LOOKS_MAX):
+        with suppress(NotFound):
+            return await keep_batches(engine.store, tenant, await list_log(engine.store, tenant, after=0))
+    raise Unavailable("store_unavailable", "another process deletes the tenant; ask for the erasure again")
+
+
 async def _empty(engine: Engine, tenant: str) -> Manifest:
-    """Commit a manifest of nothing, unless the newest is one and no batch of the log is above its floor."""
+    """Commit a manifest of nothing, unless the newest is one and no batch of the log is above its floor.
+
+    It has a key of its own: without the tenant's, ids of erasures in the audit tell nobody whom they were of."""
     head = await load_head(engine.store, tenant)
     listed = await list_log(engine.store, tenant, after=head.log_floor)
     floor = max(listed[-1].number if listed else 0, head.log_floor)
@@ -162,7 +190,7 @@ async def _empty(engine: Engine, tenant: str) -> Manifest:
         )
         if fresh == manifest and manifest.erasures > 0:
             return manifest
-        changed = {"erasures": manifest.erasures + 1, "snapshots_from": manifest.version + 1}
+        changed = {"erasures": manifest.erasures + 1, "snapshots_from": manifest.version + 1, "erasure_key": ""}
         return fresh.model_copy(update=changed)
 
     return await commit(engine, tenant, mutate, known=head)

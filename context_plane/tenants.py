@@ -108,8 +108,8 @@ class Tenant(_Model):
 class TenantErasure(_Model):
     """The erasure of a whole tenant, and its receipt once `completed_us` is set. Times are microseconds since 1970.
 
-    The receipt counts what there was then. What processes that still knew the tenant leave afterwards is deleted by later
-    runs of the job, each in the audit, and not counted here."""
+    The receipt counts what the run that completed it deleted. What processes that still knew the tenant leave
+    afterwards is deleted by later runs of the job, each in the audit, and not counted here."""
 
     format: Literal[1] = 1
     erasure: str
@@ -120,7 +120,7 @@ class TenantErasure(_Model):
     """Writes up to this number are erased."""
     objects_deleted: int = 0
     bytes_deleted: int = 0
-    keys_deleted: int = 0
+    keys_revoked: int = 0
 
 
 async def load_tenant(store: Store, tenant: str) -> Tenant | None:

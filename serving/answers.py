@@ -163,7 +163,7 @@ def erasure(found: ErasureState) -> dict[str, Any]:
 
 
 def tenant_erasure(found: TenantErasure) -> dict[str, Any]:
-    receipt = found.model_dump(include={"log_number", "objects_deleted", "bytes_deleted", "keys_deleted"})
+    receipt = found.model_dump(include={"log_number", "objects_deleted", "bytes_deleted", "keys_revoked"})
     done = found.completed_us is not None
     return {
         "erasure": found.erasure,

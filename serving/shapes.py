@@ -302,7 +302,7 @@ Done = Annotated[int | None, Field(description="of an entity's erasure", example
 
 
 class ReceiptOut(_Answer):
-    """What was done. Of an entity's erasure all but `keys_deleted`; of a tenant's the counts of objects and keys."""
+    """What was done. Of an entity's erasure all but `keys_revoked`; of a tenant's the counts of objects and keys."""
 
     hash: str | None = Field(
         default=None, description="keyed hash of the erased entity", examples=["2c26b46b68ffc68ff99b453c1d304134"]
@@ -318,7 +318,7 @@ class ReceiptOut(_Answer):
     bytes_deleted: int = Field(description="as stored", examples=[1048576])
     batches_redacted: Done = None
     manifests_redacted: Done = None
-    keys_deleted: int | None = Field(default=None, description="of a tenant", examples=[2])
+    keys_revoked: int | None = Field(default=None, description="of a tenant", examples=[2])
 
 
 class ErasureStateOut(_Answer):

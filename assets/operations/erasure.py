@@ -73,8 +73,14 @@ def _erase(
         return await erase(opened, tenant, config.requests)
 
     finished = Finished(0, 0) if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
+    for tenant, code in finished.failed:
+        context.log.error(f"the erasure of the tenant {tenant} stopped: {code}")
     told = {"tenants_erased": finished.tenants, "late_objects": finished.late}
     yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
+    if finished.failed:
+        raise dg.Failure(
+            f"erasures of tenants stopped: {dict(finished.failed)}; run the job again", allow_retries=False
+        )
 
 
 @dg.job(

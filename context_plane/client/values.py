@@ -218,7 +218,7 @@ class Receipt(_Answer):
     bytes_deleted: int
     batches_redacted: int | None = None
     manifests_redacted: int | None = None
-    keys_deleted: int | None = None
+    keys_revoked: int | None = None
 
 
 class ErasureState(_Answer):

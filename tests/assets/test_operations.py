@@ -22,6 +22,7 @@ from context_plane.access import create_key
 from context_plane.catalog.head import load_head
 from context_plane.embed.open import EmbedderSettings
 from context_plane.erase import load_receipt
+from context_plane.erase_tenant import begin
 from context_plane.erasure_requests import open_requests, request_erasure
 from context_plane.layout.keys import LandingKey, SegmentKey, parse
 from context_plane.model import add_days, day_of
@@ -216,6 +217,21 @@ def test_open_requests_are_worked_off_and_the_entity_never_reaches_dagster(tmp_p
             assert opened.run(load_receipt(store, tenant, request)) is not None
             assert opened.run(open_requests(store, tenant)) == []
     assert run(world, "erase").told["erasures"] == 0
+
+
+def test_a_tenant_whose_erasure_stops_fails_the_run_and_stops_no_other(tmp_path: Path) -> None:
+    """Seen to fail with the error raised at once, and with a run that succeeds."""
+    world = built(tmp_path, "acme", "beta")
+    ask(world, "acme", GONE)
+    with world.open() as opened:
+        opened.run(begin(opened.plane.engine, "beta"))
+        opened.run(opened.plane.engine.store.put("control/erased-tenants/alpha.json", b"{}"))
+    ran = run(world, "erase")
+    assert not ran.success
+    assert "alpha" in ran.error
+    assert "format_unknown" in ran.error
+    assert (ran.told["tenants_erased"], ran.told["erasures"]) == (1, 1)
+    assert GONE not in ran.kept
 
 
 def test_a_named_request_alone_is_taken(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def test_an_erased_entity_is_hidden_at_once_and_has_a_receipt_in_the_end(
     done = await ask("erasure", erasure)
     assert done.state == "done"
     assert done.completed >= done.requested
-    assert (done.receipt.days_rebuilt, done.receipt.keys_deleted) == (1, None)
+    assert (done.receipt.days_rebuilt, done.receipt.keys_revoked) == (1, None)
     assert done.receipt.objects_deleted > 0
     with pytest.raises(NotFound, match="snapshot_erased"):
         await ask("changes", before)
@@ -60,7 +60,7 @@ async def test_an_erased_tenant_is_gone_and_its_receipt_stays(ask: Face, live: L
         assert (state.state, state.receipt) == ("hidden", None)
         await asyncio.sleep(0.01)
     assert state.receipt.objects_deleted > 0
-    assert (state.receipt.keys_deleted, state.receipt.hash) == (0, None)
+    assert (state.receipt.keys_revoked, state.receipt.hash) == (0, None)
     assert tenant not in await ask("tenants")
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from context_plane.audit import read_calls
+from context_plane.access import create_key, list_keys, rotate_key
+from context_plane.audit import Actor, read_batches, read_calls
+from context_plane.catalog.head import load_head
 from context_plane.erase_tenant import Finished, begin, erase_tenant, finish_all
 from context_plane.erased import mentions
-from context_plane.errors import Conflict, Unavailable
+from context_plane.errors import Conflict, PlaneError, Unavailable
 from context_plane.fold import fold_day
 from context_plane.layout.keys import LatestKey, ManifestKey, parse
-from context_plane.store.faults import Mishap
+from context_plane.plane import Plane
+from context_plane.store.base import ByteRange, Store
+from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import (
     TenantErasure,
     TenantSettings,
@@ -28,22 +35,44 @@ from tests.store.dictionary import DictStore
 
 
 class Overtaken(DictStore):
-    """Somebody is faster than the create of `key`."""
+    """Somebody is faster than the first create, or read of a range, of a key that holds `part`."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, part: str) -> None:
         super().__init__()
-        self.key = key
+        self.part = part
         self.somebody: Callable[[], Awaitable[object]] | None = None
 
     async def put_new(self, key: str, data: bytes) -> None:
-        if key == self.key and self.somebody is not None:
+        await self._before(key)
+        await super().put_new(key, data)
+
+    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+        await self._before(key)
+        return await super().get_range(key, byte_range)
+
+    async def _before(self, key: str) -> None:
+        if self.part in key and self.somebody is not None:
             somebody, self.somebody = self.somebody, None
             await somebody()
-        await super().put_new(key, data)
 
 
 async def left(world: World) -> list[str]:
     return [info.key async for info in world.inner.list(f"tenants/{TENANT}/")]
+
+
+async def writers(store: Store) -> list[str]:
+    """Who wrote each batch, by the audit."""
+    page = await read_batches(store, TENANT, limit=100)
+    return [batch.requests[0].actor for batch in page.batches]
+
+
+async def known(plane: Plane) -> None:
+    """A tenant with a record, a key, a built day and two batches in its log."""
+    await put_tenant(plane.engine, TENANT, TenantSettings())
+    await create_key(plane.engine, tenant=TENANT, scopes=["read"])
+    for n in range(2):
+        await plane.write(TENANT, puts([event(n)]), body_bytes=10, actor=Actor(f"key-{n}"))
+    await plane.build(TENANT, [DAY])
 
 
 async def test_the_name_is_never_given_again(world: World) -> None:
@@ -126,3 +155,129 @@ async def test_what_came_after_the_receipt_is_deleted_by_the_next_run(world: Wor
     calls = (await read_calls(world.inner, TENANT, limit=100)).calls
     assert [call.counts["objects_deleted"] for call in calls if call.action == "tenant_erasure"][-1] == finished.late
     assert await finish_all(plane.engine) == Finished(0, 0)
+
+
+@pytest.mark.parametrize("lost", ["request", "response"])
+@pytest.mark.parametrize(
+    ("operation", "part"),
+    [
+        ("put", f"control/audit/{TENANT}/"),
+        ("put_new", "control/erased-tenants/"),
+        ("delete", "control/tenants/"),
+        ("put_new", "/manifests/0"),
+        ("list", f"tenants/{TENANT}/"),
+        ("put_new", f"control/audit/{TENANT}/batches/"),
+        ("delete", f"tenants/{TENANT}/log/"),
+        ("put_new", "control/keys/"),
+        ("put", "control/erased-tenants/"),
+    ],
+)
+async def test_whoever_comes_after_a_crash_at_any_step_does_the_rest(
+    world: World, operation: Operation, part: str, lost: Literal["request", "response"]
+) -> None:
+    """Seen to fail with nothing kept of the log, with the keys left, and with another id each time."""
+    await known(world.plane())
+    other = world.plane()
+    with world.faults.on(part, Mishap(lost=lost), operation), suppress(PlaneError):
+        await erase_tenant(world.plane().engine, TENANT)
+    done = await erase_tenant(other.engine, TENANT)
+    assert done.completed_us is not None
+    assert done == await load_tenant_erasure(world.inner, TENANT)
+    assert [type(parse(key)) for key in await left(world)] == [ManifestKey, LatestKey]
+    assert await writers(world.inner) == ["key-0", "key-1"]
+    assert [key.revoked_us is not None for key in await list_keys(world.inner)] == [True]
+    assert not await other.tenant_exists(TENANT)
+    calls = (await read_calls(world.inner, TENANT, limit=100)).calls
+    assert {call.subject for call in calls if call.action.startswith("tenant_erasure")} == {done.erasure}
+
+
+@pytest.mark.parametrize(
+    "part", ["control/erased-tenants/", "/manifests/0", f"tenants/{TENANT}/log/", "/batches/", ".revoked"]
+)
+async def test_two_processes_erase_a_tenant_at_the_same_time(tmp_path: Path, part: str) -> None:
+    """The second does all of it while the first is at `part`. There is one erasure, and one receipt.
+
+    Seen to fail with an id for each, with one look at the log, and with the receipt of the first put over the other."""
+    store = Overtaken(part)
+    world = World(store, tmp_path)
+    plane, other = world.plane(), world.plane()
+    await known(plane)
+    receipts: list[TenantErasure] = []
+
+    async def second() -> None:
+        receipts.append(await erase_tenant(other.engine, TENANT))
+
+    store.somebody = second
+    first = await erase_tenant(plane.engine, TENANT)
+    assert [first] == receipts
+    assert first == await load_tenant_erasure(store, TENANT)
+    assert await writers(store) == ["key-0", "key-1"]
+    assert [type(parse(key)) for key in await left(world)] == [ManifestKey, LatestKey]
+    calls = (await read_calls(store, TENANT, limit=100)).calls
+    assert {call.subject for call in calls if call.action.startswith("tenant_erasure")} == {first.erasure}
+
+
+async def test_many_at_once_come_to_one_receipt(world: World) -> None:
+    await known(world.plane())
+    receipts = await asyncio.gather(*(erase_tenant(world.plane().engine, TENANT) for _ in range(5)))
+    assert len({receipt.erasure for receipt in receipts}) == 1
+    assert [type(parse(key)) for key in await left(world)] == [ManifestKey, LatestKey]
+    assert await writers(world.inner) == ["key-0", "key-1"]
+
+
+async def test_an_erased_tenant_is_given_no_key(world: World) -> None:
+    """Seen to fail with keys made without a look at the erasure."""
+    plane = world.plane()
+    await known(plane)
+    await erase_tenant(plane.engine, TENANT)
+    before = await list_keys(world.inner)
+    with pytest.raises(Conflict, match="tenant_erased"):
+        await create_key(plane.engine, tenant=TENANT, scopes=["read"])
+    assert await list_keys(world.inner) == before
+
+
+async def test_a_rotation_that_an_erasure_overtook_leaves_no_key(tmp_path: Path) -> None:
+    """Seen to fail with the look before the put: the erasure revoked the keys that it found, and then came this one."""
+    store = Overtaken("control/keys/")
+    plane = World(store, tmp_path).plane()
+    await known(plane)
+    (old,) = await list_keys(store)
+    store.somebody = lambda: erase_tenant(plane.engine, TENANT)
+    with pytest.raises(Conflict, match="tenant_erased"):
+        await rotate_key(plane.engine, old.id)
+    (key,) = await list_keys(store)
+    assert (key.id, key.revoked_us is not None) == (old.id, True)
+
+
+async def test_a_key_that_goes_while_it_is_revoked_stops_no_erasure(tmp_path: Path) -> None:
+    """Whoever made it too late takes it away. Seen to fail with `key_not_found` raised."""
+    store = Overtaken(".revoked")
+    plane = World(store, tmp_path).plane()
+    await known(plane)
+    (key,) = await list_keys(store)
+    store.somebody = lambda: store.delete([f"control/keys/{key.id}.json"])
+    assert (await erase_tenant(plane.engine, TENANT)).completed_us is not None
+    assert await list_keys(store) == []
+
+
+async def test_a_tenant_whose_erasure_fails_stops_no_other(world: World) -> None:
+    """Seen to fail with the first error raised."""
+    plane = world.plane()
+    for tenant in ("acme", "beta"):
+        await plane.write(tenant, puts([event(1)]), body_bytes=10)
+        await begin(plane.engine, tenant)
+    with world.faults.on("tenants/acme/", Mishap(lost="request"), "delete"):
+        assert await finish_all(plane.engine) == Finished(1, 0, (("acme", "store_unavailable"),))
+    assert await finish_all(plane.engine) == Finished(1, 0)
+
+
+async def test_the_key_of_an_erased_tenants_hashes_goes(world: World) -> None:
+    """Ids of erasures in the audit are hashes of entities under it. Seen to fail with the key kept."""
+    plane = world.plane()
+    await known(plane)
+    key = (await load_head(world.inner, TENANT)).erasure_key
+    await erase_tenant(plane.engine, TENANT)
+    after = (await load_head(world.inner, TENANT)).erasure_key
+    assert after not in ("", key)
+    await finish_all(plane.engine)
+    assert (await load_head(world.inner, TENANT)).erasure_key == after
