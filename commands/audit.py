@@ -37,7 +37,7 @@ def audit(
         since_us = None if since is None else day_start_us(since)
         until_us = None if until is None else day_end_us(until)
         async with opened(store) as plane:
-            name = None if operator else await tenant_of(plane, tenant)
+            name = None if operator else await _tenant(plane, tenant)
             if writes:
                 assert name is not None
                 await _print_writes(plane, name, since_us, until_us, limit, as_json=as_json)
@@ -45,6 +45,15 @@ def audit(
                 await _print_calls(plane, name, since_us, until_us, limit, as_json=as_json)
 
     run(work())
+
+
+async def _tenant(plane: Plane, tenant: str | None) -> str:
+    """As any command's, or an erased one."""
+    from context_plane.tenants import load_tenant_erasure
+
+    if tenant is not None and await load_tenant_erasure(plane.engine.store, tenant) is not None:
+        return tenant
+    return await tenant_of(plane, tenant)
 
 
 async def _print_calls(

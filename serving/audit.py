@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.audit import PAGE_MAX, Action, Outcome, read_batches, read_calls
+from context_plane.errors import NotFound
+from context_plane.tenants import Tenant, load_tenant_erasure
 from serving import cursors, wire
-from serving.auth import Administers
+from serving.auth import Caller, TenantName, admit, authorize, let_in
 from serving.describe import Json, gives
+from serving.service import service_of
 
 router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["admin"])
 
@@ -75,9 +78,27 @@ class WritesOut(_Answer):
     cursor: Cursor
 
 
+async def audited_tenant(request: Request, tenant: TenantName) -> Caller:
+    """Who may read the audit: keys with the scope `admin`, and of an erased tenant operators alone."""
+    try:
+        return await admit(request, tenant, "admin")
+    except NotFound:
+        service = service_of(request)
+        key = await authorize(service, request, tenant, "admin")  # a key of another tenant is refused here again
+        if key is not None and key.tenant is not None:
+            raise
+        if await load_tenant_erasure(service.plane.engine.store, tenant) is None:
+            raise
+        return let_in(service, request, Tenant(tenant=tenant), key)
+
+
+Audits = Annotated[Caller, Depends(audited_tenant)]
+
+
 @router.get("/audit", summary="Calls that changed the tenant", responses=gives(200, CallsOut, "a page, oldest first"))
-async def get_audit(caller: Administers, query: Annotated[AuditQuery, Query()]) -> Response:
-    """Keys, settings and erasures. `begun`: nobody lived to tell how it ended."""
+async def get_audit(caller: Audits, query: Annotated[AuditQuery, Query()]) -> Response:
+    """Keys, settings and erasures. `begun`: nobody lived to tell how it ended. Operators read that of an erased tenant
+    too."""
     listing = ("audit", caller.name)
     page = await read_calls(
         caller.service.plane.engine.store,
@@ -92,7 +113,7 @@ async def get_audit(caller: Administers, query: Annotated[AuditQuery, Query()]) 
 
 
 @router.get("/audit/writes", summary="Who wrote", responses=gives(200, WritesOut, "a page, in the order of the log"))
-async def get_written(caller: Administers, query: Annotated[AuditQuery, Query()]) -> Response:
+async def get_written(caller: Audits, query: Annotated[AuditQuery, Query()]) -> Response:
     """Each batch of the log and the requests that it joined. A page may be short, or empty, before the end."""
     listing = ("audit/writes", caller.name)
     page = await read_batches(

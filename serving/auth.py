@@ -138,7 +138,12 @@ async def _admitted(service: Service, request: Request, tenant: str, scope: Scop
     found = await service.tenants.get(tenant)
     if found is None:
         raise unknown_tenant()
-    caller = Caller(service, found, key, service.rates.allowance(key, found))
+    return let_in(service, request, found, key)
+
+
+def let_in(service: Service, request: Request, tenant: Tenant, key: AccessKey | None) -> Caller:
+    """The caller, whose key was found to reach the tenant, and who pays. Raises `Unavailable(rate_limited)`."""
+    caller = Caller(service, tenant, key, service.rates.allowance(key, tenant))
     _pay(request, caller)
     return caller
 

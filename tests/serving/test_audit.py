@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from context_plane.erase_tenant import erase_tenant
 from tests.serving.conftest import NDJSON, Served, event, ndjson, problem
 
 
@@ -54,6 +55,34 @@ async def test_writes_name_the_key_and_a_digest_of_the_request(served: Served) -
         }
     ]
     assert (second["batch"], second["requests"][0]["writes"], second["requests"][0]["deletes"]) == (2, 1, 1)
+
+
+async def test_the_audit_of_an_erased_tenant_is_for_operators(served: Served) -> None:
+    """Seen to fail with the tenant as every route wants it, with its log deleted before who wrote was kept, and with
+    requests that are not paid."""
+    writer, operator = await served.key("acme", "write"), await served.key(None, "admin")
+    reader, other = await served.key(None, "read"), await served.key("acme2", "admin")
+    await served.client.post(f"{served.base}/events", content=ndjson([event()]), headers=NDJSON | writer)
+    receipt = await erase_tenant(served.service.plane.engine, "acme")
+    served.service.tenants.forget("acme")
+    calls = (await read(served, operator))["calls"]
+    assert [(call["action"], call["subject"]) for call in calls][-3:] == [
+        ("tenant_erasure_request", receipt.erasure),
+        ("tenant_erasure", receipt.erasure),
+        ("key_revoke", id_of(writer)),
+    ]
+    (batch,) = (await read(served, operator, "audit/writes"))["batches"]
+    assert (batch["requests"][0]["actor"], batch["writes"]) == (id_of(writer), 1)
+    first = await read(served, operator, limit=1)
+    assert (await read(served, operator, limit=1000, cursor=first["cursor"]))["calls"] == calls[1:]
+    for what in ("audit", "audit/writes"):
+        problem(await served.client.get(f"{served.base}/{what}", headers=reader), 403, "scope_missing")
+        problem(await served.client.get(f"{served.base}/{what}", headers=other), 404, "tenant_not_found")
+        nobody = f"/v1/tenants/nobody/{what}"
+        problem(await served.client.get(nobody, headers=operator), 404, "tenant_not_found")
+    slow = await served.key(None, "admin", requests_per_s=0.001)
+    assert (await read(served, slow))["calls"] == calls
+    problem(await served.client.get(f"{served.base}/audit", headers=slow), 429, "rate_limited")
 
 
 async def test_settings_are_audited_before_they_hold(served: Served) -> None:
