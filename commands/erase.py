@@ -42,18 +42,18 @@ def erase(
     async def work() -> int:
         from context_plane.audit import COMMAND
         from context_plane.erasure_requests import open_requests, request_erasure
-        from context_plane.fulfil import fulfil
+        from context_plane.fulfil import fulfil, start
         from context_plane.reindex import build_day
 
         async with opened(store, probe=True) as plane:
             name = await tenant_of(plane, tenant)
             if entity is None:
                 requests = await open_requests(plane.engine.store, name)
-            else:
-                requests = [await request_erasure(plane.engine, name, entity, actor=COMMAND)]
-            if later:
-                _print_filed(requests[0], as_json=as_json)
+            elif later:
+                _print_filed(await request_erasure(plane.engine, name, entity, actor=COMMAND), as_json=as_json)
                 return 0
+            else:
+                requests = [await start(plane.engine, name, entity, actor=COMMAND)]
             done = [await fulfil(plane.engine, name, each, build_day=build_day, actor=COMMAND) for each in requests]
             _print_done(done, as_json=as_json)
             return sum(len(each.problems) for each in done)

@@ -2,19 +2,26 @@
 
 A request is one small object under the tenant's `control/`, and the only one that holds the entity of an erasure.
 Whoever works it off (a job, whose configuration is stored and shown, or a command that was interrupted) is told its
-id alone. The id is random and also that of the erasure: calling again with it goes on where the last call stopped.
+id alone. The id is also that of the erasure: calling again with it goes on where the last call stopped.
+
+The id is a keyed hash of the entity and of the newest number of the log. So two who ask at the same time file one
+request, and after writes it is another one. The key is the tenant's, which leaves with its manifests.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from context_plane.audit import PROCESS, Actor, audited
+from context_plane.catalog.erasures import entity_hash
+from context_plane.catalog.head import commit
+from context_plane.catalog.log import read_log_head
 from context_plane.engine import Engine
-from context_plane.errors import Corrupt, NotFound
+from context_plane.errors import Conflict, Corrupt, NotFound
 from context_plane.layout.keys import ControlKey, Key, parse
 from context_plane.model import check_entity, check_tenant
 from context_plane.store.base import Store
@@ -36,7 +43,8 @@ class ErasureRequest(BaseModel):
 async def request_erasure(
     engine: Engine, tenant: str, entity: str, *, anew: bool = False, actor: Actor = PROCESS
 ) -> str:
-    """File a request and return its id; that of the open one where the entity is already asked for, unless `anew`.
+    """File a request and return its id; that of the open one where the entity is already asked for, unless `anew` and
+    something was written since.
 
     Nothing is erased or hidden yet. `actor`: for the audit. Raises `Invalid` for a malformed tenant or entity.
     """
@@ -48,10 +56,18 @@ async def request_erasure(
                 return known
         except NotFound:  # done since it was listed
             continue
-    made = ErasureRequest(id=engine.nonce() + engine.nonce(), entity=entity, requested_us=engine.now_us())
+    made = ErasureRequest(id=await _id(engine, tenant, entity), entity=entity, requested_us=engine.now_us())
     async with audited(engine, tenant, actor, "erasure_request", subject=made.id):
-        await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
+        with suppress(Conflict):  # somebody else asks at the same time
+            await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
     return made.id
+
+
+async def _id(engine: Engine, tenant: str, entity: str) -> str:
+    """Of a tenant without any manifest the first one is committed: it gives the tenant its key."""
+    head = await commit(engine, tenant, lambda found: found if found.erasure_key else found.model_copy())
+    newest = (await read_log_head(engine, tenant, head)).number
+    return entity_hash(entity_hash(head.erasure_key, f"erased up to {newest}"), entity)
 
 
 async def open_requests(store: Store, tenant: str) -> list[str]:

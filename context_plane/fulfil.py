@@ -49,13 +49,12 @@ class Fulfilled:
 async def start(engine: Engine, tenant: str, entity: str, *, actor: Actor = PROCESS) -> str:
     """Hide the entity from every read from here on, and leave the request for the rest; the erasure's id.
 
-    Called again before that is done it gives the same erasure, or another one where writes came since: they are hidden
-    too. Raises `Invalid`, and `Conflict` or `Unavailable` when it must be called again."""
-    before = await load_head(engine.store, tenant)
+    Called again before that is done, or by two at the same time, it gives the same erasure, or another one where writes
+    came since: they are hidden too. Raises `Invalid`, and `Conflict` or `Unavailable` when it must be called again."""
+    newest = (await read_log_head(engine, tenant)).number
     erasure = await request_erasure(engine, tenant, entity, actor=actor)
     begun = await begin_erasure(engine, tenant, entity, erasure=erasure)
-    known = isinstance(begun, Receipt) or any(stone.erasure == erasure for stone in before.tombstones)
-    if known and begun.log_number < (await read_log_head(engine, tenant)).number:
+    if begun.log_number < newest:  # it was begun before, and does not reach what was written by now
         erasure = await request_erasure(engine, tenant, entity, anew=True, actor=actor)
         await begin_erasure(engine, tenant, entity, erasure=erasure)
     return erasure
