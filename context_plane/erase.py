@@ -318,7 +318,7 @@ def _is_built(key: Key) -> bool:
 async def _redact_batch(store: Store, key: str, gate: asyncio.Semaphore) -> None:
     async with gate:
         try:
-            header, _ = decode_header(await store.get_range(key, ByteRange(0, HEADER_READ_BYTES)))
+            header, _ = decode_header(bytes(await store.get_range(key, ByteRange(0, HEADER_READ_BYTES))))
         except NotFound:
             return  # collected meanwhile
         if not header.redacted:

@@ -25,6 +25,7 @@ from context_plane.layout.pack import EncodedPack, decode_block, decode_page
 from context_plane.model import sha256_hex
 from context_plane.rollup import Merge
 from context_plane.shards import from_store, put_entities, put_fulltext, put_vectors, read_vectors
+from context_plane.store.pieces import Pieces
 
 PARALLEL_DAYS: Final = 4
 """Days read at once: hides object latency, and a day's vectors are held twice only while it is placed."""
@@ -101,7 +102,8 @@ async def merge_days(engine: Engine, month: str, days: Mapping[str, Shards]) -> 
     read = await asyncio.gather(*(_read_day(engine, day, held, gate) for day, held in days.items()))
     encoded = await asyncio.to_thread(_join, read)
     section = entity_shard.columns_range(encoded.sections)
-    columns = await asyncio.to_thread(entity_shard.decode_columns, encoded.stored[section.offset : section.stop])
+    frame = Pieces([encoded.stored[section.offset : section.stop]])
+    columns = await asyncio.to_thread(entity_shard.decode_columns, frame)
     held = (sum(each.events for each in days.values()), sum(each.rows for each in days.values()))
     if held != (columns.event_count, columns.row_count):
         raise Corrupt("check_failed", "a month's days do not hold what the manifest counts; rebuild them", month=month)

@@ -48,6 +48,7 @@ from context_plane.staging import (
     load_vector_stage,
     save,
 )
+from context_plane.store.pieces import Pieces
 
 EMBED_ROWS: Final = 4096
 """Texts handed to the embedder at once: keeps its working memory small."""
@@ -245,7 +246,7 @@ def pack_entities(
     packed = (entity_shard.ShardBlock(rows, entry.id, entry.digest) for entry, rows in placed)
     encoded = entity_shard.encode_shard(day, packed)
     section = entity_shard.columns_range(encoded.sections)
-    return encoded, entity_shard.decode_columns(encoded.stored[section.offset : section.stop])
+    return encoded, entity_shard.decode_columns(Pieces([encoded.stored[section.offset : section.stop]]))
 
 
 def analyzed_blocks(day: str, held: DayEvents) -> list[Rows]:

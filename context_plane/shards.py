@@ -24,6 +24,7 @@ from context_plane.layout.pack import EncodedPack
 from context_plane.model import sha256_hex
 from context_plane.reuse import PARALLEL_FILES, same_dataset, same_object
 from context_plane.store.base import Store
+from context_plane.store.pieces import Pieces
 
 ReadFile: TypeAlias = Callable[[str, FileRef], Awaitable[bytes]]
 """(key, file) -> the stored bytes of one file of a dataset."""
@@ -146,4 +147,4 @@ def _write(target: Path, data: bytes) -> None:
 async def read_columns(store: Store, ref: PackRef) -> Rows:
     """The columns of a stored entity shard."""
     frame = await store.get_range(ref.key, entity_shard.columns_range(ref.ranges))
-    return await asyncio.to_thread(entity_shard.decode_columns, frame)
+    return await asyncio.to_thread(entity_shard.decode_columns, Pieces([frame]))

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from context_plane.store.base import Body
+
 LOW_WATER: Final = 0.9
 """Eviction frees a tenth at a time, so that it runs seldom."""
 SCANS_PER_BUDGET: Final = 16
@@ -49,11 +51,11 @@ class DiskCache:
         """Whether there is an entry, damaged or not: one look at the folder, some microseconds."""
         return self._path(name).exists()
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str) -> memoryview | None:
         """The payload, or None when absent or damaged. Blocking."""
         path = self._path(name)
         try:
-            data = path.read_bytes()
+            data = memoryview(path.read_bytes())
         except OSError:
             return None
         payload = data[_HASH_BYTES:]
@@ -63,7 +65,7 @@ class DiskCache:
         self._touch(path)
         return payload
 
-    def put(self, name: str, payload: bytes) -> None:
+    def put(self, name: str, payload: Body) -> None:
         """Keep a payload; larger than a tenth of the budget is not kept. Blocking. A full disk is no error."""
         if len(payload) > self.budget_bytes // 10:
             self.refused += 1

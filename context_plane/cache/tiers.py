@@ -22,7 +22,8 @@ from context_plane.cache.disk import DiskCache
 from context_plane.cache.stats import CacheStats
 from context_plane.errors import Corrupt
 from context_plane.store import deadline
-from context_plane.store.base import ByteRange, Store
+from context_plane.store.base import Body, ByteRange, Store
+from context_plane.store.pieces import Pieces
 from context_plane.store.ranges import PARTS_MAX, parts
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class Cache:
     stats: CacheStats = field(init=False)
     _memory: Memory = field(init=False)
     _flights: dict[str, asyncio.Task[tuple[Any, Lookups]]] = field(default_factory=dict)
-    _behind: dict[str, bytes] = field(default_factory=dict)
+    _behind: dict[str, Body] = field(default_factory=dict)
     _behind_bytes: int = 0
     _writer: asyncio.Task[None] | None = None
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARTS_PARALLEL))
@@ -108,26 +109,36 @@ class Cache:
         byte_range: ByteRange | None = None,
         form: str = "",
         size_of: Callable[[T], int] | None = None,
-        in_parts: bool = False,
     ) -> T:
         """The decoded object or range. `form` tells apart different decodings of the same bytes; `size_of`: bytes of
-        what was decoded, where that is known better than by what was stored. `in_parts`: a long range is fetched by
-        several requests, and each part kept on disk by itself.
+        what was decoded, where that is known better than by what was stored.
 
         `decode` raises `Corrupt` for damaged bytes: those from disk are then fetched again, once.
         """
-        stored = _name(key, byte_range)
-        name = f"{stored}|{form}"
-        held: T | None = self.held(name)
-        if held is not None:
-            return held
 
         async def load() -> tuple[T, int]:
-            read = self._of_parts if in_parts else self._checked
-            decoded, size = await read(stored, key, byte_range, decode)
+            decoded, size = await self._checked(key, byte_range, lambda body: decode(bytes(body)))
             return decoded, size * DECODED_FACTOR if size_of is None else size_of(decoded)
 
-        return await self._fill(name, load)
+        return await self.derived(entry_name(key, byte_range, form), load)
+
+    async def value_of_parts(
+        self,
+        key: str,
+        decode: Callable[[Pieces], T],
+        byte_range: ByteRange,
+        *,
+        form: str = "",
+        size_of: Callable[[T], int] | None = None,
+    ) -> T:
+        """As `value`, of a range that may be long: it is fetched by several requests, and each part kept on disk by
+        itself. `decode` gets it in these pieces."""
+
+        async def load() -> tuple[T, int]:
+            decoded = await self._of_parts(key, byte_range, decode)
+            return decoded, byte_range.length * DECODED_FACTOR if size_of is None else size_of(decoded)
+
+        return await self.derived(entry_name(key, byte_range, form), load)
 
     async def derived(self, name: str, load: Callable[[], Awaitable[tuple[T, int]]]) -> T:
         """A value made by `load`, which returns it with its size in bytes; kept in memory only. Never None."""
@@ -173,13 +184,17 @@ class Cache:
 
         `sha256`: hex, of the bytes as the manifest names them. Raises `Corrupt(corrupt_object)` on others.
         """
-        name, read = _name(key, byte_range), self._of_parts if in_parts else self._checked
+
+        def verified(pieces: Pieces) -> bytes:
+            return _verified(key, bytes(pieces.joined()), sha256)
 
         async def fly() -> bytes:
-            data, _ = await read(name, key, byte_range, lambda data: _verified(key, data, sha256))
+            if in_parts and byte_range is not None:
+                return await self._of_parts(key, byte_range, verified)
+            data, _ = await self._checked(key, byte_range, lambda body: verified(Pieces([body])))
             return data
 
-        return await self._once(f"{name}|bytes|{sha256}", fly)
+        return await self._once(f"{_name(key, byte_range)}|bytes|{sha256}", fly)
 
     def holds(self, key: str, byte_range: ByteRange | None = None, form: str = "") -> bool:
         return entry_name(key, byte_range, form) in self._memory
@@ -213,58 +228,76 @@ class Cache:
             await self.settled()
             await asyncio.to_thread(self.disk.clear)
 
-    async def _checked(
-        self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
-    ) -> tuple[T, int]:
+    async def _checked(self, key: str, byte_range: ByteRange | None, decode: Callable[[Body], T]) -> tuple[T, int]:
         """The decoded bytes and their number. Only bytes that decode are kept on disk."""
-        held = None
-        if self.disk is not None and self.disk.has(name):
-            held = await asyncio.to_thread(self.disk.get, name)
+        name = _name(key, byte_range)
+        held = await self._on_disk(name)
         if self.disk is not None and held is not None:
             try:
                 decoded = await _decoded(held, decode)
             except Corrupt:
                 await asyncio.to_thread(self.disk.delete, name)
             else:
-                self.stats.disk_hits += 1
-                _count(name, "disk", 0)
+                self._disk_hit(name)
                 return decoded, len(held)
-        data = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
-        self.stats.misses += 1
-        self.stats.bytes_fetched += len(data)
-        _count(name, "cold", len(data))
-        decoded = await _decoded(data, decode)
-        self._write_behind(name, data)
-        return decoded, len(data)
+        body = await self._fetched(name, key, byte_range)
+        decoded = await _decoded(body, decode)
+        self._write_behind(name, body)
+        return decoded, len(body)
 
-    async def _of_parts(
-        self, name: str, key: str, byte_range: ByteRange | None, decode: Callable[[bytes], T]
-    ) -> tuple[T, int]:
+    async def _of_parts(self, key: str, byte_range: ByteRange, decode: Callable[[Pieces], T]) -> T:
         """As `_checked`, a long range by parts: those that arrive before a deadline are there for the next read."""
-        spans = [] if byte_range is None else parts(byte_range)
-        if byte_range is None or len(spans) < 2:
-            return await self._checked(name, key, byte_range, decode)
+        spans = parts(byte_range)
+        if len(spans) < 2:
+            return (await self._checked(key, byte_range, lambda body: decode(Pieces([body]))))[0]
         behind = _lookups.get()
         assert behind is not None, "flights count their own reads"
         held = behind.disk
-        data = await _all([self._part(key, span) for span in spans])
+        pieces = Pieces(await _all([self._part(key, span) for span in spans]))
         try:
-            return await asyncio.to_thread(lambda: decode(b"".join(data))), byte_range.length
+            return await asyncio.to_thread(decode, pieces)
         except Corrupt:
             if self.disk is None or behind.disk == held:
                 raise
         for span in spans:
             await asyncio.to_thread(self.disk.delete, _name(key, span))
-        data = await _all([self._part(key, span) for span in spans])
-        return await asyncio.to_thread(lambda: decode(b"".join(data))), byte_range.length
+        pieces = Pieces(await _all([self._part(key, span) for span in spans]))
+        return await asyncio.to_thread(decode, pieces)
 
-    async def _part(self, key: str, span: ByteRange) -> bytes:
+    async def _part(self, key: str, span: ByteRange) -> Body:
+        name = _name(key, span)
+
+        async def fly() -> Body:
+            held = await self._on_disk(name)
+            if held is not None:
+                self._disk_hit(name)
+                return held
+            body = await self._fetched(name, key, span)
+            self._write_behind(name, body)
+            return body
+
         async with self._gate:
-            return await self.raw(key, byte_range=span)
+            return await self._once(f"{name}|part", fly)
+
+    async def _on_disk(self, name: str) -> Body | None:
+        if self.disk is None or not self.disk.has(name):
+            return None
+        return await asyncio.to_thread(self.disk.get, name)
+
+    async def _fetched(self, name: str, key: str, byte_range: ByteRange | None) -> Body:
+        body = await (self.store.get(key) if byte_range is None else self.store.get_range(key, byte_range))
+        self.stats.misses += 1
+        self.stats.bytes_fetched += len(body)
+        _count(name, "cold", len(body))
+        return body
+
+    def _disk_hit(self, name: str) -> None:
+        self.stats.disk_hits += 1
+        _count(name, "disk", 0)
 
     # --- disk, behind the reads -----------------------------------------------------------------
 
-    def _write_behind(self, name: str, data: bytes) -> None:
+    def _write_behind(self, name: str, data: Body) -> None:
         """Keep bytes on disk, later: no read waits for a disk to be written. What is too much at once is not kept."""
         if self.disk is None:
             return
@@ -334,12 +367,12 @@ async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-def _put_all(disk: DiskCache, batch: Mapping[str, bytes]) -> None:
+def _put_all(disk: DiskCache, batch: Mapping[str, Body]) -> None:
     for name, data in batch.items():
         disk.put(name, data)
 
 
-async def _decoded(data: bytes, decode: Callable[[bytes], T]) -> T:
+async def _decoded(data: Body, decode: Callable[[Body], T]) -> T:
     if len(data) <= DECODE_INLINE_BYTES:
         return decode(data)
     return await asyncio.to_thread(decode, data)

@@ -80,7 +80,7 @@ async def _create(store: Store, key: str, data: bytes, writer: str) -> bool:
             await store.put_new(key, data)
         except (Conflict, Unavailable) as error:
             try:
-                first = await store.get_range(key, ByteRange(0, HEADER_READ_BYTES))
+                first = bytes(await store.get_range(key, ByteRange(0, HEADER_READ_BYTES)))
             except NotFound:
                 if isinstance(error, Conflict):
                     return False  # it existed and was collected since: the number is spent

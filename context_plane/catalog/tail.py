@@ -88,9 +88,8 @@ async def read_headers(
         if cache is not None and (tenant, item.number) in cache:
             return cache[tenant, item.number]
         async with gate:
-            data = await store.get_range(
-                str(LogKey(tenant, item.number)), ByteRange(0, min(item.bytes, HEADER_READ_BYTES))
-            )
+            head = ByteRange(0, min(item.bytes, HEADER_READ_BYTES))
+            data = bytes(await store.get_range(str(LogKey(tenant, item.number)), head))
         header, offset = decode_header(data)
         whole = len(data) >= offset + header.body_bytes
         batch = Batch(item.number, header, offset, data[offset:] if whole else None)
@@ -147,11 +146,10 @@ async def read_body(store: Store, tenant: str, batch: Batch) -> bytes:
     """A batch's compressed writes. Raises `Corrupt` when the stored body is short."""
     body = batch.body
     if body is None:
-        body = await store.get_range(
-            str(LogKey(tenant, batch.number)), ByteRange(batch.body_offset, batch.header.body_bytes)
-        )
+        key = str(LogKey(tenant, batch.number))
+        body = bytes(await store.get_range(key, ByteRange(batch.body_offset, batch.header.body_bytes)))
         if len(body) != batch.header.body_bytes:
-            again = await store.get_range(str(LogKey(tenant, batch.number)), ByteRange(0, HEADER_READ_BYTES))
+            again = bytes(await store.get_range(key, ByteRange(0, HEADER_READ_BYTES)))
             if decode_header(again)[0].redacted:
                 raise _ended(batch.number)
             raise Corrupt("corrupt_object", "a log batch is shorter than its header says", number=batch.number)

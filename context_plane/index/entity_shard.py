@@ -25,8 +25,17 @@ import orjson
 
 from context_plane.errors import Corrupt
 from context_plane.index.rows import F32, I16, Rows, concat, decode_rows, encode_rows
-from context_plane.layout.pack import BLOCK_BYTES_MAX, Block, EncodedPack, Entry, decode_block, encode
+from context_plane.layout.pack import (
+    BLOCK_BYTES_MAX,
+    Block,
+    EncodedPack,
+    Entry,
+    decode_block,
+    decode_block_pieces,
+    encode,
+)
 from context_plane.store.base import ByteRange
+from context_plane.store.pieces import Pieces
 
 _VECTORS_HEAD: Final = 8
 """Rows and dimension, 4 bytes each, little endian: then scales float32 [N], vectors int16 [N, D]."""
@@ -120,9 +129,9 @@ def encode_vectors(blocks: Sequence[Rows]) -> bytes:
     return b"".join([head, *scales, *(np.ascontiguousarray(block.vectors, "<i2").data for block in blocks)])
 
 
-def decode_vectors(frame: bytes | memoryview) -> tuple[F32, I16]:
+def decode_vectors(frame: Pieces) -> tuple[F32, I16]:
     """(scales [N], vectors [N, D]), read-only views of the decoded frame. Raises `Corrupt`."""
-    raw = decode_block(frame)
+    raw = decode_block_pieces(frame)
     count, dim = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:_VECTORS_HEAD], "little")
     if len(raw) != _VECTORS_HEAD + count * (4 + 2 * dim):
         raise Corrupt("corrupt_object", "a section of vectors has another length than it says", rows=count, dim=dim)
@@ -140,9 +149,9 @@ def decode_note(frame: bytes) -> list[tuple[str, str]]:
     return [(day, segment) for day, segment in orjson.loads(decode_block(frame))]
 
 
-def decode_columns(frame: bytes | memoryview) -> Rows:
+def decode_columns(frame: Pieces) -> Rows:
     """The shard's columns from their frame."""
-    return decode_rows(decode_block(frame))
+    return decode_rows(decode_block_pieces(frame))
 
 
 def _meta(block: ShardBlock) -> tuple[int | str, ...]:

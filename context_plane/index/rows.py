@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from context_plane.errors import Corrupt
 from context_plane.model import AttrValue
+from context_plane.store.base import Body
 
 FORMAT: Final = 1
 FIXED_POINT_MAX: Final = 32512
@@ -163,7 +164,7 @@ def encode_rows(rows: Rows) -> bytes:
     return b"".join(parts)
 
 
-def decode_rows(raw: bytes) -> Rows:
+def decode_rows(raw: Body) -> Rows:
     """Inverse of `encode_rows`; arrays are read-only views of `raw`. Raises `Corrupt`."""
     size = int.from_bytes(raw[:4], "little")
     header = orjson.loads(raw[4 : 4 + size])

@@ -2,19 +2,31 @@
 
 A frame decoded here either equals what was encoded or raises: truncation, bit flips and bombs
 included. Contexts are per thread: zstandard's compressor objects are not safe to share.
+
+A fresh page of memory costs several times what a copy into one that is in use does, so a frame of hundreds of
+megabytes is decoded from the pieces it came in, by small steps, into one array (numpy asks for huge pages).
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
 import zstandard
 
 from context_plane.errors import Corrupt
+from context_plane.store.base import Body
+from context_plane.store.pieces import Pieces
 
 LEVEL: Final = 3
 """zstd's default: higher levels cost build time and save under 5 % on these rows."""
+
+HEADER_BYTES_MAX: Final = 18
+"""Of a frame (RFC 8878, 3.1.1): magic number and frame header."""
+STEP_BYTES: Final = 256 * 1024
+"""What a step decodes stays in the processor's cache until it is copied."""
 
 _local = threading.local()
 
@@ -29,7 +41,7 @@ def compress(data: bytes) -> bytes:
     return result
 
 
-def decompress(frame: bytes | memoryview, *, size_max: int) -> bytes:
+def decompress(frame: Body, *, size_max: int) -> bytes:
     """Decode exactly one frame of at most `size_max` bytes. Raises `Corrupt(corrupt_object)`."""
     decompressor = getattr(_local, "decompressor", None)
     if decompressor is None:
@@ -46,7 +58,35 @@ def decompress(frame: bytes | memoryview, *, size_max: int) -> bytes:
     return data
 
 
-def _check_empty(frame: bytes | memoryview) -> bytes:
+def decompress_pieces(frame: Pieces, *, size_max: int) -> memoryview:
+    """As `decompress`, of a frame in pieces."""
+    try:
+        declared = zstandard.frame_content_size(frame.cut(0, HEADER_BYTES_MAX).joined())
+        if not 0 < declared <= size_max:
+            return memoryview(decompress(frame.joined(), size_max=size_max))
+        worker = zstandard.ZstdDecompressor().decompressobj()
+        found = np.empty(declared, np.uint8)
+        filled = 0
+        for step in _steps(frame):
+            data = worker.decompress(step)
+            if filled + len(data) > declared or worker.unused_data:
+                raise Corrupt("corrupt_object", "a frame holds more than it declares", declared=declared)
+            found[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
+            filled += len(data)
+    except zstandard.ZstdError as error:
+        raise Corrupt("corrupt_object", f"a zstd frame does not decode: {error}") from error
+    if not worker.eof or filled != declared:
+        raise Corrupt("corrupt_object", "a frame holds less than it declares", declared=declared, bytes=filled)
+    return found.data
+
+
+def _steps(frame: Pieces) -> Iterator[memoryview]:
+    for piece in frame:
+        for start in range(0, len(piece), STEP_BYTES):
+            yield piece[start : start + STEP_BYTES]
+
+
+def _check_empty(frame: Body) -> bytes:
     """zstandard's one-shot decoder believes a declared size of zero without looking; one flipped bit declares it."""
     worker = zstandard.ZstdDecompressor().decompressobj()
     data = worker.decompress(frame)

@@ -22,8 +22,9 @@ from typing import Any, Final, overload
 import orjson
 
 from context_plane.errors import Corrupt
-from context_plane.layout.compression import compress, decompress
-from context_plane.store.base import ByteRange
+from context_plane.layout.compression import compress, decompress, decompress_pieces
+from context_plane.store.base import Body, ByteRange
+from context_plane.store.pieces import Pieces
 
 MAGIC: Final = b"CPPACK1\n"
 PAGE_ENTRIES: Final = 512
@@ -131,12 +132,17 @@ def _entry(row: list[Any]) -> Entry:
     return Entry(row[0], row[1], row[2], tuple(row[3:]))
 
 
-def decode_page(frame: bytes | memoryview) -> PageEntries:
+def decode_page(frame: Body) -> PageEntries:
     return PageEntries(orjson.loads(decompress(frame, size_max=PAGE_BYTES_MAX)))
 
 
-def decode_block(frame: bytes | memoryview) -> bytes:
+def decode_block(frame: Body) -> bytes:
     return decompress(frame, size_max=BLOCK_BYTES_MAX)
+
+
+def decode_block_pieces(frame: Pieces) -> memoryview:
+    """As `decode_block`, of a frame that was read in pieces."""
+    return decompress_pieces(frame, size_max=BLOCK_BYTES_MAX)
 
 
 def page_of(pages: Sequence[Page], key: str) -> Page | None:

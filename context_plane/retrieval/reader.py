@@ -30,6 +30,7 @@ from context_plane.layout import pack
 from context_plane.layout.keys import SegmentKey, entity_part
 from context_plane.retrieval.columns import Columns
 from context_plane.store.base import ByteRange
+from context_plane.store.pieces import Pieces
 
 PARALLEL_BLOCKS: Final = 128
 """Blocks of one read in flight: a year of one entity in three rounds of the network at most."""
@@ -155,7 +156,7 @@ class Reader:
         own = columns_range(ref.ranges)
 
         def decode(stored: bytes) -> Columns:
-            rows = decode_columns(stored[own.offset : own.stop])
+            rows = decode_columns(Pieces([stored]).cut(own.offset, own.stop))
             held = [decode_rows(raw) for _, raw in pack.blocks_of(stored, ref.layout_pages())]
             return Columns(with_vectors_of(rows, held))
 
@@ -194,18 +195,21 @@ class Reader:
         span = wide_range(ref.ranges, ref.bytes, vectors=vectors)
         assert span is not None, "the plan reads no section that is not there"
 
-        def decode(stored: bytes) -> _Wide:
-            pages = [_cut(stored, span, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
-            rows = decode_columns(_cut(stored, span, columns_range(ref.ranges)))
+        def part(stored: Pieces, wanted: ByteRange) -> Pieces:
+            return stored.cut(wanted.offset - span.offset, wanted.stop - span.offset)
+
+        def decode(stored: Pieces) -> _Wide:
+            pages = [part(stored, ByteRange(page.offset, page.length)) for page in ref.layout_pages()]
+            rows = decode_columns(part(stored, columns_range(ref.ranges)))
             if vectors:
-                rows = rows_with(rows, *decode_vectors(_cut(stored, span, ref.ranges[0])))
-            return Columns(rows), [pack.decode_page(page) for page in pages]
+                rows = rows_with(rows, *decode_vectors(part(stored, ref.ranges[0])))
+            return Columns(rows), [pack.decode_page(page.joined()) for page in pages]
 
         def size_of(found: _Wide) -> int:
             return found[0].nbytes
 
-        columns, pages = await self.cache.value(
-            ref.key, decode, byte_range=span, form=COLUMNS, size_of=size_of if vectors else None, in_parts=True
+        columns, pages = await self.cache.value_of_parts(
+            ref.key, decode, span, form=COLUMNS, size_of=size_of if vectors else None
         )
         self._keep_pages(ref, pages)
         return columns
@@ -220,12 +224,8 @@ class Reader:
 
     async def fulltext(self, shards: Shards) -> bytes:
         """The packed full-text shard, digest checked; kept on disk."""
-        return await self.cache.raw(shards.fulltext.key, sha256=shards.fulltext.sha256)
-
-
-def _cut(stored: bytes, held: ByteRange, wanted: ByteRange) -> memoryview:
-    """A range of an object out of a longer one that was read, not copied."""
-    return memoryview(stored)[wanted.offset - held.offset : wanted.stop - held.offset]
+        ref = shards.fulltext
+        return await self.cache.raw(ref.key, byte_range=ByteRange(0, ref.bytes), sha256=ref.sha256, in_parts=True)
 
 
 def _block(tenant: str, period: str, entry: BlockEntry, frame: bytes) -> Columns:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
+
+Body: TypeAlias = bytes | memoryview
+"""Bytes as a store handed them over, not to be changed; not copied, for they may be many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Store(Protocol):
         """The whole object. `NotFound` when absent."""
         ...
 
-    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+    async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         """The bytes of the range; shorter only where the object ends first. `NotFound` when absent."""
         ...
 

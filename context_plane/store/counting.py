@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from context_plane.store import spans
-from context_plane.store.base import ByteRange, ObjectInfo, Store
+from context_plane.store.base import Body, ByteRange, ObjectInfo, Store
 from context_plane.store.ranges import plan
 
 Kind: TypeAlias = Literal["gets", "puts", "lists", "deletes"]
@@ -181,7 +181,7 @@ class CountingStore:
             request.read = len(data)
             return data
 
-    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+    async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         with self._request("gets", key) as request:
             data = await self.inner.get_range(key, byte_range)
             request.read = len(data)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from context_plane.errors import Unavailable
-from context_plane.store.base import ByteRange, ObjectInfo, Store
+from context_plane.store.base import Body, ByteRange, ObjectInfo, Store
 
 T = TypeVar("T")
 Operation: TypeAlias = Literal["get", "get_range", "get_ranges", "put_new", "put", "list", "delete"]
@@ -43,7 +43,7 @@ class FaultyStore:
         mishap = await self._before("get", key)
         return _after(mishap, "get", key, await self.inner.get(key))
 
-    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+    async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         mishap = await self._before("get_range", key)
         return _after(mishap, "get_range", key, await self.inner.get_range(key, byte_range))
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from context_plane.errors import Unavailable
 from context_plane.store import deadline
-from context_plane.store.base import ByteRange, ObjectInfo, Store
+from context_plane.store.base import Body, ByteRange, ObjectInfo, Store
 from context_plane.store.counting import current_request, next_page
 from context_plane.store.lanes import LANE_READS_MAX, Lanes, lane_of
 from context_plane.store.latencies import BYTES_PER_S, DELAY_MAX_S, Budget, Usual
@@ -63,7 +63,7 @@ class HedgingStore:
     async def get(self, key: str) -> bytes:
         return await self._read(key, self._objects, partial(self.inner.get, key), None)
 
-    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+    async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         return await self._read(key, self._objects, partial(self.inner.get_range, key, byte_range), byte_range.length)
 
     async def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> list[bytes]:

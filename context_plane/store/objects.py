@@ -20,7 +20,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from context_plane.errors import Conflict, NotFound, PlaneError, Unavailable
-from context_plane.store.base import ByteRange, ObjectInfo
+from context_plane.store.base import Body, ByteRange, ObjectInfo
 from context_plane.store.key import ByteOrder, check_key, check_prefix, is_past, listing_offset
 from context_plane.store.ranges import RANGES_PARALLEL_MAX, cut, plan
 
@@ -65,14 +65,14 @@ class ObjectStore:
                 told(result.meta["size"])
             return bytes(await result.bytes_async())
 
-    async def get_range(self, key: str, byte_range: ByteRange) -> bytes:
+    async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         path = self._path(key)
         with _Mapped("get_range", key):
             if byte_range.length == 0:
                 await obstore.head_async(self._clients.read, path)
                 return b""
             try:
-                return bytes(
+                return memoryview(
                     await obstore.get_range_async(
                         self._clients.read, path, start=byte_range.offset, length=byte_range.length
                     )
@@ -170,13 +170,13 @@ class ObjectStore:
 
 
 async def read_ranges(
-    get_range: Callable[[str, ByteRange], Awaitable[bytes]], key: str, ranges: Sequence[ByteRange]
+    get_range: Callable[[str, ByteRange], Awaitable[Body]], key: str, ranges: Sequence[ByteRange]
 ) -> list[bytes]:
     """One result per range, in order, from as few parallel `get_range` as near ranges coalesce into."""
     spans = plan(ranges)
     gate = asyncio.Semaphore(RANGES_PARALLEL_MAX)
 
-    async def fetch(byte_range: ByteRange) -> bytes:
+    async def fetch(byte_range: ByteRange) -> Body:
         async with gate:
             return await get_range(key, byte_range)
 

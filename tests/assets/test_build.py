@@ -216,7 +216,7 @@ async def _cut_fulltext(engine: Engine, scratch: Path, tenant: str, day: str) ->
     assert entity.shard is not None
     assert fulltext.shard is not None
     first = decode_page(await engine.store.get_range(entity.shard.key, entity.shard.pages[0].range))[0]
-    block = decode_entry_block(await engine.store.get_range(entity.shard.key, first.range))
+    block = decode_entry_block(bytes(await engine.store.get_range(entity.shard.key, first.range)))
     stored = fulltext_shard.build(block, scratch)
     key = fulltext.shard.key.replace("shard-", "shard-cut")
     await engine.store.put_new(key, stored)

@@ -25,6 +25,7 @@ from context_plane.index.entity_shard import (
 from context_plane.index.rows import concat, encode_rows
 from context_plane.layout import pack
 from context_plane.layout.compression import compress
+from context_plane.store.pieces import Pieces
 from tests.index.test_blocks import same
 from tests.retrieval.world import block_of, grouped, made_events
 
@@ -57,12 +58,12 @@ def test_every_block_and_the_columns_are_found_by_address() -> None:
         assert same(held, block.rows)
         assert held.segments == ("key",)
     span = columns_range(shard.sections)
-    columns = decode_columns(shard.stored[span.offset : span.stop])
+    columns = decode_columns(Pieces([shard.stored[span.offset : span.stop]]))
     assert same(columns, concat([block.rows.without_payload() for block in made], day=DAY))
     wide = wide_range(shard.sections, len(shard.stored), vectors=True)
     assert wide is not None
     assert (wide.offset, wide.stop) == (shard.entries[-1].range.stop, len(shard.stored))
-    scales, vectors = decode_vectors(shard.stored[wide.offset : span.offset])
+    scales, vectors = decode_vectors(Pieces([shard.stored[wide.offset : span.offset]]))
     assert vectors.tolist() == np.concatenate([block.rows.vectors for block in made]).tolist()
     assert scales.tolist() == np.concatenate([block.rows.scales for block in made]).tolist()
 
@@ -87,7 +88,7 @@ def test_vectors_are_kept_together_while_they_are_few(monkeypatch: pytest.Monkey
 
 def test_a_cut_section_of_vectors_is_refused() -> None:
     with pytest.raises(Corrupt, match="another length"):
-        decode_vectors(compress(encode_vectors([block.rows for block in blocks()])[:-2]))
+        decode_vectors(Pieces([compress(encode_vectors([block.rows for block in blocks()])[:-2])]))
 
 
 def test_the_digest_sees_content_and_no_nonce() -> None:
@@ -120,7 +121,7 @@ def test_a_month_names_the_segments_of_each_day_behind_its_blocks() -> None:
 def test_a_shard_of_nothing_has_columns() -> None:
     shard = encode_shard(DAY, [])
     span = columns_range(shard.sections)
-    assert decode_columns(shard.stored[span.offset : span.stop]).event_count == 0
+    assert decode_columns(Pieces([shard.stored[span.offset : span.stop]])).event_count == 0
 
 
 def test_entries_of_another_pack_are_refused() -> None:

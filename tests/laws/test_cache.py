@@ -15,6 +15,7 @@ from context_plane.cache.tiers import Cache
 from context_plane.errors import Corrupt, Unavailable
 from context_plane.store import ByteRange, CountingStore, ranges
 from context_plane.store.faults import FaultyStore, Mishap
+from context_plane.store.pieces import Pieces
 from tests.laws.plane_world import BEACON, TENANT, World, event, ids, month_of, puts
 from tests.store.dictionary import DictStore
 
@@ -102,7 +103,8 @@ async def test_a_long_range_is_fetched_by_requests_side_by_side(
     def plan(operation: str, key: str) -> Mishap:
         return next(mishaps, Mishap(delay_s=0.05))
 
-    def decode(data: bytes) -> bytes:
+    def decode(pieces: Pieces) -> bytes:
+        data = bytes(pieces.joined())
         if data != body[3:48]:
             raise Corrupt("corrupt_object", "another payload")
         return data
@@ -111,20 +113,20 @@ async def test_a_long_range_is_fetched_by_requests_side_by_side(
     disk = DiskCache(tmp_path, 1 << 20)
     cache = Cache(store, 1 << 20, disk)
     with pytest.raises(Unavailable):
-        await cache.value("k", decode, byte_range=span, in_parts=True)
+        await cache.value_of_parts("k", decode, span)
     await asyncio.sleep(0.1)
     await cache.settled()
     with store.trace() as trace:
-        assert await cache.value("k", decode, byte_range=span, in_parts=True) == body[3:48]
+        assert await cache.value_of_parts("k", decode, span) == body[3:48]
     assert (trace.gets, trace.round_trips, cache.holds("k", span)) == (1, 1, True)
     await cache.settled()
     disk.put("k#13+10", b"0123456789")
     again = Cache(store, 1 << 20, disk)
     with store.trace() as trace:
-        assert await again.value("k", decode, byte_range=span, in_parts=True) == body[3:48]
+        assert await again.value_of_parts("k", decode, span) == body[3:48]
     assert (trace.gets, trace.round_trips, trace.bytes_read) == (5, 1, 45)
     await again.settled()
-    assert disk.get("k#13+10") == body[13:23]
+    assert bytes(disk.get("k#13+10") or b"") == body[13:23]
 
 
 async def test_the_longest_range_is_read_in_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +136,7 @@ async def test_the_longest_range_is_read_in_one_round(monkeypatch: pytest.Monkey
     store = CountingStore(FaultyStore(DictStore({"k": body}), lambda operation, key: Mishap(delay_s=0.05)))
     cache = Cache(store, 1 << 20, None)
     with store.trace() as trace:
-        assert await cache.value("k", bytes, byte_range=ByteRange(0, len(body)), in_parts=True) == body
+        assert await cache.value_of_parts("k", Pieces.joined, ByteRange(0, len(body))) == body
     assert (trace.gets, trace.round_trips) == (ranges.PARTS_MAX, 1)
 
 
