@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,8 @@ from context_plane.cache.folders import Folders
 from context_plane.catalog.manifest import Shards
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard, vector_shard
-from context_plane.recall.assemble import Source
+from context_plane.recall.assemble import Source, abandon
+from context_plane.recall.plan import Plan
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
@@ -58,14 +60,16 @@ class Proposers:
         self._reader = reader
         self._folders = folders
 
-    async def of(self, source: Source, query: RankQuery) -> Indexes:
-        """What proposes rows of a part; the tail and shards without a graph need none for their leg."""
+    async def of(self, source: Source, *, text: bool, vector: bool) -> Indexes:
+        """What proposes rows of a part for these legs; the tail and shards without a graph need none for theirs."""
         if source.period is None:
             return Indexes()
         shards = source.period.shards
-        text = await self._fulltext(shards) if query.wants_text else None
-        vector = await self._graph(shards) if query.wants_vector and has_graph(source) else None
-        return Indexes(text, vector)
+        if text and vector and has_graph(source):
+            return Indexes(*await asyncio.gather(self._fulltext(shards), self._graph(shards)))
+        if text:
+            return Indexes(text=await self._fulltext(shards))
+        return Indexes(vector=await self._graph(shards) if vector and has_graph(source) else None)
 
     async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
         key = shards.fulltext.key
@@ -105,6 +109,34 @@ class Proposers:
                 path.write_bytes(data)
 
         return await asyncio.to_thread(self._folders.get, ref.key, fill)
+
+
+class Proposals:
+    """The indexes of one search, each opened once: while the rows they propose are fetched. Close it: what nobody
+    waits for ends."""
+
+    def __init__(self, proposers: Proposers, *, text: bool, vector: bool) -> None:
+        self._open = partial(proposers.of, text=text, vector=vector)
+        self._tasks: dict[str, asyncio.Task[Indexes]] = {}
+
+    def __enter__(self) -> Proposals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self._tasks.values():
+            abandon(task)
+
+    def start(self, plan: Plan) -> None:
+        """Start to open the indexes of every part of a plan."""
+        for read in plan.reads:
+            self.of(Source(read.period))
+
+    def of(self, source: Source) -> asyncio.Task[Indexes]:
+        name = "" if source.period is None else source.period.shards.entity.key
+        task = self._tasks.get(name)
+        if task is None:
+            task = self._tasks[name] = asyncio.ensure_future(self._open(source))
+        return task
 
 
 def rank_candidates(parts: Sequence[Part], indexes: Sequence[Indexes], query: RankQuery) -> Ranking:

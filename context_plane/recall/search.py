@@ -9,21 +9,22 @@ statistics of the whole scope. What is in memory is answered without a task, a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from context_plane.cache.folders import Folders
 from context_plane.cache.tiers import Lookups, track_lookups
+from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, Unavailable
 from context_plane.index.analyzer import term_counts
 from context_plane.index.rows import F32
 from context_plane.model import day_of, unit
-from context_plane.recall.assemble import Assembled, Assembler, Fetches, Scope, within
-from context_plane.recall.candidates import Proposers, has_graph, rank_candidates
+from context_plane.recall.assemble import Assembled, Assembler, Scope, within
+from context_plane.recall.candidates import Proposals, Proposers, has_graph, rank_candidates
 from context_plane.recall.plan import Plan
 from context_plane.recall.present import Place, Presenter, Show
 from context_plane.recall.tail_view import TailView
@@ -151,12 +152,13 @@ class Searcher:
                     return _answer(request, known, ranked, hits, (), lookups, trace, clock)
             else:
                 ranked, hits = None, []
-            with self._store.trace() as trace:
+            with self._store.trace() as trace, self._proposals(request) as proposals:
                 if known is None or found is None:
-                    known, found = await self._gathered(tenant, request, scope, known, clock)
+                    known, found = await self._gathered(tenant, request, scope, known, proposals, clock)
                 clock.lap("fetch")
                 if ranked is None:
-                    ranked = await self._rank(found, known.query, clock.until_s(request, RANK_SHARE))
+                    until_s = clock.until_s(request, RANK_SHARE)
+                    ranked = await self._rank(found, known.query, proposals, until_s)
                     clock.lap("score")
                     hits = self._held_hits(known, ranked, request)
                 hits, late = await self._late_hits(known, ranked, request, hits, clock)
@@ -190,17 +192,30 @@ class Searcher:
         return self._asked(query, view, clock)
 
     async def _gathered(
-        self, tenant: str, request: SearchRequest, scope: Scope, known: _Asked | None, clock: _Clock
+        self,
+        tenant: str,
+        request: SearchRequest,
+        scope: Scope,
+        known: _Asked | None,
+        proposals: Proposals,
+        clock: _Clock,
     ) -> tuple[_Asked, Assembled]:
         """Query, cut and parts, where something is to be fetched or waited for."""
         found = None
         with self._assembler.fetches(scope) as fetches:
+
+            def start(manifest: Manifest) -> None:
+                planned = fetches.start(manifest)
+                if planned.entities is None and not self._scans(planned, scope):
+                    proposals.start(planned)
+
             if known is None:
                 async with self._in_time(request, clock):
-                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, fetches))
+                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, start))
                 known = self._asked(query, view, clock)
                 found = await self._held(view, scope)
             if found is None:
+                start(known.view.snapshot.manifest)
                 found = await self._assembler.parts(known.view, scope, fetches)
                 if self._scans(found.plan, scope):
                     self._assembler.offer(found)
@@ -236,8 +251,7 @@ class Searcher:
             detail = "the newest cut was not known in time; retry, or allow a longer deadline_ms"
             raise Unavailable("deadline_exceeded", detail, deadline_ms=request.deadline_ms) from error
 
-    async def _view(self, tenant: str, request: SearchRequest, fetches: Fetches | None) -> TailView:
-        start = None if fetches is None else fetches.start
+    async def _view(self, tenant: str, request: SearchRequest, start: Callable[[Manifest], object] | None) -> TailView:
         if request.snapshot is not None:
             snapshot = await self._snapshots.pinned(tenant, request.snapshot, start)
         else:
@@ -286,14 +300,18 @@ class Searcher:
 
     # --- ranking --------------------------------------------------------------------------------
 
-    async def _rank(self, found: Assembled, query: RankQuery, until_s: float) -> _Ranked:
+    def _proposals(self, request: SearchRequest) -> Proposals:
+        text = request.mode != "vector" and bool(request.text)
+        return Proposals(self._proposers, text=text, vector=_wants_vector(request))
+
+    async def _rank(self, found: Assembled, query: RankQuery, proposals: Proposals, until_s: float) -> _Ranked:
         if self._every_row(found, query):
             inline = self._is_quick(found, query)
             ranking = (
                 rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
             )
             return _Ranked(ranking, found, exact=True)
-        tasks = [asyncio.ensure_future(self._proposers.of(source, query)) for source in found.sources]
+        tasks = [proposals.of(source) for source in found.sources]
         indexes = await within(tasks, until_s - self._engine.monotonic_s())
         found = found.without([n for n, each in enumerate(indexes) if each is None])
         kept = [each for each in indexes if each is not None]
