@@ -18,6 +18,7 @@ from context_plane.errors import CODES
 from context_plane.settings import Settings
 from serving import problems
 from serving.app import create_app
+from tests.pages import INDENTED, examples
 from tests.serving.conftest import Served, serve
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -72,13 +73,27 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 async def test_every_example_of_the_api_page_runs(tmp_path: Path) -> None:
     """Top to bottom, on a fresh store. Seen to fail with a field misspelt in an example."""
-    blocks = re.findall(r"```bash\n(.*?)```", API.read_text(), re.DOTALL)
-    commands = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    blocks = examples("docs/api.md", "bash")
+    commands = [line for block in blocks for line in block.text.replace("\\\n", " ").splitlines()]
     assert len(commands) > 10
     async with serve(Settings(store=f"memory://{tmp_path.name}", cache_dir=tmp_path)) as served:
         given: dict[str, str] = {}
         for command in commands:
             await _run(served, shlex.split(Template(command).substitute(given)), given)
+
+
+async def test_the_fields_of_rates_are_those_that_a_key_of_the_page_gets(tmp_path: Path) -> None:
+    """But for how many bytes are left. Seen to fail with another rate on the page."""
+    [block] = examples("docs/api.md", INDENTED)
+    policy, left = (line.partition(": ")[2] for line in block.text.splitlines())
+    named = re.search(r"--requests-per-s (\d+) --bytes-per-s (\d+)", API.read_text())
+    assert named is not None
+    async with serve(Settings(store=f"memory://{tmp_path.name}", cache_dir=tmp_path)) as served:
+        await served.create()
+        key = await served.key("acme", "read", requests_per_s=float(named[1]), bytes_per_s=float(named[2]))
+        fields = (await served.client.get(served.base, headers=key)).headers
+    assert fields["ratelimit-policy"] == policy
+    assert re.sub(r"r=\d{8};", "r=…;", fields["ratelimit"]) == re.sub(r"r=\d{8};", "r=…;", left)
 
 
 async def _run(served: Served, words: list[str], given: dict[str, str]) -> None:

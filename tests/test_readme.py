@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Final
 
+import httpx
 import orjson
 import pytest
 
 from commands.manual import ENTRIES
 from commands.processes import await_answer, child, free_port
 from tests.commands.cli import MAPPING
+from tests.pages import ROOT, examples
+from tests.shell import environment, shell
 
-ROOT: Final = Path(__file__).parents[1]
 README: Final = (ROOT / "README.md").read_text()
-BLOCK: Final = re.compile(r"^```sh( service)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PORT: Final = "8080"
-PAGES: Final = ("quickstart", "sources", "search", "security")
-"""Pages of `docs/` whose commands run here; `api.md` and `cli.md` have tests of their own."""
-FILES: Final = {"yaml": "calls.yaml", "csv": "calls.csv"}
-"""Blocks of `docs/sources.md` that its commands read as files."""
+UI_PORT: Final = "3000"
+PAGES: Final = ("docs/quickstart.md", "docs/sources.md", "docs/search.md", "docs/security.md")
+"""Pages whose commands run as they stand, beside a service."""
+FILES: Final = {"docs/sources.md": {"yaml": "calls.yaml", "csv": "calls.csv"}}
+"""Blocks that a page's commands read as files."""
 ENTER: Final = "source .venv/bin/activate\n"
 """Where a reader enters the environment, these tests run in it."""
 TICKETS: Final = """id,account,at,text,seats
@@ -37,32 +37,11 @@ EVENT: Final = (
 pytestmark = pytest.mark.xdist_group("readme")
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """This interpreter's programs first; everything that is written goes below `folder`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONTEXT_PLANE_", "DAGSTER_"))}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**kept, "PATH": path, "CONTEXT_PLANE_CACHE_DIR": str(folder / "cache"), "DO_NOT_TRACK": "1"}
-
-
-def shell(script: str, folder: Path) -> str:
-    """Standard output of a script that must succeed."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like a checkout in which the demo ran."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("examples", "docs", "specs"):
+    for name in ("examples", "docs", "specs", "workspace.yaml"):
         (folder / name).symlink_to(ROOT / name)
     out = shell("context-plane demo --customers 60 --days 7", folder)
     assert "Worth contacting" in out
@@ -74,32 +53,30 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_of_the_readme_works(demo: Path) -> None:
     """Seen to fail with a misspelled route in the README."""
     port = str(free_port())
-    blocks = [(bool(service), script.replace(PORT, port)) for service, script in BLOCK.findall(README)]
-    services = [script for service, script in blocks if service]
-    assert len(services) == 1
-    serve = ["bash", "-c", f"cd {demo} && exec {services[0].strip()} --port {port}"]
+    blocks = examples("README.md", "sh")
+    [service] = [block for block in blocks if block.mark == "service"]
+    script = "\n".join(block.text for block in blocks if block is not service)
+    serve = ["bash", "-c", f"cd {demo} && exec {service.text.strip()} --port {port}"]
     log = demo / "service.log"
     with child(serve, log=log, environment=environment(demo)) as process:
         await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
-        shell("\n".join(script.replace(ENTER, "") for service, script in blocks if not service), demo)
+        shell(script.replace(ENTER, "").replace(PORT, port), demo)
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_page_works(demo: Path, page: str) -> None:
     """Seen to fail with a misspelled option in a page."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    for language, name in FILES.items():
-        for content in re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            (demo / name).write_text(content)
+    for language, name in FILES.get(page, {}).items():
+        [content] = examples(page, language)
+        (demo / name).write_text(content.text)
     port = str(free_port())
-    scripts = [script.replace(ENTER, "").replace(PORT, port) for _, script in BLOCK.findall(text)]
-    assert scripts
-    log = demo / f"{page}.log"
+    script = "\n".join(block.text for block in examples(page, "sh"))
+    log = demo / f"{Path(page).stem}.log"
     serve = ["bash", "-c", f"cd {demo} && exec context-plane serve --port {port}"]
     with child(serve, log=log, environment=environment(demo)) as process:
         await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
-        shell("export CONTEXT_PLANE_TENANT=demo\n" + "\n".join(scripts), demo)
+        shell(f"{CHOSEN}\n" + script.replace(ENTER, "").replace(PORT, port), demo)
 
 
 @pytest.mark.timeout(200)
@@ -109,14 +86,14 @@ def test_the_demo_runs_again_on_what_it_made(demo: Path) -> None:
     assert "Worth contacting" in out
 
 
-LONG: Final = {
-    "context-plane up --port 8080 --ui-port 3000": "until Ctrl-C",
-    "context-plane serve --workers 2": "until Ctrl-C; the README's own runs",
-    "context-plane mcp --tenant demo": "until its client goes; docs/agents.md has a test",
-    "context-plane mcp --url http://127.0.0.1:8080": "the same",
+STAY: Final = {
+    "context-plane up --port 8080 --ui-port 3000": "starts and stops below",
+    "context-plane serve --workers 2": "the same",
+    "context-plane mcp --tenant demo": "tests/examples and tests/serving/test_mcp.py speak with it",
+    "context-plane mcp --url http://127.0.0.1:8080": "tests/serving/test_mcp.py does",
     "context-plane bench startup --quick": "tests/benchmarks runs scenarios",
 }
-"""Examples of the manual that are not run, and why."""
+"""Examples of the manual that do not end by themselves, or measure, and who runs them."""
 CHOSEN: Final = "export CONTEXT_PLANE_TENANT=demo"
 """The examples are made for a store of one tenant; the README's own commands left two."""
 
@@ -127,10 +104,12 @@ def test_every_example_of_the_manual_works_and_its_json_has_the_fields_told(demo
     (demo / "desk.yaml").write_text(MAPPING)
     (demo / "tickets.csv").write_text(TICKETS)
     (demo / "events.jsonl").write_text(EVENT)
+    shown = [line for block in examples("docs/cli.md", "sh") for line in block.text.splitlines()]
+    assert sorted(shown) == sorted(example for entry in ENTRIES.values() for example in entry.examples)
     made = orjson.loads(shell("context-plane keys create --tenant demo --json", demo))
     (demo / "key_id").write_text(made["id"])
     for name, entry in ENTRIES.items():
-        runnable = [example for example in entry.examples if example not in LONG]
+        runnable = [example for example in entry.examples if example not in STAY]
         for example in runnable:
             shell(f"{CHOSEN}; KEY_ID=$(cat key_id); {example}", demo)
         if runnable and entry.json:
@@ -141,22 +120,29 @@ def test_every_example_of_the_manual_works_and_its_json_has_the_fields_told(demo
 
 
 @pytest.mark.timeout(100)
-def test_serve_tells_a_program_where_it_listens(demo: Path) -> None:
-    port = free_port()
-    with subprocess.Popen(
-        ["context-plane", "serve", "--port", str(port), "--json"],
-        cwd=demo,
-        env=environment(demo),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, b"}\n")
-        told = orjson.loads(b"".join(lines) + b"}")
-        process.terminate()
-        assert process.stdout.read() == b""
-    assert set(told) == set(ENTRIES["serve"].json)
-    assert (told["url"], told["workers"], told["keys"]) == (f"http://127.0.0.1:{port}", 1, True)
+@pytest.mark.parametrize("example", [example for example in STAY if " serve " in example or " up " in example])
+def test_what_stays_tells_a_program_where_it_listens(demo: Path, example: str) -> None:
+    """And answers there until it is interrupted."""
+    ports = {PORT: str(free_port()), UI_PORT: str(free_port())}
+    command = re.sub(f"{PORT}|{UI_PORT}", lambda found: ports[found[0]], example)
+    command += "" if "--port" in command else f" --port {ports[PORT]}"
+    log, out = (demo / f"{example.split()[1]}.{kind}" for kind in ("log", "json"))
+    script = ["bash", "-c", f"cd {demo} && exec {command} --json > {out}"]
+    with child(script, log=log, environment=environment(demo)) as process:
+        while not out.exists() or not out.read_bytes().endswith(b"}\n"):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        told = orjson.loads(out.read_bytes())
+        await_answer(f"http://127.0.0.1:{ports[PORT]}/readyz", process, log)
+        if "dagster" in told:
+            assert httpx.get(f"http://127.0.0.1:{ports[UI_PORT]}/server_info").status_code == 200
+    assert orjson.loads(out.read_bytes()) == told, "and nothing else"
+    assert set(told) == set(ENTRIES[example.split()[1]].json)
+    assert told["url"] == f"http://127.0.0.1:{ports[PORT]}"
+    if "dagster" in told:
+        assert told["dagster"] == f"http://127.0.0.1:{ports[UI_PORT]}"
+    else:
+        assert (told["workers"], told["keys"]) == (2, True)
 
 
 def test_the_files_that_the_readme_links_to_exist() -> None:

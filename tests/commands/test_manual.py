@@ -18,6 +18,7 @@ from commands.manual import ENTRIES
 from commands.options import EVERYWHERE
 from commands.reference import PAGE, page, walk
 from tests.commands.cli import PROGRAM, ROOT
+from tests.pages import INDENTED, commands, examples
 
 COMMANDS: Mapping[str, Any] = dict(walk())
 NO_JSON = {"export": "it prints NDJSON", "mcp": "it speaks MCP", "keys revoke": "it prints nothing to read"}
@@ -58,6 +59,15 @@ def test_the_page_is_that_of_the_program() -> None:
         section = text.partition(f"### context-plane {name}\n")[2].partition("\n### ")[0]
         for option in options_of(command) - {"--help"}:
             assert f"`{option}" in section, (name, option)
+
+
+def test_the_page_begins_with_help_that_is_given() -> None:
+    """Seen to fail with a command misspelt."""
+    [block] = examples("docs/cli.md", INDENTED)
+    for program, *words in commands(block.text):
+        done = CliRunner().invoke(app, words, prog_name=program)
+        assert done.exit_code == 0, done.output
+        assert all(f"{program} {word}" in done.output for word in words if word != "--help")
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])

@@ -1,0 +1,179 @@
+"""The commands of the deployment's page. Those of one machine, and the key of a cluster's store, are run; what needs a
+daemon or a cluster is read word by word: its files are there, and its names are those of the manifests and values."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import httpx
+import orjson
+import pytest
+
+from commands.processes import START_S, await_answer, child, free_port
+from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, values_of
+from tests.deploy.test_docs import read_variables
+from tests.deploy.test_image import of, pins
+from tests.deploy.test_kubernetes import FILES
+from tests.pages import NOT_HERE, commands, examples, program
+from tests.shell import environment, shell
+from tests.store import servers
+from tests.store.servers import ACCESS_KEY, SECRET_KEY
+
+PAGE: Final = "deploy/README.md"
+ONE_MACHINE, IMAGES, CLUSTER = examples(PAGE, "sh")
+DATA: Final = "/var/lib/context-plane"
+HEALTH: Final = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } workspaceOrError { \
+... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }"
+
+
+def of_program(name: str) -> list[list[str]]:
+    """Commands of the page that run it, without its name."""
+    return [words[1:] for block in (IMAGES, CLUSTER) for words in commands(block.text) if program(words) == name]
+
+
+def option(words: list[str], *names: str) -> str:
+    """What follows one of the names; it is there once."""
+    [value] = [value for name, value in itertools.pairwise(words) if name in names]
+    return value
+
+
+def test_every_command_is_run_or_read_here() -> None:
+    """Seen to fail with another program on the page."""
+    programs = {program(words) for block in (IMAGES, CLUSTER) for words in commands(block.text)}
+    assert programs - NOT_HERE.keys() == {"context-plane"}
+    assert programs & NOT_HERE.keys() == {"docker", "helm", "kubectl"}
+
+
+# --- one machine --------------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("one_machine")
+@pytest.mark.timeout(200)
+def test_one_machine_runs_as_the_page_says(tmp_path: Path) -> None:
+    """All three processes, in this checkout; the folder and the ports are others. The daemon and the webserver see each
+    other, so both found the settings that were copied. Seen to fail with `DAGSTER_HOME` not exported."""
+    api, ui = free_port(), free_port()
+    script = ONE_MACHINE.text.replace(DATA, str(tmp_path / "data")).replace("-p 3000", f"-p {ui}")
+    script = script.replace("context-plane serve", f"context-plane serve --port {api}")
+    assert str(api) in script
+    log = tmp_path / "log"
+    command = ["bash", "-euc", f"cd {ROOT}\n{script}"]
+    with child(command, log=log, environment=environment(tmp_path)) as process:
+        await_answer(f"http://127.0.0.1:{api}/readyz", process, log)
+        await_answer(f"http://127.0.0.1:{ui}/server_info", process, log)
+        told = awaited(f"http://127.0.0.1:{ui}/graphql")
+    [location] = told["workspaceOrError"]["locationEntries"]
+    assert (location["name"], location["locationOrLoadError"]["__typename"]) == ("context-plane", "RepositoryLocation")
+    assert list((tmp_path / "data" / "dagster").rglob("runs.db"))
+
+
+def awaited(url: str) -> dict[str, Any]:
+    """What the webserver says once the code is loaded and every daemon has been heard of."""
+    give_up_s = time.monotonic() + START_S
+    while True:
+        told: dict[str, Any] = httpx.post(url, json={"query": HEALTH}, timeout=START_S).json()["data"]
+        daemons = told["instance"]["daemonHealth"]["allDaemonStatuses"]
+        assert any(each["required"] for each in daemons)
+        if all(each["healthy"] for each in daemons if each["required"]):
+            return told
+        assert time.monotonic() < give_up_s, told
+        time.sleep(0.2)
+
+
+# --- the image ----------------------------------------------------------------------------------
+
+
+def test_the_image_is_built_from_our_file_under_the_name_of_the_manifests() -> None:
+    """Seen to fail with another file, and with another tag."""
+    [build] = [words for words in of_program("docker") if words[0] == "build"]
+    assert ROOT / option(build, "-f") == DEPLOY / "Dockerfile"
+    assert option(build, "-t") == IMAGE
+    assert build[-1] == ".", "what is copied is named from the checkout"
+
+
+def test_the_image_is_run_on_the_port_it_listens_on_with_variables_that_are_read() -> None:
+    """Seen to fail with a variable misspelt."""
+    [run] = [words for words in of_program("docker") if words[0] == "run"]
+    assert run[-1] == IMAGE
+    assert option(run, "-p").split(":")[1] == of("EXPOSE")[0]
+    given = [value.partition("=")[0] for name, value in itertools.pairwise(run) if name == "-e"]
+    assert "CONTEXT_PLANE_STORE" in given
+    assert set(given) <= {name for row in read_variables() for name in row.split("`, `")}
+
+
+# --- a cluster ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket() -> Iterator[dict[str, str]]:
+    """The environment in which the page's store is there."""
+    [words] = of_program("context-plane")
+    with servers.moto() as server:
+        made = boto3.client(
+            "s3",
+            endpoint_url=server.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+        )
+        made.create_bucket(Bucket=option(words, "--store").split("/")[2])
+        yield server.environment
+
+
+def test_the_key_is_made_in_the_store_of_the_manifests(bucket: dict[str, str], tmp_path: Path) -> None:
+    """Seen to fail with a scope that there is not, and with another prefix."""
+    [words] = of_program("context-plane")
+    made = orjson.loads(shell(f"context-plane {' '.join(words)} --json", tmp_path, bucket))
+    assert (made["tenant"], made["scopes"]) == ("(every)", "admin read write")
+    stores = set(values_of([found for name in FILES for found in documents(name)], "CONTEXT_PLANE_STORE"))
+    assert stores == {option(words, "--store")}
+
+
+def test_secrets_are_made_under_the_names_that_manifests_and_values_read() -> None:
+    """Seen to fail with a secret and with a key of one misspelt."""
+    made = {
+        words[words.index("generic") + 1]: {
+            value.removeprefix("--from-literal=").partition("=")[0] for value in words if value.startswith("--from-l")
+        }
+        for words in of_program("kubectl")
+        if "generic" in words
+    }
+    values = document("helm/values.yaml")
+    [ours] = {found["name"] for name in FILES for found in values_of(documents(name), "secretRef")}
+    assert made == {
+        ours: {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+        values["global"]["postgresqlSecretName"]: {"postgresql-password"},
+    }
+
+
+def test_everything_goes_into_the_namespace_that_is_made_first() -> None:
+    first, *others = of_program("kubectl")
+    verb, kind, name = first
+    assert (verb, kind) == ("create", "namespace")
+    charts = [words for words in of_program("helm") if words[0] == "upgrade"]
+    assert {option(words, "-n") for words in (*others, *charts)} == {name}
+    namespaces = {found for each in FILES for found in values_of(documents(each), "namespace")}
+    assert namespaces <= {name}
+
+
+def test_what_is_applied_is_there() -> None:
+    """tests/deploy/test_kubernetes.py holds it to the schema."""
+    [applied] = [words for words in of_program("kubectl") if "apply" in words]
+    assert ROOT / option(applied, "-f") in {DEPLOY / name for name in FILES}
+
+
+def test_the_chart_is_that_of_the_locked_dagster_with_our_values() -> None:
+    """From the repository that is added first. Seen to fail with another version, and without the repository."""
+    added, upgrade = of_program("helm")
+    assert added[:2] == ["repo", "add"]
+    release, chart = upgrade[upgrade.index("--install") + 1 :][:2]
+    assert (release, chart) == ("dagster", f"{added[2]}/dagster")
+    assert option(upgrade, "--version") == pins("requirements-deploy.txt")["dagster"]
+    assert ROOT / option(upgrade, "-f") == DEPLOY / "helm" / "values.yaml"
+    [again] = [line for line in (DEPLOY / "helm" / "values.yaml").read_text().splitlines() if "helm upgrade" in line]
+    assert again.strip("# ").split() == ["helm", *upgrade]
