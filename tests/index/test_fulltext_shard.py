@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,3 +183,19 @@ def test_damaged_objects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Corrupt):
         open_searcher(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["../beside", "/tmp/absolute", "below/file", "..", "link"])
+def test_an_archive_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    """Seen to fail without each condition."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo(name)
+        if name == "link":
+            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(entry, io.BytesIO())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(Corrupt, match="no file of its folder"):
+        unpack(compress(packed.getvalue()), folder)
+    assert list(tmp_path.rglob("*")) == [folder]
