@@ -178,5 +178,13 @@ def test_the_chart_serves_our_definitions_under_the_names_of_the_read_service() 
     assert secrets == {found["name"] for found in values_of(manifests(), "secretRef")}
 
 
+def test_the_webserver_listens_where_its_user_may_and_its_probe_asks() -> None:
+    """The chart binds the service's port in the container; below 1024 only root may, on many nodes. Seen to fail with
+    the chart's default of 80."""
+    webserver = document("helm/values.yaml")["dagsterWebserver"]
+    assert webserver["service"]["port"] >= 1024
+    assert webserver["readinessProbe"]["httpGet"]["port"] == webserver["service"]["port"]
+
+
 def snake(name: str) -> str:
     return re.sub(r"([A-Z])", lambda found: f"_{found[1].lower()}", name)
