@@ -138,7 +138,7 @@ def test_packages_agree_and_are_those_of_the_lock_file(run: Run) -> None:
 
 
 def test_modules_are_compiled(image: Image) -> None:
-    """A container that starts from zero may not write to its image. Seen to fail with PIP_NO_COMPILE=1."""
+    """A container that starts from zero may not write to its image. Seen to fail with `pip install --no-compile`."""
     (packages,) = (image.root / "opt/plane/lib").glob("python3*/site-packages")
     for name in ("context_plane", "serving", "commands", "assets", "resources", "dagster", "fastapi"):
         sources = [path for path in (packages / name).rglob("*.py") if "templates" not in path.parts]
@@ -151,7 +151,7 @@ def test_it_serves_as_the_manifest_starts_it_and_ends_when_told(
     image: Image, store: Mount, folder: Path, run: Run
 ) -> None:
     """A read-only root, the manifest's variables and volumes, and process 1, to which the kernel delivers only signals
-    that it handles. The store has its key first, as deploy/README.md says. Seen to fail without the cache's volume."""
+    that it handles. The store has its key first, as deploy/README.md says."""
     made = orjson.loads(
         run("context-plane", "keys", "create", "--operator", *scopes("read", "write", "admin"), "--json")
     )
