@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from commands.processes import START_S, await_answer, child, free_port
+from tests.deploy import test_image_root
 from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, values_of
 from tests.deploy.test_docs import read_variables
 from tests.deploy.test_image import of, pins
@@ -25,7 +26,7 @@ from tests.store import servers
 from tests.store.servers import ACCESS_KEY, SECRET_KEY
 
 PAGE: Final = "deploy/README.md"
-ONE_MACHINE, IMAGES, CLUSTER = examples(PAGE, "sh")
+ONE_MACHINE, IMAGES, FOLDERS, CLUSTER = examples(PAGE, "sh")
 DATA: Final = "/var/lib/context-plane"
 HEALTH: Final = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } workspaceOrError { \
 ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }"
@@ -104,6 +105,13 @@ def test_the_image_is_run_on_the_port_it_listens_on_with_variables_that_are_read
     given = [value.partition("=")[0] for name, value in itertools.pairwise(run) if name == "-e"]
     assert "CONTEXT_PLANE_STORE" in given
     assert set(given) <= {name for row in read_variables() for name in row.split("`, `")}
+
+
+def test_the_image_is_built_in_folders_by_the_module_that_asks_for_the_variable() -> None:
+    """Which takes minutes where it is asked for. Seen to fail with the variable misspelt."""
+    [[asked, _, *words]] = commands(FOLDERS.text)
+    assert asked == f"{test_image_root.ASKED}=1"
+    assert ROOT / words[-1] == Path(test_image_root.__file__)
 
 
 # --- a cluster ----------------------------------------------------------------------------------
