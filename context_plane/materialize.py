@@ -36,14 +36,14 @@ from context_plane.catalog.manifest import BundleDay, Manifest, PendingBundles, 
 from context_plane.catalog.models import check_model
 from context_plane.catalog.named import load_buckets
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Invalid, PlaneError
+from context_plane.errors import Conflict, Corrupt, Invalid, NotFound
 from context_plane.index.analyzer import ANALYZER
 from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import BundleKey, PartKey, built_id
 from context_plane.lookback import Look, Run, look, runs
 from context_plane.model import add_days, canonical_json, day_end_us, day_start_us, days_between, sha256_hex
 from context_plane.pending import committed, dropped, held_back
-from context_plane.ranges import RangeDone, cut, load_part, program, save_part
+from context_plane.ranges import PROGRAM, RangeDone, cut, load_part, save_part
 from context_plane.recall.periods import Period, live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
@@ -275,7 +275,7 @@ def _part_key(manifest: Manifest, spec: CompiledSpec, day: str, seen: Look, span
     """Where the bundles of a range are staged: they follow from the program, the spec, the sources, and which entities
     they are."""
     first, stop = span
-    made_of = [program(), spec.fingerprint, sources_of(manifest, spec.spec, day), manifest.erasures]
+    made_of = [PROGRAM, spec.fingerprint, sources_of(manifest, spec.spec, day), manifest.erasures]
     whom = [seen.names[first], seen.names[stop - 1], stop - first]
     artifact = f"bundles-{spec.spec.name}"
     return str(PartKey(manifest.tenant, day, artifact, sha256_hex(canonical_json([made_of, whom]))[:32]))
@@ -312,10 +312,12 @@ def check_budget(bundle: Bundle, budget_tokens: int) -> None:
 
 
 async def _buckets(store: Store, held: BundleDay) -> list[Bucket] | None:
-    """The day's directory as committed. None where it cannot be read: derived state is disposable, and made again."""
+    """The day's directory as committed. None where it is lost or damaged: derived state is disposable, and made again.
+
+    Raises `Unavailable`: a store that does not answer tells nothing of what would change."""
     try:
         return await load_buckets(store, held)
-    except PlaneError:
+    except (Corrupt, NotFound):
         return None
 
 

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -52,15 +51,18 @@ class RangeDone:
     bytes: int = 0
 
 
-@cache
-def program() -> str:
-    """Digest of this package's sources. What one program staged, another does not take: a mended one makes all anew.
-    Reads them once, some milliseconds; blocking."""
+def _program() -> str:
+    """Digest of this package's sources: some milliseconds."""
     digest = hashlib.sha256()
     folder = Path(context_plane.__file__).parent
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:32]
+
+
+PROGRAM: Final = _program()
+"""What one program staged, another does not take: a mended one makes all anew. Digested at the start: the sources of a
+checkout may change under a process."""
 
 
 def cut(sizes: Sequence[int], count: int) -> list[tuple[int, int]]:

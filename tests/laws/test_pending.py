@@ -21,13 +21,14 @@ from context_plane.catalog.named import load_buckets, named_keys
 from context_plane.collect import collect
 from context_plane.erase import begin_erasure, erase_entity
 from context_plane.erased import verify_erasure
-from context_plane.errors import Conflict, Invalid
+from context_plane.errors import Conflict, Invalid, Unavailable
 from context_plane.model import add_days, day_start_us
 from context_plane.pending import approved, committed, dropped, held_back, waits
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
 from context_plane.retention import retire_days, retire_specs
 from context_plane.settle import approve, commit_pending, reject
+from context_plane.store.faults import Mishap
 from tests.catalog.values import full_manifest, pack
 from tests.laws.plane_world import DAY, SPEC, TENANT, Clock, World, delete_of, event, puts
 from tests.store.dictionary import DictStore
@@ -159,6 +160,16 @@ async def test_what_waits_and_was_deleted_is_built_anew(world: World, lost: str)
     done = await let_through(plane)
     assert (done.committed, done.rebuilt) == ((), (DAY,))
     assert set(await bodies(world)) == set(ENTITIES)
+
+
+async def test_a_store_that_does_not_answer_lets_nothing_through(world: World) -> None:
+    """Seen to fail, committed, with a directory that could not be read taken for one that is not there."""
+    plane = await built(world)
+    before = await bodies(world)
+    directory = (await head(plane)).bundles[SPEC_NAME][DAY].directory
+    with world.faults.on(directory.key, Mishap(lost="request")), pytest.raises(Unavailable):
+        await change(world, plane, *ENTITIES)
+    assert await bodies(world) == before
 
 
 async def test_a_retired_spec_leaves_nothing_that_waits(world: World) -> None:

@@ -161,7 +161,7 @@ async def test_another_program_takes_no_bundles_that_were_staged(world: World, m
     day = world.days()[-1]
     assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made > 0
     assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made == 0
-    monkeypatch.setattr(context_plane.materialize, "program", lambda: "mended")
+    monkeypatch.setattr(context_plane.materialize, "PROGRAM", "mended")
     assert (await plane.materialize_range(TENANT, SPEC_NAME, day, 0, 2)).made > 0
 
 
