@@ -117,22 +117,25 @@ class Proposals:
 
     def __init__(self, proposers: Proposers, *, text: bool, vector: bool) -> None:
         self._open = partial(proposers.of, text=text, vector=vector)
-        self._tasks: dict[str, asyncio.Task[Indexes]] = {}
+        self._closed = False
+        self._tasks: dict[tuple[str, str] | None, asyncio.Task[Indexes]] = {}
 
     def __enter__(self) -> Proposals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed = True
         for task in self._tasks.values():
             abandon(task)
 
     def start(self, plan: Plan) -> None:
-        """Start to open the indexes of every part of a plan."""
-        for read in plan.reads:
+        """Start to open the indexes of every part of a plan, unless closed: a cut may still be looked for."""
+        for read in () if self._closed else plan.reads:
             self.of(Source(read.period))
 
     def of(self, source: Source) -> asyncio.Task[Indexes]:
-        name = "" if source.period is None else source.period.shards.entity.key
+        shards = None if source.period is None else source.period.shards
+        name = None if shards is None else (shards.fulltext.key, shards.vector.key)
         task = self._tasks.get(name)
         if task is None:
             task = self._tasks[name] = asyncio.ensure_future(self._open(source))

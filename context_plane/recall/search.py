@@ -301,7 +301,7 @@ class Searcher:
     # --- ranking --------------------------------------------------------------------------------
 
     def _proposals(self, request: SearchRequest) -> Proposals:
-        text = request.mode != "vector" and bool(request.text)
+        text = self._rank_query(request, None).wants_text
         return Proposals(self._proposers, text=text, vector=_wants_vector(request))
 
     async def _rank(self, found: Assembled, query: RankQuery, proposals: Proposals, until_s: float) -> _Ranked:

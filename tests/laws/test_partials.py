@@ -7,6 +7,7 @@ import hashlib
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from context_plane.errors import Corrupt, Unavailable
 from context_plane.model import add_days
 from context_plane.plane import Plane
 from context_plane.recall import plan
+from context_plane.recall.candidates import Proposals, Proposers
 from context_plane.recall.search import Searcher
 from context_plane.retrieval.where import parse
 from context_plane.store.faults import Mishap
@@ -102,6 +104,37 @@ def candidates(plane: Plane) -> Plane:
         plane,
         searcher=Searcher(plane.engine, plane.store, plane.snapshots, plane.reader, plane.folders, exact_rows_max=-1),
     )
+
+
+@pytest.mark.parametrize("without", [{"weight_text": 0.0}, {"text": "?!"}])
+async def test_a_search_without_a_text_leg_fetches_no_index_for_it(world: World, without: dict[str, Any]) -> None:
+    """Seen to fail with what the request says it has taken for what will be ranked."""
+    await built(world)
+    plane = candidates(world.plane())
+    with world.faults.on("indexes/fulltext/", Mishap(), times=100):
+        assert (await plane.search(TENANT, replace(QUERY, **without))).hits
+        *_, left = world.faults.rules[-1]
+    assert left == [100]
+
+
+async def test_indexes_of_a_search_that_ended_are_not_opened(world: World) -> None:
+    """Its cut may come later than its end. Seen to fail with tasks that nobody waits for."""
+    await built(world)
+    plane = world.plane()
+    manifest = (await plane.snapshots.current(TENANT, "strong")).manifest
+    asked = plan.plan(manifest, None, None, None, vectors=False, hits=10)
+    proposers = Proposers(plane.reader, plane.folders)
+    before = asyncio.all_tasks()
+    with Proposals(proposers, text=True, vector=False) as proposals:
+        proposals.start(asked)
+        opening = asyncio.all_tasks() - before
+        assert len(opening) == len(asked.reads)
+    await asyncio.wait(opening)
+    assert all(task.cancelled() for task in opening)
+    with Proposals(proposers, text=True, vector=False) as late:
+        pass
+    late.start(asked)
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_tail_that_is_not_ready_is_named(world: World) -> None:
