@@ -259,6 +259,7 @@ class Cache:
         except Corrupt:
             if self.disk is None or behind.disk == held:
                 raise
+        del pieces  # or two of them are held at a time
         for span in spans:
             await asyncio.to_thread(self.disk.delete, _name(key, span))
         pieces = Pieces(await _all([self._part(key, span) for span in spans]))

@@ -126,12 +126,17 @@ def unpack(stored: bytes, folder: Path) -> None:
                     raise Corrupt("corrupt_object", "a full-text shard holds what is no file of its folder")
                 with (folder / entry.name).open("wb") as target:
                     shutil.copyfileobj(content, target)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError) as error:  # the latter for a name with NUL
         raise Corrupt("corrupt_object", f"a full-text shard does not unpack: {error}") from error
 
 
 def _is_plain(entry: tarfile.TarInfo) -> bool:
-    return entry.isreg() and entry.name not in {"", ".", ".."} and Path(entry.name).parts == (entry.name,)
+    return (
+        entry.isreg()
+        and not entry.issparse()
+        and entry.name not in {"", ".", ".."}
+        and Path(entry.name).parts == (entry.name,)
+    )
 
 
 def open_searcher(folder: Path) -> FulltextSearcher:

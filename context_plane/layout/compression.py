@@ -27,6 +27,8 @@ HEADER_BYTES_MAX: Final = 18
 """Of a frame (RFC 8878, 3.1.1): magic number and frame header."""
 STEP_BYTES: Final = 256 * 1024
 """What a step decodes stays in the processor's cache until it is copied."""
+WRITE_BYTES: Final = 1024 * 1024
+"""What a step decodes comes at once: each piece of its output would take Python's lock anew."""
 
 _local = threading.local()
 
@@ -59,12 +61,12 @@ def decompress(frame: Body, *, size_max: int) -> bytes:
 
 
 def decompress_pieces(frame: Pieces, *, size_max: int) -> memoryview:
-    """As `decompress`, of a frame in pieces."""
+    """As `decompress`, of a frame in pieces; read-only."""
     try:
         declared = zstandard.frame_content_size(frame.cut(0, HEADER_BYTES_MAX).joined())
-        if not 0 < declared <= size_max:
+        if len(frame) <= STEP_BYTES or not 0 < declared <= size_max:
             return memoryview(decompress(frame.joined(), size_max=size_max))
-        worker = zstandard.ZstdDecompressor().decompressobj()
+        worker = zstandard.ZstdDecompressor().decompressobj(write_size=WRITE_BYTES)
         found = np.empty(declared, np.uint8)
         filled = 0
         for step in _steps(frame):
@@ -77,6 +79,7 @@ def decompress_pieces(frame: Pieces, *, size_max: int) -> memoryview:
         raise Corrupt("corrupt_object", f"a zstd frame does not decode: {error}") from error
     if not worker.eof or filled != declared:
         raise Corrupt("corrupt_object", "a frame holds less than it declares", declared=declared, bytes=filled)
+    found.flags.writeable = False
     return found.data
 
 

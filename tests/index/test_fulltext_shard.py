@@ -185,7 +185,7 @@ def test_damaged_objects_are_refused(tmp_path: Path) -> None:
         open_searcher(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["../beside", "/tmp/absolute", "below/file", "..", "link"])
+@pytest.mark.parametrize("name", ["../beside", "/tmp/absolute", "below/file", "..", "link", "sparse"])
 def test_an_archive_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     """Seen to fail without each condition."""
     packed = io.BytesIO()
@@ -193,6 +193,8 @@ def test_an_archive_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -
         entry = tarfile.TarInfo(name)
         if name == "link":
             entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        if name == "sparse":
+            entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.map": "0,0", "GNU.sparse.size": "1000000"}
         archive.addfile(entry, io.BytesIO())
     folder = tmp_path / "folder"
     folder.mkdir()

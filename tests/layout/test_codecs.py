@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import zstandard
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from context_plane.errors import Corrupt
-from context_plane.layout import batch, pack, segment
+from context_plane.layout import batch, compression, pack, segment
 from context_plane.layout.compression import compress, decompress, decompress_pieces
 from context_plane.model import Event, Put, Write, event_record, identity
 from context_plane.store.pieces import Pieces
@@ -30,9 +31,12 @@ def encoded_segment(events: list[Event]) -> segment.EncodedSegment:
 
 
 def in_pieces(frame: bytes, *, size_max: int, length: int = 7) -> bytes:
-    """`decompress` of the frame cut into pieces."""
+    """`decompress` of the frame cut into pieces, step by step however short it is."""
     pieces = Pieces([frame[start : start + length] for start in range(0, len(frame), length)])
-    return bytes(decompress_pieces(pieces, size_max=size_max))
+    with patch.object(compression, "STEP_BYTES", 5):
+        found = decompress_pieces(pieces, size_max=size_max)
+    assert found.readonly, "many readers share it"
+    return bytes(found)
 
 
 @pytest.fixture(params=[decompress, in_pieces])
