@@ -96,7 +96,7 @@ def reference(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
-    yield from ("", f"### {method.upper()} {path}", "", f"**{operation['summary']}**")
+    yield from ("", f"### {operation['summary']}", "", f"`{method.upper()} {path}`")
     if operation.get("description"):
         yield from ("", operation["description"])
     parameters = operation.get("parameters", [])
