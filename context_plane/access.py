@@ -17,7 +17,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import orjson
@@ -25,7 +25,7 @@ import orjson
 from context_plane.audit import PROCESS, Actor, audited
 from context_plane.cache.recent import Held, Recent
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Denied, Invalid, NotFound
+from context_plane.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from context_plane.layout.keys import ControlKey
 from context_plane.model import BYTES_PER_S_MAX, REQUESTS_PER_S_MAX, check_tenant
 from context_plane.store.base import Store
@@ -54,7 +54,8 @@ class AccessKey:
     """A key as stored. `tenant` None: an operator key. Times are microseconds since 1970.
 
     `requests_per_s`, `bytes_per_s`: of each process, in place of the tenant's; None: the tenant's. `grace_until_us`: of
-    a rotated key. Its expiry stays as it was made: successors live as long as that says."""
+    a rotated key. Its expiry stays as it was made: successors live as long as that says. `newer`: a later version
+    stored more of it, which may bound what it opens: it is listed and revoked here, and neither let in nor rotated."""
 
     id: str
     sha256: str
@@ -67,6 +68,7 @@ class AccessKey:
     requests_per_s: float | None = None
     bytes_per_s: float | None = None
     grace_until_us: int | None = None
+    newer: bool = False
 
     @property
     def ends_us(self) -> int | None:
@@ -80,6 +82,9 @@ class AccessKey:
     def opens(self, tenant: str) -> bool:
         """Whether the key reaches the tenant at all, whatever its scopes."""
         return self.tenant is None or self.tenant == tenant
+
+
+_STORED: Final = frozenset(field.name for field in fields(AccessKey)) - {"newer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,23 +143,22 @@ async def rotate_key(
 ) -> NewKey:
     """A new key that may do what this one may and lives as long as it was made for; this one ends after `grace_us`, or
     as it would have where that is sooner (a second rotation does not lengthen the first one's grace). Both work until
-    then. Raises `NotFound(key_not_found)`, `Conflict(tenant_erased)`, and `Invalid(settings_invalid)` for a key that
-    has ended.
+    then. Raises `NotFound(key_not_found)`, `Conflict(tenant_erased)`, `Invalid(settings_invalid)` for a key that has
+    ended, and `Corrupt(format_unknown)` for one that a later version made.
     """
     now_us = engine.now_us()
     old = await _existing(engine.store, key_id)
     if not old.live(now_us):
         raise Invalid("settings_invalid", "the key has ended, there is nothing to rotate; make one", id=old.id)
+    _refuse_newer(old)
     life_us = None if old.expires_us is None else old.expires_us - old.created_us
     expires_us = None if life_us is None else now_us + life_us
     made = _made(replace(old, created_us=now_us, expires_us=expires_us, grace_until_us=None))
     until_us = now_us + grace_us
     ending = old if old.ends_us is not None and old.ends_us <= until_us else replace(old, grace_until_us=until_us)
-    async with (
-        audited(engine, old.tenant, actor, "key_create", subject=made.key.id),
-        audited(engine, old.tenant, actor, "key_rotate", subject=old.id),
-    ):
-        await _put_new(engine.store, made.key)
+    async with audited(engine, old.tenant, actor, "key_rotate", subject=old.id):
+        async with audited(engine, old.tenant, actor, "key_create", subject=made.key.id):
+            await _put_new(engine.store, made.key)
         await engine.store.put(_object(old.id), _encode(ending))
     return made
 
@@ -173,38 +177,48 @@ async def _put_new(store: Store, key: AccessKey) -> None:
 
 
 async def list_keys(store: Store) -> list[AccessKey]:
-    """Every key, revoked and expired ones included, oldest first."""
-    listed = [info.key.removeprefix(_PREFIX) async for info in store.list(_PREFIX)]
-    ids = [name.removesuffix(_RECORD) for name in listed if name.endswith(_RECORD)]
-    keys = await _each(ids, lambda key_id: load_key(store, key_id))
+    """Every key, revoked and expired ones included, oldest first. Raises `Corrupt(format_unknown)`."""
+    keys = await _each(await _ids(store), lambda key_id: load_key(store, key_id))
     return sorted((key for key in keys if key is not None), key=lambda key: (key.created_us, key.id))
+
+
+async def _ids(store: Store) -> list[str]:
+    listed = [info.key.removeprefix(_PREFIX) async for info in store.list(_PREFIX)]
+    return [name.removesuffix(_RECORD) for name in listed if name.endswith(_RECORD)]
 
 
 async def revoke_key(engine: Engine, key_id: str, *, actor: Actor = PROCESS) -> AccessKey:
     """End a key for good; processes that know it obey within 5 s. Raises `NotFound(key_not_found)`."""
     key = await _existing(engine.store, key_id)
     if key.revoked_us is None:
-        async with audited(engine, key.tenant, actor, "key_revoke", subject=key_id):
+        async with audited(engine, key.tenant, actor, "key_revoke", subject=key_id) as counts:
+            counts["revoked"] = 0
             with suppress(Conflict):  # somebody else was faster
                 await engine.store.put_new(_object(key_id, _REVOKED), orjson.dumps({"revoked_us": engine.now_us()}))
+                counts["revoked"] = 1
         key = await _existing(engine.store, key_id)
     return key
 
 
 async def revoke_keys(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> int:
-    """End every key of a tenant that is erased; how many were not revoked yet.
+    """End every key of a tenant that is erased; how many were not revoked yet. A record that does not decode opens
+    nothing, and is passed over.
 
     None is deleted: the audit names them, and a store whose last keys they were would be one without keys, which a
     loopback service opens."""
-    found = await list_keys(engine.store)
-    ids = [key.id for key in found if key.tenant == tenant and key.revoked_us is None]
 
-    async def revoke(key_id: str) -> None:
+    async def revoke(key_id: str) -> bool:
+        try:
+            key = await load_key(engine.store, key_id)
+        except Corrupt:
+            return False
+        if key is None or key.tenant != tenant or key.revoked_us is not None:
+            return False
         with suppress(NotFound):  # one that was made too late, and went again
             await revoke_key(engine, key_id, actor=actor)
+        return True
 
-    await _each(ids, revoke)
-    return len(ids)
+    return sum(await _each(await _ids(engine.store), revoke))
 
 
 async def _each(ids: Iterable[str], work: Callable[[str], Awaitable[T]]) -> list[T]:
@@ -218,20 +232,24 @@ async def _each(ids: Iterable[str], work: Callable[[str], Awaitable[T]]) -> list
 
 
 async def load_key(store: Store, key_id: str) -> AccessKey | None:
-    """The key as it stands: its record and its revocation, in one round trip."""
+    """The key as it stands: its record and its revocation, in one round trip. Raises `Corrupt(format_unknown)`."""
     try:
         stored, revoked_us = await asyncio.gather(store.get(_object(key_id)), _revoked_us(store, key_id))
     except NotFound:
         return None
-    key = _decode(stored)
+    key = _decode(stored, key_id)
     return key if revoked_us is None else replace(key, revoked_us=revoked_us)
 
 
 async def _revoked_us(store: Store, key_id: str) -> int | None:
     try:
-        found: int = orjson.loads(await store.get(_object(key_id, _REVOKED)))["revoked_us"]
+        stored = await store.get(_object(key_id, _REVOKED))
     except NotFound:
         return None
+    try:
+        found: int = orjson.loads(stored)["revoked_us"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise _unreadable(key_id) from error
     return found
 
 
@@ -254,13 +272,15 @@ class Keyring:
         self._any: Recent[bool] = Recent(lambda _: any_key(store), monotonic_s=engine.monotonic_s)
 
     async def authenticate(self, token: str) -> AccessKey:
-        """The live key of a token. One answer for every defect: raises `Denied(key_invalid)`."""
+        """The live key of a token. One answer for every defect: raises `Denied(key_invalid)`, or
+        `Corrupt(format_unknown)` for one that a later version made."""
         found = _TOKEN.fullmatch(token)
         key = await self._keys.get(found[1]) if found else None
         expected = key.sha256 if key is not None else "0" * 64
         matches = hmac.compare_digest(expected, _digest(found[2] if found else ""))
         if key is None or not matches or not key.live(self._now_us()):
             raise Denied("key_invalid", "the API key is unknown, expired or revoked; ask an operator for a new one")
+        _refuse_newer(key)
         return key
 
     def look(self, key_id: str) -> Held[AccessKey | None] | None:
@@ -320,6 +340,21 @@ def _encode(key: AccessKey) -> bytes:
     return orjson.dumps(fields | {name: value for name, value in later.items() if value is not None})
 
 
-def _decode(stored: bytes) -> AccessKey:
-    fields = orjson.loads(stored)
-    return AccessKey(**{**fields, "scopes": frozenset(fields["scopes"])})
+def _decode(stored: bytes, key_id: str) -> AccessKey:
+    try:
+        found = orjson.loads(stored)
+        known = {name: value for name, value in found.items() if name in _STORED}
+        newer = len(known) < len(found)
+        return AccessKey(**{**known, "scopes": frozenset(found["scopes"]), "newer": newer})
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _unreadable(key_id) from error
+
+
+def _refuse_newer(key: AccessKey) -> None:
+    if key.newer:
+        raise Corrupt("format_unknown", "a later version made the API key; upgrade this process", id=key.id)
+
+
+def _unreadable(key_id: str) -> Corrupt:
+    detail = "the record of an API key does not decode; upgrade this process, or delete the key's objects"
+    return Corrupt("format_unknown", detail, id=key_id)

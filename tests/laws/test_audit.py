@@ -202,6 +202,28 @@ async def test_keys_and_erasures_are_audited_and_no_entity_is_named(world: World
         assert b"acct-01" not in await plane.engine.store.get(key)
 
 
+async def test_a_rotation_that_stops_between_its_two_records_says_so(world: World) -> None:
+    """The new key is there, whoever has its token. Seen to fail with both entries closed by the end of both."""
+    plane = world.plane()
+    old = (await create_key(plane.engine, tenant=TENANT, scopes=["read"])).key
+    with world.faults.on("control/keys/", Mishap(lost="request"), "put"), pytest.raises(Unavailable):
+        await rotate_key(plane.engine, old.id)
+    (new,) = [key for key in await list_keys(world.inner) if key != old]
+    assert sorted((call.action, call.subject, call.outcome) for call in (await every_call(plane))[1:]) == [
+        ("key_create", new.id, "done"),
+        ("key_rotate", old.id, "failed"),
+    ]
+
+
+async def test_of_two_who_revoke_a_key_one_has(world: World) -> None:
+    """Seen to fail with nothing counted."""
+    plane = world.plane()
+    key = (await create_key(plane.engine, tenant=TENANT, scopes=["read"])).key
+    await asyncio.gather(*(revoke_key(plane.engine, key.id, actor=actor) for actor in (ONE, OTHER)))
+    calls = [call for call in await every_call(plane) if call.action == "key_revoke"]
+    assert sorted(call.counts["revoked"] for call in calls) == [0, 1]
+
+
 async def test_a_full_group_fits_the_first_range_of_a_header() -> None:
     """Random ids compress worst. Seen to fail with groups of as many requests as may wait."""
     origins = [Origin(secrets.token_hex(8), secrets.token_hex(8), 10_000, 9_999) for _ in range(GROUP_REQUESTS_MAX)]
