@@ -1,6 +1,6 @@
 """Erase a tenant: everything it has leaves the store, with a receipt, and its name is never given again.
 
-Three steps, each of which can be repeated; the erasure's object in the store's control folder says how far it is.
+Three steps, each of which can be repeated; the erasure's objects in the store's control folder say how far it is.
 
     a  record the erasure, delete the tenant's record      the name does not exist any more, in seconds everywhere
     b  commit an empty manifest                            reads of who still knows the name find nothing; builds under
@@ -18,6 +18,7 @@ and `finish_all` deletes it whenever it runs, at the price of a listing for each
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -38,8 +39,10 @@ from context_plane.tenants import (
     erased_tenants,
     load_tenant_erasure,
     new_tenant_erasure,
-    save_tenant_erasure,
+    new_tenant_receipt,
 )
+
+log = logging.getLogger("context_plane.erase_tenant")
 
 LOOKS_MAX: Final = 3
 """Each further look means that another process took a batch of the log away while it was read."""
@@ -74,11 +77,18 @@ async def begin(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tenan
     found = await load_tenant_erasure(engine.store, check_tenant(tenant))
     if found is not None and found.completed_us is not None:
         return found
-    wanted = found or TenantErasure(erasure=_id(tenant), tenant=tenant, requested_us=engine.now_us())
-    async with audited(engine, tenant, actor, "tenant_erasure_request", subject=wanted.erasure):
-        begun = found or await new_tenant_erasure(engine.store, wanted)
-        await delete_record(engine.store, tenant)
-        await _empty(engine, tenant)
+    begun = found or await _request(engine, tenant, actor)
+    await delete_record(engine.store, tenant)
+    await _empty(engine, tenant)
+    return begun
+
+
+async def _request(engine: Engine, tenant: str, actor: Actor) -> TenantErasure:
+    """Record the erasure. Who goes on with one has not asked for it: the audit names whose record it is."""
+    wanted = TenantErasure(erasure=_id(tenant), tenant=tenant, requested_us=engine.now_us())
+    async with audited(engine, tenant, actor, "tenant_erasure_request", subject=wanted.erasure) as counts:
+        begun = await new_tenant_erasure(engine.store, wanted)
+        counts["filed"] = int(begun is wanted)
     return begun
 
 
@@ -101,9 +111,6 @@ async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tena
         swept = await _sweep(engine, tenant)
         keys = await revoke_keys(engine, tenant, actor=actor)
         counts |= {"objects_deleted": swept.objects, "keys_revoked": keys}
-        now = await load_tenant_erasure(engine.store, tenant)
-        if now is not None and now.completed_us is not None:
-            return now  # another process was faster: its receipt stays
         done = found.model_copy(
             update={
                 "completed_us": engine.now_us(),
@@ -113,12 +120,13 @@ async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tena
                 "keys_revoked": keys,
             }
         )
-        await save_tenant_erasure(engine.store, done)
-    return done
+        receipt = await new_tenant_receipt(engine.store, done)
+    return receipt
 
 
 async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> Finished:
-    """Complete every erasure of a tenant, and delete what came after a receipt. One that fails stops no other."""
+    """Complete every erasure of a tenant, and delete what came after a receipt. One that fails stops no other, whatever
+    the error: a defect is told as `internal`, and logged."""
     tenants = late = 0
     failed: list[tuple[str, str]] = []
     for tenant in sorted(await erased_tenants(engine.store)):
@@ -131,6 +139,9 @@ async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> Finished:
                 late += await _sweep_late(engine, found, actor)
         except PlaneError as error:
             failed.append((tenant, error.code))
+        except Exception:
+            log.exception("the erasure of the tenant %s stopped", tenant)
+            failed.append((tenant, "internal"))
     return Finished(tenants, late, tuple(failed))
 
 
@@ -170,9 +181,11 @@ async def _keep_audit(engine: Engine, tenant: str) -> None:
 
 
 async def _empty(engine: Engine, tenant: str) -> Manifest:
-    """Commit a manifest of nothing, unless the newest is one and no batch of the log is above its floor.
+    """Commit a manifest of nothing, unless the newest was committed here and no batch of the log is above its floor.
 
-    It has a key of its own: without the tenant's, ids of erasures in the audit tell nobody whom they were of."""
+    It has a key of its own: without the tenant's, ids of erasures in the audit tell nobody whom they were of. Whatever
+    else left nothing has the old key, and is told apart by this: an emptying ends the snapshots before itself, and an
+    erasure of an entity commits once more after it ended them, to retire its tombstone."""
     head = await load_head(engine.store, tenant)
     listed = await list_log(engine.store, tenant, after=head.log_floor)
     floor = max(listed[-1].number if listed else 0, head.log_floor)
@@ -188,7 +201,7 @@ async def _empty(engine: Engine, tenant: str) -> Manifest:
             erasures=manifest.erasures,
             snapshots_from=manifest.snapshots_from,
         )
-        if fresh == manifest and manifest.erasures > 0:
+        if fresh == manifest and manifest.erasures > 0 and manifest.snapshots_from == manifest.version:
             return manifest
         changed = {"erasures": manifest.erasures + 1, "snapshots_from": manifest.version + 1, "erasure_key": ""}
         return fresh.model_copy(update=changed)

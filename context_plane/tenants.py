@@ -3,9 +3,9 @@
 One small JSON object per tenant, beside the tenants' data so that a missing one costs one GET and names no
 path of theirs. Settings are what the product obeys today.
 
-An erased tenant leaves an object too: what was done, and until it is done, that it goes on. Its name is never given
-again: numbers of its log would be, whoever still deletes would delete what is new, and who is called by it next would
-read the audit of who was before.
+An erased tenant leaves two objects: that it is erased, and once that is done, the receipt; each is created once and
+never written again. Its name is never given again: numbers of its log would be, whoever still deletes would delete what
+is new, and who is called by it next would read the audit of who was before.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ MODEL_CHARS_MAX: Final = 200
 SPECS_MAX: Final = 64
 SpecName = Annotated[str, Field(min_length=1, max_length=100)]
 _ERASED: Final = "control/erased-tenants/"
+_RECEIPTS: Final = "control/tenant-receipts/"
 
 
 class _Model(BaseModel):
@@ -200,8 +201,16 @@ async def delete_record(store: Store, tenant: str) -> None:
 
 async def load_tenant_erasure(store: Store, tenant: str) -> TenantErasure | None:
     """None where no tenant of that name was ever erased."""
+    check_tenant(tenant)
+    begun, receipt = await asyncio.gather(
+        _load_erasure(store, _erasure(tenant)), _load_erasure(store, _receipt(tenant))
+    )
+    return receipt or begun
+
+
+async def _load_erasure(store: Store, key: str) -> TenantErasure | None:
     try:
-        stored = await store.get(_erasure(check_tenant(tenant)))
+        stored = await store.get(key)
     except NotFound:
         return None
     try:
@@ -219,13 +228,18 @@ async def new_tenant_erasure(store: Store, erasure: TenantErasure) -> TenantEras
     return erasure
 
 
-async def save_tenant_erasure(store: Store, erasure: TenantErasure) -> None:
-    await store.put(_erasure(erasure.tenant), erasure.model_dump_json().encode())
+async def new_tenant_receipt(store: Store, receipt: TenantErasure) -> TenantErasure:
+    """Record that all is done; the receipt that is there, where somebody was faster: one that was read stays."""
+    try:
+        await store.put_new(_receipt(receipt.tenant), receipt.model_dump_json().encode())
+    except Conflict:
+        return await load_tenant_erasure(store, receipt.tenant) or receipt
+    return receipt
 
 
 async def refuse_erased(store: Store, tenant: str) -> None:
     """Raises `Conflict(tenant_erased)` where a tenant of that name was erased, or is being erased."""
-    if await load_tenant_erasure(store, tenant) is not None:
+    if await _load_erasure(store, _erasure(check_tenant(tenant))) is not None:
         raise Conflict("tenant_erased", "a tenant of that name was erased; take another name")
 
 
@@ -236,6 +250,10 @@ async def erased_tenants(store: Store) -> set[str]:
 
 def _erasure(tenant: str) -> str:
     return f"{_ERASED}{tenant}.json"
+
+
+def _receipt(tenant: str) -> str:
+    return f"{_RECEIPTS}{tenant}.json"
 
 
 def _object(tenant: str) -> str:

@@ -45,8 +45,8 @@ ErasureId = Annotated[
 )
 async def delete_entity(request: Request, caller: Administers, entity: Entity) -> Response:
     """Everything written of the entity so far is hidden on every snapshot when this answers, and leaves the store
-    when the job `erase_entities` or `context-plane erase` has run. Asked again it is the same erasure, unless writes
-    came since. Needs the scope `admin`."""
+    when the job `erase_entities` or `context-plane erase` has run. Asked again it is the same erasure, unless
+    anything was written to the tenant since. Needs the scope `admin`."""
     plane = caller.service.plane
     erasure = await start(plane.engine, caller.name, entity, actor=caller.actor(request))
     plane.snapshots.forget(caller.name)
@@ -112,3 +112,5 @@ async def _finish(service: Service, begun: TenantErasure, actor: Actor) -> None:
         await erase_tenant.finish(service.plane.engine, begun.tenant, actor=actor)
     except PlaneError as error:
         log.error("the erasure %s of a tenant stopped: %s; ask for it again", begun.erasure, error.code)
+    except Exception:
+        log.exception("the erasure %s of a tenant stopped; ask for it again", begun.erasure)

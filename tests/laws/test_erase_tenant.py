@@ -8,17 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+import orjson
 import pytest
 
-from context_plane.access import create_key, list_keys, rotate_key
-from context_plane.audit import Actor, read_batches, read_calls
+from context_plane.access import create_key, list_keys, load_key, rotate_key
+from context_plane.audit import JOB, Actor, read_batches, read_calls
+from context_plane.catalog.erasures import entity_hash
 from context_plane.catalog.head import load_head
 from context_plane.erase_tenant import Finished, begin, erase_tenant, finish_all
 from context_plane.erased import mentions
 from context_plane.errors import Conflict, PlaneError, Unavailable
 from context_plane.fold import fold_day
+from context_plane.fulfil import fulfil, start
 from context_plane.layout.keys import LatestKey, ManifestKey, parse
 from context_plane.plane import Plane
+from context_plane.reindex import build_day
 from context_plane.store.base import ByteRange, Store
 from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import (
@@ -169,7 +173,7 @@ async def test_what_came_after_the_receipt_is_deleted_by_the_next_run(world: Wor
         ("put_new", f"control/audit/{TENANT}/batches/"),
         ("delete", f"tenants/{TENANT}/log/"),
         ("put_new", "control/keys/"),
-        ("put", "control/erased-tenants/"),
+        ("put_new", "control/tenant-receipts/"),
     ],
 )
 async def test_whoever_comes_after_a_crash_at_any_step_does_the_rest(
@@ -192,12 +196,21 @@ async def test_whoever_comes_after_a_crash_at_any_step_does_the_rest(
 
 
 @pytest.mark.parametrize(
-    "part", ["control/erased-tenants/", "/manifests/0", f"tenants/{TENANT}/log/", "/batches/", ".revoked"]
+    "part",
+    [
+        "control/erased-tenants/",
+        "/manifests/0",
+        f"tenants/{TENANT}/log/",
+        "/batches/",
+        ".revoked",
+        "control/tenant-receipts/",
+    ],
 )
 async def test_two_processes_erase_a_tenant_at_the_same_time(tmp_path: Path, part: str) -> None:
     """The second does all of it while the first is at `part`. There is one erasure, and one receipt.
 
-    Seen to fail with an id for each, with one look at the log, and with the receipt of the first put over the other."""
+    Seen to fail with an id for each, with one look at the log, and with the receipt of the first put over the other,
+    unconditionally or after a look."""
     store = Overtaken(part)
     world = World(store, tmp_path)
     plane, other = world.plane(), world.plane()
@@ -281,3 +294,67 @@ async def test_the_key_of_an_erased_tenants_hashes_goes(world: World) -> None:
     assert after not in ("", key)
     await finish_all(plane.engine)
     assert (await load_head(world.inner, TENANT)).erasure_key == after
+
+
+async def test_so_does_that_of_a_tenant_that_was_empty_before(world: World) -> None:
+    """An entity's erasure had left nothing. Seen to fail with its manifest taken for the tenant's: the key stayed."""
+    plane = world.plane()
+    await put_tenant(plane.engine, TENANT, TenantSettings())
+    erasure = await start(plane.engine, TENANT, "acct-01")
+    await fulfil(plane.engine, TENANT, erasure, build_day=build_day)
+    key = (await load_head(world.inner, TENANT)).erasure_key
+    assert entity_hash(entity_hash(key, "erased up to 0"), "acct-01") == erasure, "whoever has the key can guess"
+    await erase_tenant(plane.engine, TENANT)
+    after = await load_head(world.inner, TENANT)
+    assert after.erasure_key not in ("", key)
+    await finish_all(plane.engine)
+    await plane.engine.store.put(f"tenants/{TENANT}/control/late", b"")
+    await finish_all(plane.engine)
+    assert await load_head(world.inner, TENANT) == after, "emptied once"
+
+
+async def test_who_goes_on_with_an_erasure_has_not_asked_for_it(world: World) -> None:
+    """Seen to fail with an entry for each who goes on, by a job that asked for nothing."""
+    plane = world.plane()
+    await known(plane)
+    await begin(plane.engine, TENANT, actor=Actor("key-9"))
+    await begin(plane.engine, TENANT, actor=Actor("key-8"))
+    assert await finish_all(plane.engine, actor=JOB) == Finished(1, 0)
+    calls = (await read_calls(world.inner, TENANT, limit=100)).calls
+    asked = [(call.actor, call.counts) for call in calls if call.action == "tenant_erasure_request"]
+    assert asked == [("key-9", {"filed": 1})]
+    assert [call.actor for call in calls if call.action == "tenant_erasure"] == ["job"]
+
+
+async def test_a_key_that_nobody_can_read_stops_no_erasure(world: World) -> None:
+    """Neither one of a later version, which is revoked, nor what is no record at all. Seen to fail with all keys read
+    before the first was revoked."""
+    plane = world.plane()
+    await known(plane)
+    made = await create_key(plane.engine, tenant=TENANT, scopes=["read"])
+    path = f"control/keys/{made.key.id}.json"
+    later = orjson.loads(await world.inner.get(path)) | {"networks": ["10.0.0.0/8"]}
+    await world.inner.put(path, orjson.dumps(later))
+    for number, stored in enumerate((b"{}", b"[]", b"no JSON")):
+        await world.inner.put(f"control/keys/{number:016x}.json", stored)
+    assert (await erase_tenant(plane.engine, TENANT)).keys_revoked == 2
+    revoked = await load_key(world.inner, made.key.id)
+    assert revoked is not None
+    assert revoked.revoked_us is not None
+
+
+async def test_a_defect_stops_no_other_erasure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Seen to fail with errors of ours alone caught."""
+    store = Overtaken("/batches/")
+    plane = World(store, tmp_path).plane()
+    for tenant in ("acme", "beta"):
+        await plane.write(tenant, puts([event(1)]), body_bytes=10)
+        await begin(plane.engine, tenant)
+
+    async def defect() -> None:
+        raise ValueError("a defect")
+
+    store.somebody = defect
+    assert await finish_all(plane.engine) == Finished(1, 0, (("acme", "internal"),))
+    assert "ValueError: a defect" in caplog.text
+    assert await finish_all(plane.engine) == Finished(1, 0)
