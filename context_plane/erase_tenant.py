@@ -120,8 +120,7 @@ async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tena
                 "keys_revoked": keys,
             }
         )
-        receipt = await new_tenant_receipt(engine.store, done)
-    return receipt
+        return await new_tenant_receipt(engine.store, done)
 
 
 async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> Finished:

@@ -21,6 +21,7 @@ from context_plane.catalog.erasures import entity_hash
 from context_plane.catalog.head import commit
 from context_plane.catalog.log import read_log_head
 from context_plane.engine import Engine
+from context_plane.erase import load_receipt
 from context_plane.errors import Conflict, Corrupt, NotFound
 from context_plane.layout.keys import ControlKey, Key, parse
 from context_plane.model import check_entity, check_tenant
@@ -44,7 +45,7 @@ async def request_erasure(
     engine: Engine, tenant: str, entity: str, *, anew: bool = False, actor: Actor = PROCESS
 ) -> str:
     """File a request and return its id; that of the open one where the entity is already asked for, unless `anew` and
-    something was written since.
+    something was written since. Where the erasure of that id is done, nothing is filed.
 
     Nothing is erased or hidden yet. `actor`: for the audit. Raises `Invalid` for a malformed tenant or entity.
     """
@@ -57,9 +58,13 @@ async def request_erasure(
         except NotFound:  # done since it was listed
             continue
     made = ErasureRequest(id=await _id(engine, tenant, entity), entity=entity, requested_us=engine.now_us())
-    async with audited(engine, tenant, actor, "erasure_request", subject=made.id):
+    if await load_receipt(engine.store, tenant, made.id) is not None:
+        return made.id
+    async with audited(engine, tenant, actor, "erasure_request", subject=made.id) as counts:
+        counts["filed"] = 0
         with suppress(Conflict):  # somebody else asks at the same time
             await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
+            counts["filed"] = 1
     return made.id
 
 

@@ -49,8 +49,9 @@ class Fulfilled:
 async def start(engine: Engine, tenant: str, entity: str, *, actor: Actor = PROCESS) -> str:
     """Hide the entity from every read from here on, and leave the request for the rest; the erasure's id.
 
-    Called again before that is done, or by two at the same time, it gives the same erasure, or another one where writes
-    came since: they are hidden too. Raises `Invalid`, and `Conflict` or `Unavailable` when it must be called again."""
+    Called again, or by two at the same time, it gives the same erasure, or another one where anything was written to
+    the tenant since: writes of the entity are hidden too. Raises `Invalid`, and `Conflict` or `Unavailable` when it
+    must be called again."""
     newest = (await read_log_head(engine, tenant)).number
     erasure = await request_erasure(engine, tenant, entity, actor=actor)
     begun = await begin_erasure(engine, tenant, entity, erasure=erasure)

@@ -15,7 +15,7 @@ from context_plane.erase import begin_erasure, load_receipt
 from context_plane.erased import mentions
 from context_plane.erasure_requests import load_request, open_requests, request_erasure
 from context_plane.errors import Conflict, Invalid, NotFound, Unavailable
-from context_plane.fulfil import fulfil, kind_of, start
+from context_plane.fulfil import fulfil, kind_of, start, state_of
 from context_plane.layout.keys import LandingKey
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
@@ -167,19 +167,22 @@ async def test_two_who_ask_at_the_same_time_ask_for_one_erasure(tmp_path: Path, 
     assert [stone.erasure for stone in (await load_head(store, TENANT)).tombstones] == [first]
     calls = (await read_calls(store, TENANT, limit=10)).calls
     assert [(call.action, call.subject, call.outcome) for call in calls] == [("erasure_request", first, "done")] * 2
+    assert sorted(call.counts["filed"] for call in calls) == [0, 1]
     assert (await fulfil(plane.engine, TENANT, first, build_day=build_day)).problems == ()
     assert await naming(plane.engine, GONE) == []
 
 
 async def test_asked_again_after_all_is_done_it_is_the_same_unless_something_was_written(world: World) -> None:
-    """It is checked again then. Seen to fail with random ids."""
+    """It stays done, and nobody has asked for anything. Seen to fail with random ids, and with it filed anew."""
     plane = await built(world)
     first = await start(plane.engine, TENANT, GONE)
     done = await fulfil(plane.engine, TENANT, first, build_day=build_day)
     assert await start(plane.engine, TENANT, GONE) == first
-    assert await open_requests(plane.engine.store, TENANT) == [first]
-    assert await fulfil(plane.engine, TENANT, first, build_day=build_day) == done
     assert await open_requests(plane.engine.store, TENANT) == []
+    assert (await state_of(plane.engine, TENANT, first)).state == "done"
+    assert await fulfil(plane.engine, TENANT, first, build_day=build_day) == done
+    calls = (await read_calls(plane.engine.store, TENANT, limit=10)).calls
+    assert [call.action for call in calls] == ["erasure_request", "erasure"]
     await plane.write(TENANT, puts([event(7, id="again")]), body_bytes=10)
     assert await start(plane.engine, TENANT, GONE) != first
     assert await ids(world.plane(), entities=(GONE,)) == []
