@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from context_plane.bundle import tokens
@@ -15,26 +15,28 @@ EVENT_CUT: Final = (
 )
 
 
-def within(head: Sequence[str], items: Sequence[str], narrow: str, *, also: str | None = None) -> str:
+def within(
+    head: Sequence[str], items: Sequence[str], narrow: str, *, also: Callable[[int], str | None] = lambda _: None
+) -> str:
     """The head and as many items as the bound holds; of a first one that is longer by itself, its beginning. Says what
-    was left out."""
-    tail = [also] if also else []
-    left = RESULT_TOKENS_MAX - sum(map(tokens.count, [*head, _more(len(items), narrow), *tail]))
-    shown: list[str] = []
-    for item in items:
+    was left out, and last what `also` says of the number of items shown."""
+
+    def tail(count: int) -> list[str]:
+        left_out = len(items) - count
+        more = f"{left_out} more did not fit: {narrow}." if left_out else None
+        return [line for line in (more, also(count)) if line]
+
+    left = RESULT_TOKENS_MAX - sum(map(tokens.count, head))
+    shown = 0
+    for count, item in enumerate(items, 1):
         left -= tokens.count(item)
         if left < 0:
             break
-        shown.append(item)
-    cut = [_more(len(items) - len(shown), narrow)] if len(shown) < len(items) else []
+        if sum(map(tokens.count, tail(count))) <= left:
+            shown = count
     if shown or not items:
-        return "\n".join([*head, *shown, *cut, *tail])
-    cut = [EVENT_CUT, _more(len(items) - 1, narrow)] if len(items) > 1 else [EVENT_CUT]
-    return bounded(head, items[0], cut, tail)
-
-
-def _more(count: int, narrow: str) -> str:
-    return f"{count} more did not fit: {narrow}."
+        return "\n".join([*head, *items[:shown], *tail(shown)])
+    return bounded(head, items[0], [EVENT_CUT], tail(1))
 
 
 def bounded(head: Sequence[str], text: str, cut: Sequence[str], tail: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from context_plane.bundle.wording import one_line, shorten, show_value
 from context_plane.errors import Invalid, PlaneError
 from context_plane.model import check_entity, day_end_us, day_of, day_start_us, format_time
 from context_plane.recall.values import ENTITIES_MAX, BundleAnswer, CitedEvent, FoundEvent, TimelineRequest
-from serving import fields, read, wire
+from serving import cursors, fields, read, wire
 from serving.auth import Caller
 from serving.mcp.bounds import bounded, within
 from serving.problems import Internal, body_of, of_validation
@@ -85,6 +85,7 @@ class GetTimeline(_Arguments):
     since: Since = None
     until: Until = None
     limit: int = Field(default=20, ge=1, le=EVENTS_MAX)
+    cursor: str | None = Field(default=None, description="as the answer before printed it; all else as before")
     detail: DetailOf = "concise"
 
 
@@ -192,21 +193,32 @@ async def _search_context(caller: Caller, asked: SearchContext) -> str:
 
 
 async def _get_timeline(caller: Caller, asked: GetTimeline) -> str:
-    since, until = _since(asked.since), _until(asked.until)
+    entity = check_entity(asked.entity)
+    listing = ("timeline", caller.name, entity, "desc")
+    position = None
+    if asked.cursor is not None:
+        ts_us, event_id = cursors.read(listing, asked.cursor, int, str)
+        position = (ts_us, event_id)
     request = TimelineRequest(
-        entity=check_entity(asked.entity),
-        since_us=wire.time_of(since, "since"),
-        until_us=wire.time_of(until, "until"),
+        entity=entity,
+        since_us=wire.time_of(_since(asked.since), "since"),
+        until_us=wire.time_of(_until(asked.until), "until"),
         limit=asked.limit,
+        cursor=position,
     )
     answer = await caller.service.plane.timeline(caller.name, request)
     if not answer.events:
         return "No events in that window. Leave since and until out to see the newest."
-    older = answer.next_cursor is not None
+
+    def older(count: int) -> str | None:
+        if count == len(answer.events) and answer.next_cursor is None:
+            return None
+        last = answer.events[count - 1]
+        return f"Older: the same with cursor={cursors.write(listing, [last.ts_us, last.id])}"
+
     head = [f"{len(answer.events)} events, newest first, at snapshot {answer.snapshot}:"]
     shown = [_event(event, asked.detail) for event in answer.events]
-    oldest = format_time(answer.events[-1].ts_us)
-    return within(head, shown, "set until to go back further", also=f"Older: until={oldest}" if older else None)
+    return within(head, shown, "they begin at the cursor", also=older)
 
 
 async def _list_entities(caller: Caller, asked: ListEntities) -> str:
@@ -215,7 +227,7 @@ async def _list_entities(caller: Caller, asked: ListEntities) -> str:
         return "No entity starts so. Use a shorter prefix, or none."
     shown = [f"{one_line(e.entity)} | {e.events} events | last {_moment(e.last_ts_us)}" for e in answer.entities]
     more = "There are more: use a longer prefix." if answer.next_cursor is not None else None
-    return within([f"{len(shown)} entities:"], shown, "use a longer prefix", also=more)
+    return within([f"{len(shown)} entities:"], shown, "use a longer prefix", also=lambda _: more)
 
 
 async def _explain_context(caller: Caller, asked: ExplainContext) -> str:
@@ -256,8 +268,8 @@ TOOLS: Final[Sequence[Tool]] = (
         "get_timeline",
         "Events of one entity in order",
         "The events of one entity, newest first, newest writes included. Use it to see what happened when, or around a "
-        'day. Returns what search_context returns, in time order. Example: {"entity": "acct-0042", "since": '
-        '"2026-03-01", "until": "2026-03-31"}.',
+        "day. Returns what search_context returns, in time order, and a cursor where there is more. Example: "
+        '{"entity": "acct-0042", "since": "2026-03-01", "until": "2026-03-31"}.',
         GetTimeline,
         _get_timeline,
     ),
