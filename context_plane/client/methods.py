@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -203,7 +204,7 @@ class Methods(Operations):
         self, *, since: Time | None = None, until: Time | None = None, snapshot: str | None = None
     ) -> Listing[Event]:
         """Every event of one cut, by day, entity and time, as `write` takes it; nothing is held but a line. Raises what
-        broke it off."""
+        broke it off: who named the `snapshot` can ask for the rest of the same cut."""
         return Exported(get("/export", {"since": moment(since), "until": moment(until), "snapshot": snapshot}))
 
     @asks
@@ -256,9 +257,10 @@ class Methods(Operations):
 
     @asks
     def delete(self, events: Iterable[tuple[str, Time, str]]) -> Call[Accepted]:
-        """Delete events named by (entity, any time of their day, id)."""
+        """Delete events named by (entity, any time of their day, id). Sent under a random idempotency key."""
         named = [{"entity": entity, "ts": moment(ts), "id": event_id} for entity, ts, event_id in events]
         request = post("/events:delete", {"events": named})
+        request = replace(request, headers={**request.headers, "idempotency-key": uuid.uuid4().hex})
         return Call(request, lambda reply: Accepted.model_validate_json(reply.content))
 
 

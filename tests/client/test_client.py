@@ -200,6 +200,23 @@ async def test_a_write_whose_answer_is_lost_is_written_once(ask: Face, live: Liv
     assert (await ask("snapshot")).pending_log_objects == 1
 
 
+def test_a_delete_whose_answer_is_lost_spares_what_was_written_since(live: Live, tenant: str) -> None:
+    """Seen to fail with the key left out."""
+    with Client(live.url, tenant) as other:
+        other.write([event(1), event(2)])
+        live.door.faults += [Lose()]
+
+        def meanwhile(_: float) -> None:
+            other.write([event(1)])
+
+        with Client(live.url, tenant, sleep=meanwhile) as client:
+            client.delete([("acct-1", event(1)["ts"], "e1")])
+        assert [seen.path.rpartition("/")[2] for seen in live.door.seen][1:] == [
+            "events:delete", "events", "events:delete",
+        ]  # fmt: skip
+        assert [found.id for found in other.timeline("acct-1")] == ["e2", "e1"]
+
+
 async def test_a_write_without_a_key_is_not_sent_again_once_it_may_have_arrived(ask: Face, live: Live) -> None:
     """Seen to fail with every request repeatable."""
     live.door.faults += [Lose()]
