@@ -1,10 +1,10 @@
 """What turns a method into requests: `asks` and `lists` make of what a method describes what a face gives: a result or
-an iterator from `Client`, an awaitable or an asynchronous iterator from `AsyncClient`."""
+an iterator from `Client`, an awaitable or an asynchronous generator from `AsyncClient`."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -54,7 +54,7 @@ class lists(Generic[P, T]):
     @overload
     def __get__(self, client: Client, owner: type) -> Callable[P, Iterator[T]]: ...
     @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, AsyncGenerator[T, None]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> lists[P, T]: ...
     def __get__(self, client: Client | AsyncClient | None, owner: type) -> Any:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, final
 
 import httpx
+import orjson
 from tenacity import AsyncRetrying, Retrying
 
 from context_plane.client.methods import Methods
@@ -66,7 +68,7 @@ class Client(Methods):
         """The items of a listing. Every request is made when its items are reached."""
         while (request := listing.following()) is not None:
             for line in self._lines(request):
-                yield from listing.items(line)
+                yield from _items(listing, line)
 
     def ingest(
         self,
@@ -157,12 +159,13 @@ class AsyncClient(Methods):
 
         return call.parse(await self._retrying(call.request, once))
 
-    async def iterate(self, listing: Listing[T]) -> AsyncIterator[T]:
+    async def iterate(self, listing: Listing[T]) -> AsyncGenerator[T, None]:
         """The items of a listing. Every request is made when its items are reached."""
         while (request := listing.following()) is not None:
-            async for line in self._lines(request):
-                for item in listing.items(line):
-                    yield item
+            async with aclosing(self._lines(request)) as lines:
+                async for line in lines:
+                    for item in _items(listing, line):
+                        yield item
 
     async def ingest(
         self,
@@ -185,7 +188,7 @@ class AsyncClient(Methods):
         await flush()
         return loading.total
 
-    async def _lines(self, request: Request) -> AsyncIterator[bytes]:
+    async def _lines(self, request: Request) -> AsyncGenerator[bytes, None]:
         """Lines of an answer. It is asked for again until its first line is here."""
 
         async def begin() -> tuple[httpx.Response, AsyncIterator[bytes], bytes | None]:
@@ -252,8 +255,17 @@ def _unreachable(error: httpx.HTTPError, url: httpx.URL) -> PlaneError:
     return Unavailable("not_ready", detail, url=str(url))
 
 
-def _broken(error: httpx.HTTPError) -> PlaneError:
-    return Unavailable("not_ready", f"the answer broke off; ask again at its snapshot. {type(error).__name__}: {error}")
+def _items(listing: Listing[T], line: bytes) -> Iterable[T]:
+    """What the line holds. Raises `Unavailable(not_ready)` for the beginning of one."""
+    try:
+        return listing.items(line)
+    except orjson.JSONDecodeError as error:
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> PlaneError:
+    detail = f"the answer broke off; name a snapshot to ask again at the same cut. {type(error).__name__}: {error}"
+    return Unavailable("not_ready", detail)
 
 
 def _tell(progress: Callable[[Ingested], None] | None, so_far: Ingested) -> None:

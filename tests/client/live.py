@@ -57,7 +57,14 @@ class Lose:
     parts: int = 0
 
 
-Fault: TypeAlias = Refuse | Overloaded | Lose
+@dataclass(frozen=True, slots=True)
+class Shorten:
+    """What stands between ends a stream after so many bytes, as if that were all of it."""
+
+    length: int
+
+
+Fault: TypeAlias = Refuse | Overloaded | Lose | Shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,8 @@ class Door:
                 await send({"type": "http.response.body", "body": b"<html>overloaded</html>"})
             case Lose(parts):
                 await self._app(scope, _replay(body, receive), _cut(send, parts))
+            case Shorten(length):
+                await self._app(scope, _replay(body, receive), _shortened(send, length))
             case None:
                 await self._app(scope, _replay(body, receive), send)
 
@@ -146,6 +155,21 @@ def _cut(send: Send, parts: int) -> Send:
         await send(message)
 
     return cut
+
+
+def _shortened(send: Send, length: int) -> Send:
+    left = length
+
+    async def shortened(message: Message) -> None:
+        nonlocal left
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif left > 0:
+            part = message["body"][:left]
+            left -= len(part)
+            await send({"type": "http.response.body", "body": part, "more_body": left > 0})
+
+    return shortened
 
 
 @dataclass(frozen=True, slots=True)

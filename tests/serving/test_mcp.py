@@ -176,7 +176,8 @@ async def test_windows_are_days_or_times(live: Live) -> None:
 async def test_an_agent_that_follows_the_cursor_sees_every_event_once(live: Live, detail: str) -> None:
     """However few of a page fit, and whatever shares a time. Seen to fail with the end of the page fetched named
     instead of the last event shown, and with a time named that is excluded."""
-    entity, asked = f"rows-{detail}", {"limit": 50, "detail": detail}
+    entity = f"rows-{detail}"
+    asked: dict[str, Any] = {"limit": 50, "detail": detail}
     with Writer(live.url, "acme") as writer:
         rows = ({**event(entity, 0, "price objection, " * 200), "id": f"row-{n:02}"} for n in range(60))
         writer.ingest({**row, "ts": f"{DAY}T00:00:00Z"} for row in rows)
