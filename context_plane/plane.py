@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import context_plane
 from context_plane.audit import PROCESS, Actor
@@ -37,7 +37,7 @@ from context_plane.model import Event, Write, check_tenant
 from context_plane.ranges import RangeDone
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.changes import Changes
-from context_plane.recall.fleet import Fleet
+from context_plane.recall.fleet import Fleet, FleetItems
 from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import (
@@ -66,7 +66,6 @@ from context_plane.tenants import load_settings, load_tenant, load_tenant_erasur
 from context_plane.warm import Warmer
 
 T = TypeVar("T")
-_Batch: TypeAlias = AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]
 
 FOLDERS_SHARE: Final = 4
 """Unpacked shards take at most this fraction (1/n) of the disk budget."""
@@ -250,21 +249,17 @@ class Plane:
         as_of: str | None = None,
         snapshot: str | None = None,
         consistency: Consistency = "eventual",
-    ) -> _Batch:
-        """One item per entity, in the order asked, or in key order for every entity (None)."""
+    ) -> tuple[str, FleetItems]:
+        """The cut, and one item per entity, in the order asked, or in key order for every entity (None)."""
 
-        async def begun() -> tuple[_Batch, BundleAnswer | tuple[str, PlaneError] | None]:
-            items = self.fleet.batch(
+        async def begun() -> tuple[str, FleetItems]:
+            cut, items = await self.fleet.batch(
                 tenant, entities, spec=spec, as_of=as_of, snapshot=snapshot, consistency=consistency
             )
-            return items, await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
+            first = await anext(items, None)  # what was read of the cut by then; later objects may go meanwhile
+            return cut, _from(first, items)
 
-        items, first = await self._read("bundles", tenant, snapshot, begun)
-        async with aclosing(items):
-            if first is not None:
-                yield first
-            async for item in items:
-                yield item
+        return await self._read("bundles", tenant, snapshot, begun)
 
     async def context_on_demand(self, tenant: str, request: OnDemandRequest) -> BundleAnswer:
         self.warmer.note(tenant, (request.entity,))
@@ -415,3 +410,11 @@ def assemble(
 def shipped_specs() -> Path:
     """The specs that come with the product, beside the package."""
     return Path(context_plane.__file__).resolve().parent.parent / "specs"
+
+
+async def _from(first: BundleAnswer | tuple[str, PlaneError] | None, rest: FleetItems) -> FleetItems:
+    async with aclosing(rest):
+        if first is not None:
+            yield first
+        async for item in rest:
+            yield item

@@ -40,7 +40,8 @@ async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
     wanted = await body_as(request, caller, BatchBody)
     if wanted.as_of is not None:
         day_start_us(wanted.as_of)
-    items = caller.service.plane.bundle_batch(
+    # The first item is awaited in it, so that an unknown spec or snapshot is a status and not a line.
+    cut, items = await caller.service.plane.bundle_batch(
         caller.name,
         None if wanted.entities == "*" else wanted.entities,
         spec=wanted.spec,
@@ -48,15 +49,12 @@ async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
         snapshot=wanted.snapshot,
         consistency=wanted.consistency,
     )
-    # The first item is awaited here, so that an unknown spec or snapshot is a status and not a line.
-    first = await anext(items, None)
-    headers = dict(answer_headers(snapshot=first.snapshot)) if isinstance(first, BundleAnswer) else {}
     request_id: str = request.scope["request_id"]
-    told = lines(items, partial(_line, form=wanted.format, request_id=request_id), request_id, first=first)
-    return StreamingResponse(chunks(told), headers=headers, media_type=NDJSON)
+    told = lines(items, partial(_line, cut=cut, form=wanted.format, request_id=request_id), request_id)
+    return StreamingResponse(chunks(told), headers=dict(answer_headers(snapshot=cut)), media_type=NDJSON)
 
 
-def _line(item: BatchItem, form: Format, request_id: str) -> bytes:
+def _line(item: BatchItem, cut: str, form: Format, request_id: str) -> bytes:
     shown: dict[str, Any]
     if isinstance(item, BundleAnswer):
         shown = {
@@ -65,7 +63,7 @@ def _line(item: BatchItem, form: Format, request_id: str) -> bytes:
             "as_of": item.as_of,
             "digest": item.digest,
             "freshness": item.freshness,
-            "snapshot": item.snapshot,
+            "snapshot": cut,
         }
         if form == "json":
             shown["bundle"] = orjson.Fragment(item.json_bytes)
@@ -73,5 +71,5 @@ def _line(item: BatchItem, form: Format, request_id: str) -> bytes:
             shown["text"] = render_text(item.json_bytes)
     else:
         entity, error = item
-        shown = {"entity": entity, "error": body_of(error, request_id)}
+        shown = {"entity": entity, "snapshot": cut, "error": body_of(error, request_id)}
     return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)

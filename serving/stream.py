@@ -23,14 +23,11 @@ CHUNK_S: Final = 0.05
 
 
 async def lines(
-    items: AsyncGenerator[T, None], line: Callable[[T], bytes], request_id: str, *, first: T | None = None
+    items: AsyncGenerator[T, None], line: Callable[[T], bytes], request_id: str
 ) -> AsyncGenerator[bytes, None]:
-    """A line for each item, `first` before them. Where they break off the status is sent: a last line with `error`
-    says so."""
+    """A line for each item. Where they break off the status is sent: a last line with `error` says so."""
     try:
         async with aclosing(items):
-            if first is not None:
-                yield line(first)
             async for item in items:
                 yield line(item)
     except PlaneError as error:

@@ -114,7 +114,8 @@ async def _cost(settings: Settings, tenant: str, snapshot: str) -> Cost:
     uncached = settings.model_copy(update={"cache_disk_bytes": 0})
     async with plane.open(uncached, probe_store=False) as cold:
         with cold.store.trace() as trace:
-            async for _ in cold.bundle_batch(tenant, None, spec=SPEC, snapshot=snapshot):
+            _, items = await cold.bundle_batch(tenant, None, spec=SPEC, snapshot=snapshot)
+            async for _ in items:
                 pass
         sizes = [info.size async for info in cold.store.list(f"tenants/{tenant}/")]
     return Cost(trace.gets, trace.lists, trace.bytes_read, trace.round_trips, len(sizes), sum(sizes))

@@ -140,12 +140,11 @@ class Bundles:
     def items(self, line: bytes) -> list[Bundle | NoBundle]:
         """Raises what broke the answer off."""
         held = orjson.loads(line)
-        if "error" in held:
-            error = error_of_problem(held["error"])
-            if "entity" not in held:
-                raise error
-            return [NoBundle(held["entity"], error)]
+        if "entity" not in held:
+            raise error_of_problem(held["error"])
         self._snapshot = snapshot = held["snapshot"]
+        if "error" in held:
+            return [NoBundle(held["entity"], error_of_problem(held["error"]))]
         content = held["text"] if self._form == "text" else orjson.dumps(held["bundle"]).decode()
         tag = f'"{held["digest"]}"' if self._form == "json" else f'"{held["digest"]}-text"'
         return [Bundle(held["entity"], self._form, content, tag, snapshot, held["freshness"])]

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from context_plane.bundle.pack import bucket_of
-from context_plane.cache.tiers import track_lookups
+from context_plane.cache.tiers import Lookups, track_lookups
 from context_plane.catalog.bundles import Bucket, BundleEntry
 from context_plane.errors import PlaneError
 from context_plane.layout.pack import decode_block
 from context_plane.recall.assemble import abandon
-from context_plane.recall.bundles import Bundles, answer_of
+from context_plane.recall.bundles import BuiltDay, Bundles, answer_of
 from context_plane.recall.values import BundleAnswer
 from context_plane.retrieval.reader import Reader
-from context_plane.retrieval.snapshots import Consistency
+from context_plane.retrieval.snapshots import Consistency, Outline
 from context_plane.store.base import ByteRange
 
 WINDOW_BYTES: Final = 8 * 1024 * 1024
@@ -36,6 +36,8 @@ GAP_BYTES: Final = 32 * 1024
 PARALLEL_READS: Final = 64
 """Directory sections or ranges of packs in flight for one answer: half of what a tenant may have."""
 
+FleetItems: TypeAlias = AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]
+"""Bundles, and for entities without one why there is none."""
 _Place: TypeAlias = tuple[str, Bucket | None, BundleEntry | None]
 """An entity, and where its bundle is."""
 _Bodies: TypeAlias = Mapping[int, bytes]
@@ -83,12 +85,16 @@ class Fleet:
         as_of: str | None,
         snapshot: str | None,
         consistency: Consistency = "eventual",
-    ) -> AsyncGenerator[BundleAnswer | tuple[str, PlaneError], None]:
-        """One item per entity, in the order asked, or in key order for every entity (None)."""
+    ) -> tuple[str, FleetItems]:
+        """The cut, and one item per entity, in the order asked, or in key order for every entity (None)."""
         self._bundles.spec(spec)
         lookups = track_lookups()
         cut = await self._bundles.cut(tenant, snapshot, None, consistency)
-        built = self._bundles.day(cut, spec, as_of)
+        return cut.id, self._items(cut, self._bundles.day(cut, spec, as_of), entities, lookups)
+
+    async def _items(
+        self, cut: Outline, built: BuiltDay, entities: Sequence[str] | None, lookups: Lookups
+    ) -> FleetItems:
         count, gate = len(built.entry.directory.sections), asyncio.Semaphore(PARALLEL_READS)
         wanted = await asyncio.to_thread(_numbers, entities, count)
 

@@ -151,6 +151,19 @@ async def test_contexts_of_any_number_of_entities_are_of_one_cut(
         await ask("contexts", names, spec="nothing_v0")
 
 
+async def test_a_batch_that_begins_with_unknown_entities_is_of_one_cut(
+    ask: Face, live: Live, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with the cut taken from the first bundle: the second request was of whichever was newest by then."""
+    monkeypatch.setattr(requests, "BATCH_ENTITIES", 2)
+    await ask("write", [event(1)])
+    live.build(tenant, DAY)
+    live.door.seen.clear()
+    found = await ask("contexts", ["nobody", "no-one", "acct-1"])
+    assert [isinstance(item, Bundle) for item in found] == [False, False, True]
+    assert [seen.json().get("snapshot") for seen in live.door.seen] == [None, found[2].snapshot]
+
+
 async def test_a_timeline_is_read_page_by_page(ask: Face, live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with a cursor that is not sent on."""
     monkeypatch.setattr(methods, "PAGE_EVENTS", 2)

@@ -39,7 +39,8 @@ async def changed(plane: Plane, since: str, *, limit: int = 1000, snapshot: str 
 async def digests(plane: Plane, snapshot: str, day: str) -> dict[str, str]:
     """Entity -> digest of its bundle, read one by one as agents do."""
     found = {}
-    async for item in plane.bundle_batch(TENANT, None, spec=SPEC, as_of=day, snapshot=snapshot):
+    _, items = await plane.bundle_batch(TENANT, None, spec=SPEC, as_of=day, snapshot=snapshot)
+    async for item in items:
         assert not isinstance(item, tuple)
         found[item.entity] = item.digest
     return found

@@ -29,7 +29,8 @@ async def built(world: World) -> World:
 
 async def items(plane: Plane, entities: list[str] | None) -> list[tuple[str, bytes | str]]:
     found: list[tuple[str, bytes | str]] = []
-    async for item in plane.bundle_batch(TENANT, entities, spec=SPEC):
+    _, stream = await plane.bundle_batch(TENANT, entities, spec=SPEC)
+    async for item in stream:
         if isinstance(item, BundleAnswer):
             found.append((item.entity, item.json_bytes))
         else:
@@ -60,7 +61,7 @@ async def test_bundles_are_read_as_they_are_taken(built: World, monkeypatch: pyt
     monkeypatch.setattr(fleet, "GAP_BYTES", 0)
     plane = built.plane()
     with plane.store.trace() as trace:
-        async with aclosing(plane.bundle_batch(TENANT, None, spec=SPEC)) as stream:
+        async with aclosing((await plane.bundle_batch(TENANT, None, spec=SPEC))[1]) as stream:
             await anext(stream)
             first = trace.bytes_read
             for _ in range(ENTITIES - 1):
@@ -86,7 +87,7 @@ async def test_who_stops_taking_stops_the_reads(built: World, monkeypatch: pytes
     plane = built.plane()
     built.faults.delay_s = 0.02
     before = asyncio.all_tasks()
-    async with aclosing(plane.bundle_batch(TENANT, None, spec=SPEC)) as stream:
+    async with aclosing((await plane.bundle_batch(TENANT, None, spec=SPEC))[1]) as stream:
         await anext(stream)
     built.faults.delay_s = 0.0
     for _ in range(5):

@@ -66,7 +66,8 @@ async def head(plane: Plane) -> Manifest:
 async def bodies(world: World) -> dict[str, bytes]:
     """What a fresh process reads of every entity."""
     found = {}
-    async for item in world.plane().bundle_batch(TENANT, None, spec=SPEC_NAME, as_of=DAY):
+    _, items = await world.plane().bundle_batch(TENANT, None, spec=SPEC_NAME, as_of=DAY)
+    async for item in items:
         assert not isinstance(item, tuple)
         found[item.entity] = item.json_bytes
     return found

@@ -139,7 +139,8 @@ async def test_a_read_that_an_erasure_overtakes_is_answered_from_the_newest_cut(
     await reader.search(TENANT, BEACON)  # it knows the cut, and nothing of its bundles
     await erase_entity(writer.engine, TENANT, "acct-01", build_day=build_day)
     await writer.materialize(TENANT, spec, DAY)
-    items = [item async for item in reader.bundle_batch(TENANT, None, spec=spec)]
+    _, stream = await reader.bundle_batch(TENANT, None, spec=spec)
+    items = [item async for item in stream]
     assert [item.entity for item in items if isinstance(item, BundleAnswer)] == ["acct-00"]
     with pytest.raises(NotFound, match="snapshot_erased"):
         await reader.bundle(TENANT, "acct-00", spec=spec, snapshot=before.snapshot)

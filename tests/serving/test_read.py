@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
 from pydantic import BaseModel
 
-from context_plane.errors import PlaneError, Unavailable
+from context_plane.errors import Unavailable
 from context_plane.model import sha256_hex
-from context_plane.recall.values import BundleAnswer
+from context_plane.recall.fleet import FleetItems
 from serving import shapes
 from tests.serving.conftest import DAY, Served, event, problem
 
@@ -95,10 +94,25 @@ async def test_a_batch_streams_in_request_order_with_errors_inline(built: Served
     assert all("as of" in line["text"] for line in lines)
 
 
+async def test_a_batch_names_its_cut_whatever_its_lines_hold(built: Served) -> None:
+    """Seen to fail (no header) where the first entity, or every one, has no bundle."""
+    [bundle] = (await built.post("/context:batch", {"entities": ["acct-1"]})).content.splitlines()
+    cut = orjson.loads(bundle)["snapshot"]
+    for entities in (["nobody"], ["nobody", "acct-1"], ["acct-1"], "*"):
+        response = await built.post("/context:batch", {"entities": entities})
+        assert response.headers["x-snapshot"] == cut
+        assert {orjson.loads(line)["snapshot"] for line in response.content.splitlines()} == {cut}
+
+
 async def test_a_batch_that_breaks_off_says_so_in_its_last_line(built: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(*_: object, **__: object) -> AsyncIterator[BundleAnswer | tuple[str, PlaneError]]:
-        yield await built.service.plane.bundle("acme", "acct-1", spec="customer_context_v0")
-        raise Unavailable("store_unavailable", "key='tenants/secret'")
+    bundle = await built.service.plane.bundle("acme", "acct-1", spec="customer_context_v0")
+
+    async def broken(*_: object, **__: object) -> tuple[str, FleetItems]:
+        async def items() -> FleetItems:
+            yield bundle
+            raise Unavailable("store_unavailable", "key='tenants/secret'")
+
+        return bundle.snapshot, items()
 
     monkeypatch.setattr(type(built.service.plane), "bundle_batch", broken)
     response = await built.post("/context:batch", {"entities": "*"})
