@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from context_plane.access import AccessKey
 from context_plane.errors import Denied
 from context_plane.recall.values import LIMIT_MAX
-from context_plane.tenants import list_tenants, put_tenant
+from context_plane.tenants import Tenant, list_tenants, put_tenant
 from serving import answers, cursors, limits, shapes, wire
-from serving.auth import Reads, TenantName, authenticate, authorize, requester
+from serving.auth import NO_TENANT, Reads, TenantName, authenticate, authorize, let_in, requester
 from serving.describe import Json, gives, takes
 from serving.metrics import MEDIA_TYPE as METRICS_TYPE
 from serving.service import Service, service_of
@@ -47,6 +47,7 @@ async def create_tenant(request: Request, tenant: TenantName) -> Response:
     key = await authorize(service, request, tenant, "admin")
     if key is not None and key.tenant is not None:
         raise Denied("scope_missing", "only an operator key creates or changes tenants")
+    let_in(service, request, NO_TENANT, key)
     limits.check_media_type(request, "application/json")
     async with limits.body(request, service.ledger, bytes_max=limits.QUERY_BODY_BYTES_MAX) as raw:
         wanted = wire.read(TenantBody, raw)
@@ -70,19 +71,21 @@ async def get_tenants(request: Request, query: Annotated[TenantsQuery, Query()])
     key = await authenticate(service, request)
     if key is not None and "read" not in key.scopes:
         raise Denied("scope_missing", "the API key lacks the scope read")
+    own = None if key is None or key.tenant is None else await service.tenants.get(key.tenant)
+    let_in(service, request, own or NO_TENANT, key)
     listing = ("tenants",)
     after = "" if query.cursor is None else cursors.read(listing, query.cursor, str)[0]
-    rest = [name for name in await _opened(service, key) if name > after]
+    rest = [name for name in await _opened(service, key, own) if name > after]
     page = rest[: query.limit]
     following = cursors.write(listing, [page[-1]]) if len(rest) > len(page) else None
     return Json(orjson.dumps(answers.tenants(page, following)))
 
 
-async def _opened(service: Service, key: AccessKey | None) -> list[str]:
+async def _opened(service: Service, key: AccessKey | None, own: Tenant | None) -> list[str]:
     """Existing tenants that the key opens, ascending. Asks for nothing of other tenants."""
     if key is None or key.tenant is None:
         return await list_tenants(service.plane.engine.store)
-    return [] if await service.tenants.get(key.tenant) is None else [key.tenant]
+    return [] if own is None else [own.tenant]
 
 
 @process.get("/healthz", summary="The process runs", responses=gives(200, shapes.HealthOut, "always"))

@@ -35,6 +35,9 @@ KEY_ID: Final = "context_plane.key_id"
 Asked: TypeAlias = tuple[bytes, str, Scope]
 LOOPBACK_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
+NO_TENANT: Final = Tenant(tenant="")
+"""Whose rate holds for a key without one where no tenant is asked, or where it does not exist: nobody's."""
+
 bearer = HTTPBearer(auto_error=False, description="`cp_<id>_<secret>`, made by `context-plane keys create`")
 """For the OpenAPI document; the header is read by `authenticate`."""
 

@@ -14,7 +14,7 @@ from context_plane.errors import Denied, NotFound, PlaneError
 from context_plane.fulfil import start, state_of
 from context_plane.tenants import TenantErasure, load_tenant_erasure
 from serving import answers, shapes
-from serving.auth import Administers, TenantName, authorize, requester, unknown_tenant
+from serving.auth import NO_TENANT, Administers, TenantName, authorize, let_in, requester, unknown_tenant
 from serving.describe import Json, gives
 from serving.paths import Entity
 from serving.service import Service, service_of
@@ -63,8 +63,9 @@ async def get_erasure(request: Request, tenant: TenantName, erasure: ErasureId) 
     Needs the scope `admin`."""
     service = service_of(request)
     key = await authorize(service, request, tenant, "admin")
-    engine = service.plane.engine
-    if await service.tenants.get(tenant) is not None:
+    engine, known = service.plane.engine, await service.tenants.get(tenant)
+    let_in(service, request, known or NO_TENANT, key)
+    if known is not None:
         try:
             return Json(orjson.dumps(answers.erasure(await state_of(engine, tenant, erasure))))
         except NotFound as error:
@@ -96,6 +97,7 @@ async def delete_tenant(request: Request, tenant: TenantName) -> Response:
     key = await authorize(service, request, tenant, "admin")
     if key is not None and key.tenant is not None:
         raise Denied("scope_missing", "only an operator key erases tenants")
+    let_in(service, request, NO_TENANT, key)
     known = await load_tenant_erasure(service.plane.engine.store, tenant)
     if known is None and not await service.plane.tenant_exists(tenant):
         raise unknown_tenant()

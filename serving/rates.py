@@ -3,8 +3,9 @@
 A key's own limit holds for that key alone. Where it has none, its tenant's holds, which all such keys of the tenant
 share. Each limit is a token bucket that holds a second's worth, and at least one request. A request is paid when it is
 admitted. Bytes are what a search goes through, cached or not, and what any answer sends: they are known only then, so
-they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again. A refusal
-(429) pays nothing.
+they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again. A request
+that is refused for one of these buckets pays nothing; one that is refused later (a full tail, the tenant's rate of
+events) has paid itself, and not the bytes of its refusal.
 
 Who has no limit pays nothing and is told nothing. Fields: draft-ietf-httpapi-ratelimit-headers-11 (May 2026), whose
 `content-bytes` these bytes are; a token bucket is told as a window of the time in which it fills.
@@ -71,11 +72,10 @@ class Allowance:
     def taken(self) -> bool:
         """Pay a request; False, and nothing is paid, where a bucket is empty. Under a microsecond."""
         now_s = self.monotonic_s()
-        if self.content is not None and self.content.refill(now_s) < 1.0:
-            return False
+        there = self.content is None or self.content.refill(now_s) >= 1.0
         if self.requests is None:
-            return True
-        if self.requests.refill(now_s) < 1.0:
+            return there
+        if self.requests.refill(now_s) < 1.0 or not there:  # both are filled: a refusal tells how long either takes
             return False
         self.requests.level -= 1.0
         return True

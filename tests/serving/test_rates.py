@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+import httpx
 import orjson
 import pytest
 
@@ -102,6 +103,58 @@ def test_the_fields_are_those_of_the_draft() -> None:
     assert told(slow) == ('"requests";q=1;w=10', '"requests";r=1;t=10')
     slow.take()
     assert told(slow)[1] == '"requests";r=0;t=10'
+
+
+def test_a_refusal_for_bytes_waits_for_bytes_alone() -> None:
+    """Seen to fail (10 s) with the requests not filled up to the time of the refusal."""
+    clock = Clock()
+    allowance = given(Rates(clock), None, tenant_of("a", 0.1, 100))
+    allowance.take()
+    allowance.spend(1_100)
+    clock.s = 10.0
+    with pytest.raises(Unavailable) as refused:
+        allowance.take()
+    assert refused.value.retry_after_s == pytest.approx(0.01)
+    clock.s = 10.02
+    assert [allowance.taken(), allowance.taken()] == [True, False]
+
+
+UNKNOWN = "0" * 32
+OF_ADMIN = [
+    ("GET", "/v1/tenants", 200),
+    ("PUT", "/v1/tenants/other", 201),
+    ("DELETE", "/v1/tenants/nobody", 404),
+    ("GET", f"/v1/tenants/acme/erasures/{UNKNOWN}", 404),
+    ("GET", f"/v1/tenants/nobody/erasures/{UNKNOWN}", 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), OF_ADMIN)
+async def test_what_operators_ask_is_rated_too(served: Served, method: str, path: str, status: int) -> None:
+    """Seen to fail with each route asking for the key and no more."""
+    frozen = time.monotonic()
+    served.service.rates.monotonic_s = lambda: frozen
+    key = await served.key(None, "read", "admin", requests_per_s=1)
+
+    async def ask() -> httpx.Response:
+        return await served.client.request(method, path, headers=key, json={} if method == "PUT" else None)
+
+    first = await ask()
+    assert (first.status_code, first.headers["ratelimit"]) == (status, '"requests";r=0;t=1')
+    problem(await ask(), 429, "rate_limited")
+
+
+@pytest.mark.parametrize("path", ["/v1/tenants", f"/v1/tenants/acme/erasures/{UNKNOWN}"])
+async def test_a_tenants_key_pays_its_tenants_rate_there(served: Served, path: str) -> None:
+    """And who mends that rate does not wait for it. Seen to fail with the key's own rate alone."""
+    await served.create(requests_per_s=1)
+    frozen = time.monotonic()
+    served.service.rates.monotonic_s = lambda: frozen
+    key, operator = await served.key("acme", "read", "admin"), await served.key(None, "admin")
+    assert (await served.client.get(path, headers=key)).status_code in (200, 404)
+    problem(await served.client.get(path, headers=key), 429, "rate_limited")
+    mended = await served.client.put(served.base, headers=operator, json={"settings": {"requests_per_s": 2}})
+    assert mended.status_code == 200
 
 
 async def test_answers_tell_a_limited_caller_what_is_left_and_others_nothing(served: Served) -> None:
