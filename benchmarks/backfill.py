@@ -261,6 +261,18 @@ def _over(instance: dg.DagsterInstance, backfill: str) -> PartitionBackfill | No
     return found if found is not None and found.status in OVER else None
 
 
+def _open(instance: dg.DagsterInstance, backfill: str) -> str:
+    """What is known of the runs that did not succeed, for a person to read."""
+    runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill}))
+    found = instance.get_backfill(backfill)
+    lines = [f"backfill {found.status.value if found else 'gone'}"]
+    for run in runs:
+        if run.status is not dg.DagsterRunStatus.SUCCESS:
+            last = [entry.message for entry in instance.all_logs(run.run_id)][-2:]
+            lines.append(f"{run.tags.get('dagster/partition')} {run.status.value} {last}")
+    return "; ".join(lines)
+
+
 def _until(ask: Callable[[], T | None], instance: dg.DagsterInstance, backfill: str) -> T:
     """The first true answer; gives up when no run of the backfill ended for `PATIENCE_S`."""
     ended, since = -1, time.monotonic()
@@ -271,7 +283,7 @@ def _until(ask: Callable[[], T | None], instance: dg.DagsterInstance, backfill: 
         if len(_succeeded(instance, backfill)) != ended:
             ended, since = len(_succeeded(instance, backfill)), time.monotonic()
         if time.monotonic() - since > PATIENCE_S:
-            raise TimeoutError(f"no day ended for {PATIENCE_S:.0f} s, after {ended}")
+            raise TimeoutError(f"no day ended for {PATIENCE_S:.0f} s, after {ended}; {_open(instance, backfill)}")
         time.sleep(POLL_S)
 
 
