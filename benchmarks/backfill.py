@@ -56,7 +56,7 @@ QUICK: Final = (20, 7)
 """Customers and days."""
 POLL_S: Final = 0.2
 PATIENCE_S: Final = 240.0
-"""Without a day that ends: Dagster looks at backfills every 30 s, and starts processes for seconds."""
+"""Without a run that ends: Dagster looks at backfills every 30 s, and starts processes for seconds."""
 OVER: Final = (BulkActionStatus.COMPLETED_SUCCESS, BulkActionStatus.COMPLETED_FAILED, BulkActionStatus.FAILED)
 
 
@@ -274,16 +274,17 @@ def _open(instance: dg.DagsterInstance, backfill: str) -> str:
 
 
 def _until(ask: Callable[[], T | None], instance: dg.DagsterInstance, backfill: str) -> T:
-    """The first true answer; gives up when no run of the backfill ended for `PATIENCE_S`."""
+    """The first true answer; gives up when no run ended for `PATIENCE_S`: the sensor's stand in the same queue."""
     ended, since = -1, time.monotonic()
     while True:
         answer = ask()
         if answer:
             return answer
-        if len(_succeeded(instance, backfill)) != ended:
-            ended, since = len(_succeeded(instance, backfill)), time.monotonic()
+        now = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+        if now != ended:
+            ended, since = now, time.monotonic()
         if time.monotonic() - since > PATIENCE_S:
-            raise TimeoutError(f"no day ended for {PATIENCE_S:.0f} s, after {ended}; {_open(instance, backfill)}")
+            raise TimeoutError(f"no run ended for {PATIENCE_S:.0f} s, after {ended}; {_open(instance, backfill)}")
         time.sleep(POLL_S)
 
 
