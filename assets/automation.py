@@ -28,7 +28,7 @@ from assets.dirt import (
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
 from assets.step import PUBLISHED
-from context_plane.model import add_days
+from context_plane.model import add_days, days_between
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
@@ -40,6 +40,8 @@ RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
 """A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
 from the failed step would retry nothing."""
 DAY_TAG: Final = "dagster/partition"
+FIRST_DAY_TAG: Final = "dagster/asset_partition_range_start"
+LAST_DAY_TAG: Final = "dagster/asset_partition_range_end"
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
 UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -195,5 +197,11 @@ def without_asset(dirt: Iterable[Dirt], specs: Collection[str]) -> list[str]:
 
 
 def _days_under_way(instance: dg.DagsterInstance) -> set[str]:
-    runs = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY))
-    return {run.tags[DAY_TAG] for run in runs if DAY_TAG in run.tags}
+    """Of runs of one day, and of those that a backfill launches, which name a range."""
+    found: set[str] = set()
+    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
+        if DAY_TAG in run.tags:
+            found.add(run.tags[DAY_TAG])
+        elif FIRST_DAY_TAG in run.tags:
+            found.update(days_between(run.tags[FIRST_DAY_TAG], run.tags[LAST_DAY_TAG]))
+    return found

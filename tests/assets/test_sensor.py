@@ -13,6 +13,7 @@ import pytest
 from assets import automation, dirt
 from assets.definitions import build_definitions, defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB
+from context_plane.model import add_days
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
@@ -87,9 +88,21 @@ def test_specs_that_a_tenant_leaves_out_are_neither_built_nor_asked_for(
         assert not any(name.startswith(SPEC) for name in digests(opened, "acme"))
 
 
-def test_a_day_of_which_a_run_is_under_way_is_left_alone(world: World, instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": DAYS[0]},
+        {"dagster/asset_partition_range_start": DAYS[0], "dagster/asset_partition_range_end": DAYS[0]},
+        {"dagster/asset_partition_range_start": add_days(DAYS[0], -1), "dagster/asset_partition_range_end": DAYS[0]},
+    ],
+    ids=["run", "backfill", "range"],
+)
+def test_a_day_of_which_a_run_is_under_way_is_left_alone(
+    world: World, instance: dg.DagsterInstance, tags: dict[str, str]
+) -> None:
+    """Seen to fail, built twice, with the runs of backfills not counted: these name a range."""
     world.write("acme", events("acme"))
-    run = dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.STARTED, tags={automation.DAY_TAG: DAYS[0]})
+    run = dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.STARTED, tags=tags)
     instance.add_run(run)
     requests, _ = tick(world, instance, None)
     assert [request.partition_key for request in requests] == [DAYS[1]]
