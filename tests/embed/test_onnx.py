@@ -38,5 +38,5 @@ async def test_a_vector_does_not_depend_on_its_batch() -> None:
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx, "find_spec", lambda name: None)
-    with pytest.raises(Invalid, match=r"context-plane\[onnx\]"):
+    with pytest.raises(Invalid, match=r"pip install -e '\.\[onnx\]'"):
         OnnxEmbedder()
