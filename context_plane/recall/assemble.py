@@ -8,9 +8,10 @@ confirmed one are answered from. What does not arrive in time, or not at all, is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, Final, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 from cachetools import LRUCache
@@ -29,6 +30,9 @@ from context_plane.retrieval.reader import ABSENT, WHOLE, Reader
 from context_plane.retrieval.scope import Part
 from context_plane.retrieval.where import Bounds
 from context_plane.shards import read_vectors
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 LEAST_WAIT_S: Final = 0.02
 """Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""
@@ -118,31 +122,44 @@ class Assembled:
 Planner: TypeAlias = Callable[[Manifest, Scope], Plan]
 
 
-class Fetches:
-    """The period reads of one scope, each started once. Close it: what nobody waits for ends."""
+class Started(Generic[K, T]):
+    """Tasks of one read, each started once. Close it: what nobody waits for ends. A cut may come later than that, so
+    whoever starts ahead looks whether it is `closed`."""
 
-    def __init__(self, reader: Reader, planned: Planner, scope: Scope) -> None:
-        self._reader = reader
-        self._planned = planned
-        self._scope = scope
-        self._tasks: dict[str, asyncio.Task[list[Columns]]] = {}
-        self._closed = False
+    def __init__(self) -> None:
+        self.closed = False
+        self._tasks: dict[K, asyncio.Task[T]] = {}
 
-    def __enter__(self) -> Fetches:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed = True
+        self.closed = True
         for task in self._tasks.values():
             abandon(task)
+
+    def once(self, name: K, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        task = self._tasks.get(name)
+        if task is None:
+            task = self._tasks[name] = asyncio.ensure_future(work())
+        return task
+
+
+class Fetches(Started[str, list[Columns]]):
+    """The period reads of one scope."""
+
+    def __init__(self, reader: Reader, planned: Planner, scope: Scope) -> None:
+        super().__init__()
+        self._reader = reader
+        self._planned = planned
+        self._scope = scope
 
     def start(self, manifest: Manifest) -> Plan:
         """Start what is not under way, unless closed; returns the manifest's plan."""
         found = self._planned(manifest, self._scope)
-        for read in () if self._closed else found.reads:
-            if read.period.shards.entity.key not in self._tasks:
-                task = asyncio.ensure_future(fetch(self._reader, manifest.tenant, read, found.entities))
-                self._tasks[read.period.shards.entity.key] = task
+        for read in () if self.closed else found.reads:
+            work = partial(fetch, self._reader, manifest.tenant, read, found.entities)
+            self.once(read.period.shards.entity.key, work)
         return found
 
     def of(self, read: Read) -> asyncio.Task[list[Columns]]:

@@ -20,7 +20,7 @@ from context_plane.cache.folders import Folders
 from context_plane.catalog.manifest import Shards
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard, vector_shard
-from context_plane.recall.assemble import Source, abandon
+from context_plane.recall.assemble import Source, Started
 from context_plane.recall.plan import Plan
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
@@ -111,35 +111,22 @@ class Proposers:
         return await asyncio.to_thread(self._folders.get, ref.key, fill)
 
 
-class Proposals:
-    """The indexes of one search, each opened once: while the rows they propose are fetched. Close it: what nobody
-    waits for ends."""
+class Proposals(Started[tuple[str, str] | None, Indexes]):
+    """The indexes of one search, opened while the rows they propose are fetched."""
 
     def __init__(self, proposers: Proposers, *, text: bool, vector: bool) -> None:
+        super().__init__()
         self._open = partial(proposers.of, text=text, vector=vector)
-        self._closed = False
-        self._tasks: dict[tuple[str, str] | None, asyncio.Task[Indexes]] = {}
-
-    def __enter__(self) -> Proposals:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closed = True
-        for task in self._tasks.values():
-            abandon(task)
 
     def start(self, plan: Plan) -> None:
-        """Start to open the indexes of every part of a plan, unless closed: a cut may still be looked for."""
-        for read in () if self._closed else plan.reads:
+        """Start to open the indexes of every part of a plan, unless closed."""
+        for read in () if self.closed else plan.reads:
             self.of(Source(read.period))
 
     def of(self, source: Source) -> asyncio.Task[Indexes]:
         shards = None if source.period is None else source.period.shards
         name = None if shards is None else (shards.fulltext.key, shards.vector.key)
-        task = self._tasks.get(name)
-        if task is None:
-            task = self._tasks[name] = asyncio.ensure_future(self._open(source))
-        return task
+        return self.once(name, partial(self._open, source))
 
 
 def rank_candidates(parts: Sequence[Part], indexes: Sequence[Indexes], query: RankQuery) -> Ranking:
