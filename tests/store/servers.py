@@ -11,15 +11,21 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock, Thread
+from typing import TYPE_CHECKING
 
 import boto3
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from context_plane.store import StoreOptions
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
@@ -57,13 +63,22 @@ class Server:
 
 @contextmanager
 def moto() -> Iterator[Server]:
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
+    """moto looks and then writes for `If-None-Match: *`, so two creates at once may both succeed: one at a time."""
+    app, turn = DomainDispatcherApplication(create_backend_app), Lock()
+
+    def in_turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with turn:
+            answer: Iterable[bytes] = app(environ, start_response)
+            return answer
+
+    server = make_server("127.0.0.1", 0, in_turn, threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        host, port = server.get_host_and_port()
-        yield _with_bucket(f"http://{host}:{port}")
+        yield _with_bucket(f"http://127.0.0.1:{server.port}")
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager
