@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import http.client
+import itertools
 import json
 import os
 import threading
@@ -28,7 +29,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.corpus import Question
+from benchmarks.corpus import Question, index_of
 from benchmarks.far import World
 from benchmarks.load import Request, percentiles
 from benchmarks.scenario import Row
@@ -55,6 +56,8 @@ class Case:
     asks: Callable[[Served], Sequence[Request]]
     more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further keys of the row."""
+    best: Sequence[Sequence[int]] = ()
+    """Brute force's ten for the first of the requests: the row says what share of them was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def measure(found: World, cases: Sequence[Case], *, seed: int, services: int, re
 
 
 def _ask(served: Sequence[Served], case: Case, rest_s: float) -> list[Sample]:
-    """Every request once, dealt out to the services; each service has one at a time."""
+    """Every request once, dealt out to the services; each service has one at a time. Samples in the requests' order."""
     samples: list[list[Sample]] = [[] for _ in served]
     failures: list[BaseException] = []
 
@@ -119,7 +122,7 @@ def _ask(served: Sequence[Served], case: Case, rest_s: float) -> list[Sample]:
         thread.join()
     for failure in failures:
         raise failure
-    return [sample for own in samples for sample in own]
+    return [sample for turn in itertools.zip_longest(*samples) for sample in turn if sample is not None]
 
 
 def _in_turn(served: Served, requests: Sequence[Request], rest_s: float) -> Iterator[Sample]:
@@ -148,6 +151,7 @@ def _row(
     if failed:
         raise RuntimeError(f"{len(failed)} requests failed: {failed[0].status} {failed[0].answer[:300]!r}")
     ms = [sample.ms for sample in samples]
+    answers = [json.loads(sample.answer) for sample in samples]
     after = found.far.counts()
     sent = {name: after["methods"][name] - before["methods"].get(name, 0) for name in after["methods"]}
     return {
@@ -158,7 +162,8 @@ def _row(
         **percentiles(ms),
         "max_ms": round(max(ms), 1),
         "queries": len(samples),
-        **_stats([json.loads(sample.answer) for sample in samples]),
+        **_stats(answers),
+        **recall(answers, case.best),
         "store_p50_ms": after["first_byte_p50_ms"],
         "store_p99_ms": after["first_byte_p99_ms"],
         "stalls": after["stalls"] - before["stalls"],
@@ -190,6 +195,14 @@ def _stats(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for step in stats[0]["ms"]:
         shown[f"{step}_p50_ms"] = round(float(np.median([each["ms"][step] for each in stats])), 2)
     return shown
+
+
+def recall(answers: Sequence[Mapping[str, Any]], best: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Share of brute force's ten best among the hits of the first answers; nothing where nothing is known."""
+    asked = sum(map(len, best))
+    pairs = zip(answers, best, strict=False)
+    right = sum(len({index_of(hit["id"]) for hit in answer["hits"]} & set(own)) for answer, own in pairs)
+    return {"recall_at_10": round(right / asked, 4), "recall_questions": len(best)} if asked else {}
 
 
 class _Busy:
