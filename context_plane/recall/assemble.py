@@ -22,7 +22,7 @@ from context_plane.engine import Engine
 from context_plane.errors import Unavailable
 from context_plane.index.blocks import with_vectors
 from context_plane.recall.periods import Period, live_mask
-from context_plane.recall.plan import Plan, Read, plan
+from context_plane.recall.plan import EXACT_ROWS_MAX, Plan, Read, plan
 from context_plane.recall.tail_view import TailRows, TailView
 from context_plane.retrieval.columns import Columns, Mask
 from context_plane.retrieval.joined import Joined, join
@@ -62,6 +62,9 @@ class Scope:
     hits: int = 0
     bounds: Bounds | None = None
     """What a filter demands of every hit; given only where no statistics are taken over the scope."""
+    text: bool = False
+    """Whether the text leg will rank, as `vectors` says of the other."""
+    exact_rows_max: int = EXACT_ROWS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +212,8 @@ class Assembler:
 
     def plan(self, manifest: Manifest, scope: Scope) -> Plan:
         """The plan of a scope, remembered for the next read of the same."""
-        window = scope.entities, scope.since_us, scope.until_us, scope.bounds, scope.vectors, scope.hits
-        key = (manifest.tenant, manifest.version, manifest.commit_id, *window)
+        window = scope.entities, scope.since_us, scope.until_us, scope.bounds
+        key = (manifest.tenant, manifest.version, manifest.commit_id, *window, scope.vectors, scope.text, scope.hits)
         found = self._plans.get(key)
         if found is None:
             found = plan(
@@ -220,7 +223,9 @@ class Assembler:
                 scope.until_us,
                 vectors=scope.vectors,
                 hits=scope.hits,
+                text=scope.text,
                 bounds=scope.bounds,
+                exact_rows_max=scope.exact_rows_max,
             )
             if len(scope.entities or ()) <= PLAN_ENTITIES_MAX:
                 self._plans[key] = found

@@ -21,7 +21,7 @@ from context_plane.catalog.manifest import Shards
 from context_plane.errors import Corrupt
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.recall.assemble import Source, Started
-from context_plane.recall.plan import Plan
+from context_plane.recall.plan import Plan, has_graph
 from context_plane.retrieval.rank import Ranking, RankQuery, candidate_weights, rank_parts, scope_statistics
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.scope import Part, filter_mask, rows_of, scope_mask
@@ -33,8 +33,6 @@ CANDIDATES_PER_HIT: Final = 20
 is wanted of it; over 30 day shards, twice the limit from each found all of the true top 10."""
 ROWS_PER_CANDIDATE: Final = 500
 """A large shard's text proposes in proportion: quantized lengths make ties, and more of them among more rows."""
-PLANE_BYTES_MAX: Final = 1 << 30
-"""Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +41,6 @@ class Indexes:
 
     text: fulltext_shard.FulltextSearcher | None = None
     vector: vector_shard.VectorSearcher | None = None
-
-
-def has_graph(source: Source) -> bool:
-    """Whether the shard is searched through its graph: it has one, and its plane would be too large to keep."""
-    if source.period is None:
-        return False
-    shards = source.period.shards
-    return shards.vector.ann and shards.rows * shards.vector.dim > PLANE_BYTES_MAX
 
 
 class Proposers:
@@ -65,11 +55,11 @@ class Proposers:
         if source.period is None:
             return Indexes()
         shards = source.period.shards
-        if text and vector and has_graph(source):
+        if text and vector and has_graph(shards):
             return Indexes(*await asyncio.gather(self._fulltext(shards), self._graph(shards)))
         if text:
             return Indexes(text=await self._fulltext(shards))
-        return Indexes(vector=await self._graph(shards) if vector and has_graph(source) else None)
+        return Indexes(vector=await self._graph(shards) if vector and has_graph(shards) else None)
 
     async def _fulltext(self, shards: Shards) -> fulltext_shard.FulltextSearcher:
         key = shards.fulltext.key

@@ -8,6 +8,9 @@ read of a period has four forms:
     vectors   the same with the vectors in fixed point: the end of the entity shard, half the bytes of the vector shard
     pack      the whole entity shard, where it was built before it had a section of vectors
 
+A tenant-wide search of more rows than are scored one by one is answered from candidates: the shard's indexes propose
+rows, and are fetched with it.
+
 Expected costs are upper bounds for a process that knows nothing and a tail that is empty: an entity of the scope
 may be missing from a period.
 """
@@ -15,9 +18,10 @@ may be missing from a period.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias, assert_never
 
+from context_plane.cache.tiers import PARTS_PARALLEL
 from context_plane.catalog.manifest import Manifest, PackRef, Shards
 from context_plane.index.entity_shard import wide_range
 from context_plane.layout.pack import page_of
@@ -29,6 +33,13 @@ from context_plane.store.base import ByteRange
 from context_plane.store.ranges import parts
 
 Form: TypeAlias = Literal["blocks", "columns", "vectors", "pack"]
+Index: TypeAlias = Literal["fulltext", "graph"]
+
+EXACT_ROWS_MAX: Final = 500_000
+"""Columns hold the postings, and are read for either leg: so many rows are scored exactly faster than tantivy proposes
+some of them, and cold, without its files (300,000 rows: benchmarks/notes/tenant_cold.md)."""
+PLANE_BYTES_MAX: Final = 1 << 30
+"""Of one shard's int8 plane, a pass of some 50 ms on one core. Beyond it, the shard's graph proposes rows."""
 
 BLOCKS_MIN: Final = 32
 """So few entities always take their blocks: a few requests side by side, and the bytes of nobody else."""
@@ -53,6 +64,8 @@ class Read:
     vectors: bool
     gets: int
     bytes: int
+    indexes: tuple[Index, ...] = ()
+    """What proposes its rows, fetched with them and part of the cost; none: every row is scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +84,20 @@ class Plan:
     """Of the periods: of the scope at most."""
 
     @property
+    def exact(self) -> bool:
+        """Whether every row is scored, rather than what indexes propose."""
+        return not any(read.indexes for read in self.reads)
+
+    @property
     def texts_apart(self) -> bool:
         """Whether hits need their blocks in a round of their own."""
         return any(read.form != "blocks" for read in self.reads)
 
     @property
     def round_trips(self) -> int:
-        rounds = max((2 if read.form == "blocks" else 1 for read in self.reads), default=0)
-        return CUT_ROUNDS + (max(rounds, 2) if self.texts_apart else rounds)
+        blocks = 2 if any(read.form == "blocks" for read in self.reads) else 0
+        wide = sum(read.gets for read in self.reads if read.form != "blocks")
+        return CUT_ROUNDS + max(blocks, -(-wide // PARTS_PARALLEL) + self.texts_apart)
 
     @property
     def gets(self) -> int:
@@ -92,11 +111,13 @@ class Plan:
         """For a person to read; plain JSON values."""
         return {
             "scope": "tenant" if self.entities is None else "entities",
+            "path": "exact" if self.exact else "candidates",
             "entities": None if self.entities is None else len(self.entities),
             "reads": [
                 {
                     "period": read.period.name,
                     "form": read.form,
+                    "indexes": list(read.indexes),
                     "rows": read.period.shards.rows,
                     "entities": read.period.shards.entities,
                     "masked_days": list(read.period.masked),
@@ -118,15 +139,21 @@ def plan(
     *,
     vectors: bool,
     hits: int,
+    text: bool = False,
     bounds: Bounds | None = None,
+    exact_rows_max: int = EXACT_ROWS_MAX,
 ) -> Plan:
-    """`bounds`: what the filter demands of every hit; given only where no statistics are taken over the scope."""
+    """`text`, `vectors`: the legs that will rank. `bounds`: what the filter demands of every hit; given only where no
+    statistics are taken over the scope."""
     if bounds is not None:
         since_us, until_us = bounds.narrowed(since_us, until_us)
         if bounds.entities is not None:
             entities = tuple(sorted(bounds.entities if entities is None else bounds.entities & {*entities}))
     periods = periods_of(manifest, since_us, until_us)
     reads = tuple(read_of(period, entities, vectors=vectors) for period in periods)
+    rows = sum(read.period.shards.rows for read in reads)
+    if entities is None and rows > exact_rows_max:
+        reads = tuple(_proposed(read, text=text) for read in reads)
     return Plan(
         entities=entities,
         vectors=vectors,
@@ -134,7 +161,7 @@ def plan(
         pruned=len(manifest.days) + len(manifest.months) - len(periods),
         hits=hits,
         name=_name(manifest.tenant, entities, reads, vectors=vectors),
-        rows=sum(read.period.shards.rows for read in reads),
+        rows=rows,
     )
 
 
@@ -158,13 +185,38 @@ def read_of(period: Period, entities: tuple[str, ...] | None, *, vectors: bool) 
             wide = _wide(shards, vectors=True)
             return Read(period, form, vectors, len(parts(wide)), wide.length)
         case "columns":
-            files = [file for file in shards.vector.files if not file.path.startswith(UNREAD)] if vectors else []
-            spans = [_wide(shards, vectors=False), *(file.range for file in files)]
-            return Read(
-                period, form, vectors, sum(len(parts(span)) for span in spans), sum(span.length for span in spans)
-            )
+            files = _files(shards) if vectors else ()
+            return Read(period, form, vectors, *_cost([_wide(shards, vectors=False), *files]))
         case _:
             assert_never(form)
+
+
+def has_graph(shards: Shards) -> bool:
+    """Whether rows are proposed by the shard's graph: it has one, and its plane would be too large to keep."""
+    return shards.vector.ann and shards.rows * shards.vector.dim > PLANE_BYTES_MAX
+
+
+def _proposed(read: Read, *, text: bool) -> Read:
+    """The read with the indexes that propose its rows."""
+    shards, indexes, spans = read.period.shards, list[Index](), list[ByteRange]()
+    if text:
+        indexes.append("fulltext")
+        spans.append(ByteRange(0, shards.fulltext.bytes))
+    if read.vectors and has_graph(shards):
+        indexes.append("graph")
+        spans += _files(shards) if read.form != "columns" else ()  # they are read already
+    gets, size = _cost(spans)
+    return replace(read, indexes=tuple(indexes), gets=read.gets + gets, bytes=read.bytes + size)
+
+
+def _files(shards: Shards) -> list[ByteRange]:
+    """Of the vector shard, as far as reads want them."""
+    return [file.range for file in shards.vector.files if not file.path.startswith(UNREAD)]
+
+
+def _cost(spans: Sequence[ByteRange]) -> tuple[int, int]:
+    """(requests, bytes) of ranges that are read in parts."""
+    return sum(len(parts(span)) for span in spans), sum(span.length for span in spans)
 
 
 def _form(shards: Shards, entities: tuple[str, ...] | None, *, vectors: bool) -> Form:

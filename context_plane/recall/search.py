@@ -9,9 +9,9 @@ statistics of the whole scope. What is in memory is answered without a task, a t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from context_plane.cache.folders import Folders
@@ -19,28 +19,24 @@ from context_plane.cache.tiers import Lookups, track_lookups
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
-from context_plane.errors import Invalid, Unavailable
-from context_plane.index.analyzer import term_counts
+from context_plane.errors import Unavailable
 from context_plane.index.rows import F32
-from context_plane.model import day_of, unit
+from context_plane.model import day_of
 from context_plane.recall.assemble import Assembled, Assembler, Scope, within
-from context_plane.recall.candidates import Proposals, Proposers, has_graph, rank_candidates
-from context_plane.recall.plan import Plan
+from context_plane.recall.candidates import Proposals, Proposers, rank_candidates
+from context_plane.recall.clock import Clock
+from context_plane.recall.plan import EXACT_ROWS_MAX
 from context_plane.recall.present import Place, Presenter, Show
+from context_plane.recall.query import embeds, given_vector, rank_query, wants_vector
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import FoundEvent, ReadStats, SearchAnswer, SearchRequest
-from context_plane.retrieval.fuse import WEIGHT_TEXT, WEIGHT_VECTOR, Fusion
 from context_plane.retrieval.rank import Ranking, RankQuery, rank_parts
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
 from context_plane.retrieval.where import bounds
 from context_plane.store import deadline
 from context_plane.store.counting import CountingStore, Trace
-from context_plane.store.spans import Steps
 
-EXACT_ROWS_MAX: Final = 500_000
-"""Columns hold the postings, and are read for either leg: so many rows are scored exactly faster than tantivy proposes
-some of them, and cold, without its files (300,000 rows: benchmarks/notes/tenant_cold.md)."""
 FETCH_SHARE: Final = 0.7
 RANK_SHARE: Final = 0.85
 """Of a tenant-wide search's deadline: what arrived by then is ranked, and its texts are fetched in the rest."""
@@ -52,39 +48,6 @@ INLINE_FILTERED_ROWS_MAX: Final = 200
 """A filter may have hundreds of conditions, each a pass over the rows."""
 INLINE_VECTORS_BYTES_MAX: Final = 16 * 1024 * 1024
 """... and so does the vector leg alone of so many bytes, for the first pass has threads of its own."""
-
-
-@dataclass(slots=True)
-class _Clock:
-    """Milliseconds of each step of one read, and a span of each where the caller has one."""
-
-    engine: Engine
-    started_s: float
-    last_s: float
-    ms: dict[str, float]
-    steps: Steps
-
-    @classmethod
-    def start(cls, engine: Engine) -> _Clock:
-        now_s = engine.monotonic_s()
-        return cls(engine, now_s, now_s, {}, Steps("search"))
-
-    def lap(self, name: str) -> None:
-        now_s = self.engine.monotonic_s()
-        self.steps.lap(name)
-        self.ms[name] = round(self.ms.get(name, 0.0) + (now_s - self.last_s) * 1000, 3)
-        self.last_s = now_s
-
-    def until_s(self, request: SearchRequest, share: float) -> float:
-        """When a step ends. The blocks of entities hold their texts: there the first fetch is the last."""
-        part = share if request.entities is None else 1.0
-        return self.started_s + part * request.deadline_ms / 1000
-
-    def left_s(self, request: SearchRequest) -> float:
-        return self.started_s + request.deadline_ms / 1000 - self.engine.monotonic_s()
-
-    def total(self) -> Mapping[str, float]:
-        return {**self.ms, "total": round((self.last_s - self.started_s) * 1000, 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +90,7 @@ class Searcher:
 
     async def search(self, tenant: str, request: SearchRequest) -> SearchAnswer:
         """Raises `Invalid` for a request that cannot be run, `NotFound` for a snapshot that is gone."""
-        clock = _Clock.start(self._engine)
+        clock = Clock.start(self._engine)
         try:
             answer = await self._search(tenant, request, clock)
         except BaseException as error:
@@ -136,11 +99,12 @@ class Searcher:
         clock.steps.close()
         return answer
 
-    async def _search(self, tenant: str, request: SearchRequest, clock: _Clock) -> SearchAnswer:
+    async def _search(self, tenant: str, request: SearchRequest, clock: Clock) -> SearchAnswer:
         lookups = track_lookups()
-        scope, trace = self._scope(request, clock), Trace()
+        query, trace = rank_query(request), Trace()
+        scope = self._scope(request, query, clock)
         with deadline.within(request.deadline_ms / 1000):
-            known = await self._known(tenant, request, clock)
+            known = await self._known(tenant, request, query, clock)
             found = None if known is None else await self._held(known.view, scope)
             if known is not None and found is not None and self._is_quick(found, known.query):
                 clock.lap("fetch")
@@ -152,9 +116,10 @@ class Searcher:
                     return _answer(request, known, ranked, hits, (), lookups, trace, clock)
             else:
                 ranked, hits = None, []
-            with self._store.trace() as trace, self._proposals(request) as proposals:
+            proposals = Proposals(self._proposers, text=scope.text, vector=scope.vectors)
+            with self._store.trace() as trace, proposals:
                 if known is None or found is None:
-                    known, found = await self._gathered(tenant, request, scope, known, proposals, clock)
+                    known, found = await self._gathered(tenant, request, query, scope, known, proposals, clock)
                 clock.lap("fetch")
                 if ranked is None:
                     until_s = clock.until_s(request, RANK_SHARE)
@@ -165,40 +130,43 @@ class Searcher:
                 clock.lap("present")
         return _answer(request, known, ranked, hits, late, lookups, trace, clock)
 
-    def _scope(self, request: SearchRequest, clock: _Clock) -> Scope:
+    def _scope(self, request: SearchRequest, query: RankQuery, clock: Clock) -> Scope:
         statistics = request.mode != "vector"
         return Scope(
             request.entities,
             request.since_us,
             request.until_us,
-            vectors=_wants_vector(request),
+            vectors=wants_vector(request),
             until_s=clock.until_s(request, FETCH_SHARE),
             hits=request.limit * (request.per_group if request.group_by_entity else 1),
             bounds=None if statistics or request.where is None else bounds(request.where),
+            text=query.wants_text,
+            exact_rows_max=self._exact_rows_max,
         )
 
-    async def _known(self, tenant: str, request: SearchRequest, clock: _Clock) -> _Asked | None:
+    async def _known(self, tenant: str, request: SearchRequest, query: RankQuery, clock: Clock) -> _Asked | None:
         """The query and the cut, where that is known: found without a task, and mostly without a wait."""
         if request.snapshot is not None or request.consistency != "eventual":
             return None
         view = self._snapshots.known_derived(tenant, TailView.of)
         if view is None:
             return None
-        if _embeds(request):
+        if embeds(request):
             async with self._in_time(request, clock):
-                query = await self._query(request)
+                vector = await self._vector(request)
         else:
-            query = self._rank_query(request, self._given_vector(request))
-        return self._asked(query, view, clock)
+            vector = given_vector(request, self._engine.embedder.dim)
+        return self._asked(replace(query, vector=vector), view, clock)
 
     async def _gathered(
         self,
         tenant: str,
         request: SearchRequest,
+        query: RankQuery,
         scope: Scope,
         known: _Asked | None,
         proposals: Proposals,
-        clock: _Clock,
+        clock: Clock,
     ) -> tuple[_Asked, Assembled]:
         """Query, cut and parts, where something is to be fetched or waited for."""
         found = None
@@ -206,24 +174,24 @@ class Searcher:
 
             def start(manifest: Manifest) -> None:
                 planned = fetches.start(manifest)
-                if planned.entities is None and not self._scans(planned, scope):
+                if not planned.exact:
                     proposals.start(planned)
 
             if known is None:
                 async with self._in_time(request, clock):
-                    query, view = await asyncio.gather(self._query(request), self._view(tenant, request, start))
-                known = self._asked(query, view, clock)
+                    vector, view = await asyncio.gather(self._vector(request), self._view(tenant, request, start))
+                known = self._asked(replace(query, vector=vector), view, clock)
                 found = await self._held(view, scope)
             if found is None:
                 start(known.view.snapshot.manifest)
                 found = await self._assembler.parts(known.view, scope, fetches)
-                if self._scans(found.plan, scope):
+                if found.plan.exact:
                     self._assembler.offer(found)
         return known, found
 
     async def _held(self, view: TailView, scope: Scope) -> Assembled | None:
         planned = self._assembler.plan(view.snapshot.manifest, scope)
-        joinable = self._scans(planned, scope)
+        joinable = planned.exact  # else each shard proposes candidates of its own
         found = await self._assembler.held_joined(view, scope, planned) if joinable else None
         if found is None:
             found = await self._assembler.held(view, scope, planned)
@@ -231,18 +199,14 @@ class Searcher:
                 self._assembler.offer(found)
         return found
 
-    def _scans(self, planned: Plan, scope: Scope) -> bool:
-        """Whether every row is scored: only then may shards be joined, since each proposes candidates of its own."""
-        return scope.entities is not None or planned.rows <= self._exact_rows_max
-
-    def _asked(self, query: RankQuery, view: TailView, clock: _Clock) -> _Asked:
+    def _asked(self, query: RankQuery, view: TailView, clock: Clock) -> _Asked:
         if query.wants_vector:
             check_model(view.snapshot.manifest, self._engine.embedder)
         clock.lap("plan")
         return _Asked(query, view)
 
     @asynccontextmanager
-    async def _in_time(self, request: SearchRequest, clock: _Clock) -> AsyncIterator[None]:
+    async def _in_time(self, request: SearchRequest, clock: Clock) -> AsyncIterator[None]:
         """Nothing can be answered without query and cut: late is `Unavailable(deadline_exceeded)`."""
         try:
             async with asyncio.timeout(max(0.0, clock.left_s(request))):
@@ -258,41 +222,11 @@ class Searcher:
             snapshot = await self._snapshots.current(tenant, request.consistency, start)
         return await self._snapshots.derived(snapshot, TailView.of)
 
-    async def _query(self, request: SearchRequest) -> RankQuery:
-        if not _embeds(request):
-            return self._rank_query(request, self._given_vector(request))
+    async def _vector(self, request: SearchRequest) -> F32 | None:
+        if not embeds(request):
+            return given_vector(request, self._engine.embedder.dim)
         assert request.text is not None, "what neither has text nor a vector is refused"
-        return self._rank_query(request, await self._engine.embedder.embed_query(request.text))
-
-    def _given_vector(self, request: SearchRequest) -> F32 | None:
-        if request.vector is None or not _wants_vector(request):
-            return None
-        dim = self._engine.embedder.dim
-        if len(request.vector) != dim:
-            detail = "a query vector has the dimension of the tenant's model"
-            raise Invalid("vector_invalid", detail, got=len(request.vector), dimension=dim)
-        return unit(request.vector)
-
-    def _rank_query(self, request: SearchRequest, vector: F32 | None) -> RankQuery:
-        text_leg = request.mode != "vector"
-        return RankQuery(
-            terms=tuple(term_counts(request.text).items()) if text_leg and request.text else (),
-            vector=vector,
-            entities=None if request.entities is None else frozenset(request.entities),
-            since_us=request.since_us,
-            until_us=request.until_us,
-            where=request.where,
-            limit=request.limit,
-            fusion=Fusion(
-                mode=request.mode,
-                method=request.fusion_method,
-                k=request.fusion_k,
-                weight_text=WEIGHT_TEXT if request.weight_text is None else request.weight_text,
-                weight_vector=WEIGHT_VECTOR if request.weight_vector is None else request.weight_vector,
-            ),
-            group_by_entity=request.group_by_entity,
-            per_group=request.per_group,
-        )
+        return await self._engine.embedder.embed_query(request.text)
 
     def clear(self) -> None:
         """Forget what is known beside the cache."""
@@ -300,12 +234,8 @@ class Searcher:
 
     # --- ranking --------------------------------------------------------------------------------
 
-    def _proposals(self, request: SearchRequest) -> Proposals:
-        text = self._rank_query(request, None).wants_text
-        return Proposals(self._proposers, text=text, vector=_wants_vector(request))
-
     async def _rank(self, found: Assembled, query: RankQuery, proposals: Proposals, until_s: float) -> _Ranked:
-        if self._every_row(found, query):
+        if found.plan.exact:
             inline = self._is_quick(found, query)
             ranking = (
                 rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
@@ -331,15 +261,7 @@ class Searcher:
             alone = not query.wants_text and query.where is None and query.entities is None
             if not alone or scanned > INLINE_VECTORS_BYTES_MAX:
                 return False
-        return self._every_row(found, query)
-
-    def _every_row(self, found: Assembled, query: RankQuery) -> bool:
-        """Whether every row is scored, rather than what indexes propose."""
-        if found.plan.entities is not None or found.joined is not None:
-            return True
-        if sum(part.rows.row_count for part in found.parts) <= self._exact_rows_max:
-            return True
-        return not query.wants_text and not any(map(has_graph, found.sources))
+        return found.plan.exact
 
     # --- presenting -----------------------------------------------------------------------------
 
@@ -354,7 +276,7 @@ class Searcher:
         ranked: _Ranked,
         request: SearchRequest,
         held: Sequence[FoundEvent | None],
-        clock: _Clock,
+        clock: Clock,
     ) -> tuple[list[FoundEvent | None], set[str]]:
         """The hits with those that were not held, and the days of those that came too late: None, and named."""
         found, hits, events = ranked.found, ranked.ranking.hits, list(held)
@@ -384,7 +306,7 @@ def _answer(
     late: Collection[str],
     lookups: Lookups,
     trace: Trace,
-    clock: _Clock,
+    clock: Clock,
 ) -> SearchAnswer:
     found, view = ranked.found, asked.view
     missing = tuple(sorted({*found.missing, *late})) if found.missing or late else ()
@@ -410,26 +332,11 @@ def _answer(
     )
 
 
-def _embeds(request: SearchRequest) -> bool:
-    """Whether the query's vector is to be made of its text. Raises `Invalid(query_invalid)` for a query of nothing."""
-    if request.text is None and request.vector is None:
-        raise Invalid("query_invalid", "a search has text, a vector, or both", field="text")
-    if request.mode == "text" and request.text is None:
-        raise Invalid("query_invalid", "mode text needs text", field="text")
-    return request.vector is None and _wants_vector(request)
-
-
-def _wants_vector(request: SearchRequest) -> bool:
-    """Whether the vector leg will run, as far as the request alone tells."""
-    return request.mode == "vector" or (request.mode == "hybrid" and request.weight_vector != 0)
-
-
 def _explain(ranked: _Ranked, trace: Trace) -> dict[str, Any]:
     """The plan, and what running it came to, for a person to read."""
     found, ranking = ranked.found, ranked.ranking
     return {
         **found.plan.describe(),
-        "path": "exact" if ranked.exact else "candidates",
         "joined": found.joined is not None,
         "statistics": {
             "rows": ranking.statistics.rows,

@@ -16,7 +16,7 @@ from context_plane.embed.open import MemoizedEmbedder
 from context_plane.index import vector_shard
 from context_plane.model import Event
 from context_plane.plane import Plane
-from context_plane.recall import assemble, candidates, search
+from context_plane.recall import assemble, candidates, plan, search
 from context_plane.recall.search import Searcher
 from context_plane.recall.values import SearchRequest
 from context_plane.retrieval import order, rank
@@ -140,8 +140,8 @@ async def test_a_leg_without_weight_needs_no_vector(world: World) -> None:
 async def test_blocks_are_not_asked_of_their_shards_graph(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter names an entity, so its blocks are read; the graph's row numbers are the shard's. Seen to fail with
     the request's entities asked for instead of the plan's."""
-    for module in (search, candidates):
-        monkeypatch.setattr(module, "has_graph", lambda source: source.period is not None)
+    for module in (plan, candidates):
+        monkeypatch.setattr(module, "has_graph", lambda shards: True)
     monkeypatch.setattr(vector_shard, "candidates", lambda *_: np.array([999_999]))
     plane = world.plane()
     await world.write(plane, puts(month_of(2, entities=2)))

@@ -11,7 +11,9 @@ from context_plane.index import entity_shard
 from context_plane.model import add_days, day_end_us, day_start_us, format_time
 from context_plane.recall import plan as planning
 from context_plane.recall.plan import Form, plan
+from context_plane.recall.search import Searcher
 from context_plane.recall.values import SearchRequest
+from context_plane.retrieval.fuse import Mode
 from context_plane.retrieval.where import bounds, parse
 from tests.laws.plane_world import BEACON, DAY, TENANT, World, month_of, puts
 from tests.store.dictionary import DictStore
@@ -66,6 +68,49 @@ async def test_a_cold_read_costs_what_its_plan_says_or_less(
         assert measured["gets"] == expected["gets"] - apart
     if scope == "entity":
         assert manifest_bytes >= 0
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text", "vector"])
+async def test_what_proposes_rows_is_in_the_plan(world: World, mode: Mode) -> None:
+    """Said before anything is read. Seen to fail with the indexes left out of the cost, and with a path that the legs
+    of the search do not need."""
+    await built(world)
+    plane = world.plane()
+    never = Searcher(plane.engine, plane.store, plane.snapshots, plane.reader, plane.folders, exact_rows_max=-1)
+    answer = await never.search(TENANT, replace(HYBRID, mode=mode, explain=True))
+    assert answer.explain is not None
+    proposed = mode != "vector"
+    assert (answer.explain["path"], answer.stats.exact) == (("candidates" if proposed else "exact"), not proposed)
+    reads = answer.explain["reads"]
+    assert [read["indexes"] for read in reads] == [["fulltext"] if proposed else []] * 6
+    texts = len({(hit.entity, hit.ts_us // 86_400_000_000) for hit in answer.hits})
+    expected, measured = answer.explain["expected"], answer.explain["measured"]
+    assert measured["gets"] == expected["gets"] - (HYBRID.limit - texts)
+    assert expected["gets"] == 1 + (2 if proposed else 1) * len(reads) + HYBRID.limit
+
+
+async def test_a_shard_with_a_graph_is_read_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files count once where they are read for the vectors too. Seen to fail with a plan that says exact."""
+    await built(world)
+    manifest = (await world.plane().snapshots.current(TENANT, "strong")).manifest
+    monkeypatch.setattr(planning, "has_graph", lambda shards: True)
+    found = plan(manifest, None, None, None, vectors=True, hits=4, exact_rows_max=-1)
+    assert {read.indexes for read in found.reads} == {("graph",)}
+    scanned = plan(manifest, None, None, None, vectors=True, hits=4)
+    assert scanned.exact
+    assert found.gets > scanned.gets
+    monkeypatch.setattr(planning, "WIDE_BYTES_MAX", 0)
+    found, scanned = (plan(manifest, None, None, None, vectors=True, hits=4, exact_rows_max=most) for most in (-1, 99))
+    assert (found.exact, found.gets, found.bytes) == (False, scanned.gets, scanned.bytes)
+
+
+async def test_requests_beyond_those_in_flight_are_rounds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest, what is read of six days, the hits' texts. Seen to fail with one round whatever their number."""
+    await built(world)
+    manifest = (await world.plane().snapshots.current(TENANT, "strong")).manifest
+    assert plan(manifest, None, None, None, vectors=True, hits=4).round_trips == 3
+    monkeypatch.setattr(planning, "PARTS_PARALLEL", 4)
+    assert plan(manifest, None, None, None, vectors=True, hits=4).round_trips == 4
 
 
 async def test_a_tenant_is_answered_alike_in_every_form(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
