@@ -100,8 +100,11 @@ class Plane:
             await self.bundles.compiled(name)
 
     async def empty_caches(self) -> None:
-        """Forget everything cached, in memory and on disk, known cuts included: the next read is a cold one."""
+        """Forget everything cached, in memory and on disk, known cuts and embedded queries included: the next read is
+        a cold one."""
         self.warmer.forget()
+        if isinstance(self.engine.embedder, MemoizedEmbedder):
+            self.engine.embedder.clear()
         self.snapshots.clear()
         self.reader.clear()
         self.searcher.clear()

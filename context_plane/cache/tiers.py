@@ -33,8 +33,9 @@ DECODE_INLINE_BYTES: Final = 16 * 1024
 """Stored bytes of values that decode on the event loop: what compresses ten times still takes half a millisecond."""
 WRITE_BEHIND_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that wait to be written to disk: a second of a slow disk."""
-PARTS_PARALLEL: Final = PARTS_MAX
-"""Parts of long ranges in flight in one process: all of one range, so that the longest takes one round trip."""
+PARTS_PARALLEL: Final = 2 * PARTS_MAX
+"""Parts of long ranges in flight in one process: all that a search reads of the longest shard and of its index, so that
+both take one round trip."""
 ENTRY_OVERHEAD_BYTES: Final = 512
 DECODED_FACTOR: Final = 4
 """Decoded values are charged this many times their stored bytes: what compression and Python objects cost."""

@@ -75,6 +75,10 @@ class MemoizedEmbedder:
             self._memo[text] = vector
         return vector
 
+    def clear(self) -> None:
+        """Forget the vectors of recent queries."""
+        self._memo.clear()
+
     async def aclose(self) -> None:
         """Release the connections of a remote embedder."""
         if self._close is not None:

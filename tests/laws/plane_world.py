@@ -57,12 +57,14 @@ class MadeEmbedder:
 
     def __init__(self) -> None:
         self.embedded = 0
+        self.queries = 0
 
     async def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.embedded += len(texts)
         return await asyncio.to_thread(embed, texts)
 
     async def embed_query(self, text: str) -> NDArray[np.float32]:
+        self.queries += 1
         return np.array(embed([text])[0])
 
 
