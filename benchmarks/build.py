@@ -61,7 +61,7 @@ def run(*, quick: bool, seed: int) -> list[Row]:
     whole = {shape: _child("plane", shape, quick=quick, seed=seed) for shape in SHAPES}
     rows = [row for made in whole.values() for row in made]
     rows += _child("steps", "build", quick=quick, seed=seed)
-    rows += _child("lancedb", "build", quick=quick, seed=seed)
+    rows += [row for shape in SHAPES for row in _child("lancedb", shape, quick=quick, seed=seed)]
     few, many = (next(row for row in whole[shape] if row["case"].startswith("build")) for shape in SHAPES)
     ratio = round(many["peak_mb"] / max(1.0, few["peak_mb"]), 4)
     case = f"peak memory of {many['entities']:,} entities over {few['entities']:,}"

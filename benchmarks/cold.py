@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -35,6 +35,7 @@ from benchmarks.load import Request, percentiles
 from benchmarks.scenario import Row
 from benchmarks.service import Served, embedder_of, service
 
+T = TypeVar("T")
 QUERIES: Final = 1_000
 QUICK_QUERIES: Final = 8
 WARM_UP: Final = 3
@@ -122,6 +123,11 @@ def _ask(served: Sequence[Served], case: Case, rest_s: float) -> list[Sample]:
         thread.join()
     for failure in failures:
         raise failure
+    return in_turns(samples)
+
+
+def in_turns(samples: Sequence[Sequence[T]]) -> list[T]:
+    """What was dealt out one by one, in its first order."""
     return [sample for turn in itertools.zip_longest(*samples) for sample in turn if sample is not None]
 
 

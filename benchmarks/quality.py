@@ -6,7 +6,9 @@ the ten right) are averaged over the questions. Systems:
 - `bm25s_default`, `bm25s_same_parameters`: an independent BM25 (bm25s, Lucene's formula, Snowball stemmer,
   its English stop words) over whole events, with its own parameters and with ours;
 - `text`, `vector`, `hybrid`: the plane's legs and their fusion, with its defaults;
-- `..._without_threads`: the same, short messages indexed without the message before them.
+- `..._without_threads`: the same, short messages indexed without the message before them;
+- `..._brute_force`: the same rows scored one by one (`benchmarks.brute_force`). `recall_at_10` of a leg is the share
+  of these ten that it found.
 
 Fusion weights sum to 1, both at least 0.2. For each fusion method they are chosen by nDCG@10 on five products
 (case `tuning`) and judged on the other five (`held_out`); `weights` rows show the choices, `hybrid` is the
@@ -35,12 +37,15 @@ import bm25s  # type: ignore[import-untyped]  # has neither stubs nor py.typed
 from Stemmer import Stemmer  # type: ignore[import-not-found]  # an extension module without stubs
 
 from benchmarks import herb
+from benchmarks.brute_force import BruteForce
+from benchmarks.corpus import Leg
 from benchmarks.herb import Question
 from benchmarks.scenario import Row, Skipped
 from context_plane.embed.static import StaticEmbedder
 from context_plane.index.analyzer import term_counts
 from context_plane.index.blocks import build_block, row_vectors, rows_to_embed
 from context_plane.index.bm25 import Bm25Settings
+from context_plane.index.rows import F32
 from context_plane.model import Event, Vector
 from context_plane.retrieval.fuse import Fusion, FusionMethod
 from context_plane.retrieval.rank import RankQuery, rank
@@ -48,6 +53,7 @@ from context_plane.retrieval.scope import Part
 
 SUMMARY: Final = "nDCG@10 and hit@10 on HERB: text, vector and hybrid beside an independent BM25"
 DEPTH: Final = 10
+LEGS: Final[tuple[Leg, ...]] = ("text", "vector", "hybrid")
 METHODS: Final[tuple[FusionMethod, ...]] = ("relative_score", "reciprocal_rank")
 TEXT_WEIGHTS: Final = (0.5, 0.6, 0.7, 0.75, 0.8)
 """Candidates for tuning; the vector leg gets the rest."""
@@ -64,6 +70,7 @@ class Corpus:
     parts: Mapping[str, Sequence[Part]]
     parts_without_threads: Mapping[str, Sequence[Part]]
     vectors: Mapping[str, Vector]
+    rows: Mapping[str, BruteForce]
 
 
 def run(*, quick: bool, seed: int) -> list[Row]:
@@ -87,9 +94,13 @@ def run(*, quick: bool, seed: int) -> list[Row]:
     for method in METHODS:
         tuned[method], rows_of_method = _tuned(corpus, cases["tuning"], method)
         weight_rows += rows_of_method
-    scored = {system: _scores(asked, ranking) for system, ranking in _systems(corpus, tuned).items()}
+    systems = _systems(corpus, tuned)
+    scored = {system: _scores(asked, ranking) for system, ranking in systems.items()}
+    found: dict[str, dict[str, float]] = {
+        leg: {"recall_at_10": _recall(asked, systems[leg], systems[f"{leg}_brute_force"])} for leg in LEGS
+    }
     rows = [
-        {"case": case, "system": system, **_means(scores, chosen)}
+        {"case": case, "system": system, **_means(scores, chosen), **(found.get(system, {}) if case == "all" else {})}
         for case, chosen in cases.items()
         for system, scores in scored.items()
     ]
@@ -109,6 +120,7 @@ def _systems(corpus: Corpus, tuned: Mapping[FusionMethod, Fusion]) -> dict[str, 
         "vector": plane_rank(corpus, Fusion(mode="vector")),
         "hybrid_without_threads": plane_rank(corpus, Fusion(), threads=False),
         "hybrid": plane_rank(corpus, Fusion()),
+        **{f"{leg}_brute_force": brute_force_rank(corpus, leg) for leg in LEGS},
     } | {f"hybrid_tuned_{method}": plane_rank(corpus, fusion) for method, fusion in tuned.items()}
 
 
@@ -125,6 +137,15 @@ def plane_rank(corpus: Corpus, fusion: Fusion, *, threads: bool = True) -> Rank:
             fusion=fusion,
         )
         return [parts[hit.part].rows.ids[hit.event] for hit in rank(parts, query)]
+
+    return ranked
+
+
+def brute_force_rank(corpus: Corpus, leg: Leg) -> Rank:
+    """What a leg should find, or the default fusion of both."""
+
+    def ranked(question: Question) -> list[str]:
+        return corpus.rows[question.product].rank(question.text, corpus.vectors[question.text], leg, DEPTH)
 
     return ranked
 
@@ -155,16 +176,20 @@ async def build(events: Mapping[str, Sequence[Event]], asked: Iterable[Question]
     vectors = {question.text: await embedder.embed_query(question.text) for question in asked}
     parts: dict[str, list[Part]] = {}
     bare: dict[str, list[Part]] = {}
+    rows: dict[str, BruteForce] = {}
     for product, own in events.items():
         parts[product], bare[product] = [], []
+        days: list[tuple[list[Event], F32]] = []
         for day, group in groupby(own, key=lambda event: event.day):
             of_day = list(group)
             embedded = await embedder.embed_documents(rows_to_embed(of_day))
             matrix = row_vectors(of_day, embedded, embedder.dim)
+            days.append((of_day, matrix))
             parts[product].append(Part.of(build_block(product, day, of_day, matrix)))
             unthreaded = [replace(event, thread=None) for event in of_day]
             bare[product].append(Part.of(build_block(product, day, unthreaded, matrix)))
-    return Corpus(events, parts, bare, vectors)
+        rows[product] = BruteForce.of(days)
+    return Corpus(events, parts, bare, vectors, rows)
 
 
 # --- measures -----------------------------------------------------------------------------------
@@ -182,6 +207,12 @@ def ndcg(found: Sequence[str], relevant: frozenset[str]) -> float:
 def hit(found: Sequence[str], relevant: frozenset[str]) -> float:
     """1 when any of the first ten is relevant."""
     return float(any(each in relevant for each in found[:DEPTH]))
+
+
+def _recall(asked: Sequence[Question], ranking: Rank, wanted: Rank) -> float:
+    """Share of the ten that one ranking finds among those of another, over all questions."""
+    pairs = [({*ranking(question)}, {*wanted(question)}) for question in asked]
+    return round(sum(len(found & best) for found, best in pairs) / max(1, sum(len(best) for _, best in pairs)), 4)
 
 
 def _scores(asked: Sequence[Question], ranking: Rank) -> Scores:
@@ -221,6 +252,7 @@ def _differences(cases: Mapping[str, Sequence[Question]], scored: Mapping[str, S
         ("text", "bm25s_same_parameters"),
         ("text", "text_without_threads"),
         ("hybrid", "text"),
+        *((leg, f"{leg}_brute_force") for leg in LEGS),
         *((f"hybrid_tuned_{method}", "text") for method in METHODS),
     ):
         for case, chosen in cases.items():

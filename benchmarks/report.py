@@ -92,8 +92,9 @@ def _opening(verdicts: Sequence[Verdict], results: Sequence[Result]) -> str:
         "systems that were given the same rows and the same questions on the same machine. What was missed comes",
         "first.",
         "",
-        "Rendered by `python -m benchmarks report` from the result files in `benchmarks/results`: every number below",
-        "stands in one of them, with its commit, machine and seed. `python -m benchmarks SCENARIO` measures one again.",
+        "Rendered by `python -m benchmarks report` from the result files in `benchmarks/results`: every number in a",
+        "table stands in one of them, with its commit, machine and seed; notes also tell of profiles and trials.",
+        "`python -m benchmarks SCENARIO` measures one again.",
         "",
         f"**{count['missed']} bars missed, {count['met']} met, {count['not measured']} not measured.**"
         " A bar counts once for every case it was measured in.",
@@ -147,12 +148,22 @@ def _side_by_side(results: Sequence[Result]) -> str:
                 named = [f"{row['system']} {_pair(row)}" for row in peers]
                 served = [_pair(row) for row in own if row.get("where", "http") == "http"]
                 within = [_pair(row) for row in own if row.get("where") == "in_process"]
-                line = [f"`{result.scenario}`", case, *("; ".join(cell) or "–" for cell in (served, within, named))]
+                added = [_added(row) for row in own if row.get("where", "http") == "http"]
+                cells = (served, added, within, named)
+                line = [f"`{result.scenario}`", case, *("; ".join(cell) or "–" for cell in cells)]
                 lines.append(line)
     if not lines:
         return ""
-    head = ["scenario", "case", "ours over HTTP", "ours in process", "peers that count, in process, fastest first"]
-    return "## Side by side\n\np50 / p99, milliseconds.\n\n" + table(head, lines, numeric=())
+    head = ["scenario", "case", "ours over HTTP", "of it outside of the engine", "ours in process"]
+    head.append("peers that count, in process, fastest first")
+    text = "p50 / p99, milliseconds. What HTTP adds is the p50 less the engine's own median in the same run."
+    return f"## Side by side\n\n{text}\n\n" + table(head, lines, numeric=())
+
+
+def _added(row: Row) -> str:
+    """What server, socket and client took beside the engine."""
+    whole, engine = number(row, "p50_ms"), number(row, "server_p50_ms")
+    return "–" if whole is None or engine is None else shown(round(whole - engine, 3))
 
 
 def _pair(row: Row) -> str:

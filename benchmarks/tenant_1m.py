@@ -44,7 +44,7 @@ SATURATION_S: Final = 10.0
 CONNECTIONS: Final = 4
 CACHE_MEMORY_BYTES: Final = 4 * 1024**3
 CACHE_DISK_BYTES: Final = 16 * 1024**3
-"""Both hold the whole tenant: warm means warm."""
+"""All columns and vectors are in memory, all texts on disk: those of a million events do not fit beside them."""
 
 
 def run(*, quick: bool, seed: int) -> Sequence[Row]:

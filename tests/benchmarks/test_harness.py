@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pytest
 
+from benchmarks.cold import in_turns, recall
 from benchmarks.corpus import Corpus, Question, corpus, exact, index_of
 from benchmarks.load import Latencies, Request, closed_loop, open_loop, percentiles
 from benchmarks.scenario import keep
@@ -195,3 +196,11 @@ def test_a_result_is_kept_and_the_one_before_stays(tmp_path: Path) -> None:
         "history/ann-aaa.json": "aaa",
         "history/ann-bbb-changed.json": "bbb+",
     }
+
+
+def test_what_services_answered_is_held_against_the_right_questions() -> None:
+    """Fails when the answers of one service come before those of the other, or those beyond the known ones count."""
+    dealt = ["a", "b", "c", "d", "e"]
+    assert in_turns([dealt[0::2], dealt[1::2]]) == dealt
+    answers = [{"hits": [{"id": f"e{n}"}, {"id": "e99"}]} for n in range(4)]
+    assert recall(answers, [[0, 1], [1]]) == {"recall_at_10": 0.6667, "recall_questions": 2}
