@@ -31,6 +31,8 @@ ALIGNED: Final = 64
 """Bytes of a row are padded to full registers: kernels handle a remainder at the price of a whole one."""
 WIDE_BYTES: Final = 256
 """Up to here the kernel for a packed query is faster, beyond it the one for plain rows."""
+GATHER_ROWS: Final = 1_024
+"""Rows copied together at a time: in 384 dimensions 384 KiB, which the second cache holds."""
 SHARE_ROWS: Final = 4_096
 """Rows that are worth another thread: a tenth of a millisecond."""
 THREADS_MAX: Final = 4
@@ -96,11 +98,10 @@ class Int8Plane:
 
         def share(start: int, stop: int) -> None:
             if rows is None:
-                matrix, scales = self._matrix[start:stop], self._scales[start:stop]
+                dots, scales = _dots(self._matrix[start:stop], high), self._scales[start:stop]
             else:
-                matrix = self._matrix.take(rows[start:stop], axis=0, mode="clip")
-                scales = self._scales.take(rows[start:stop])
-            np.multiply(_dots(matrix, high), scales * scale, out=out[start:stop], casting="unsafe")
+                dots, scales = self._gathered(rows[start:stop], high), self._scales.take(rows[start:stop])
+            np.multiply(dots, scales * scale, out=out[start:stop], dtype=np.float32, casting="unsafe")
 
         shares = max(1, min(_threads(), count // SHARE_ROWS))
         edges = [count * n // shares for n in range(shares + 1)]
@@ -109,6 +110,17 @@ class Int8Plane:
         for other in others:
             other.result()
         return out
+
+
+    def _gathered(self, rows: NDArray[np.intp], high: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Products of these rows, some at a time through one buffer that stays in the processor's cache."""
+        dots = np.empty(len(rows), np.int32)
+        buffer = np.empty((min(len(rows), GATHER_ROWS), self._matrix.shape[1]), np.int8)
+        for start in range(0, len(rows), GATHER_ROWS):
+            some = rows[start : start + GATHER_ROWS]
+            matrix = self._matrix.take(some, axis=0, mode="clip", out=buffer[: len(some)])
+            dots[start : start + len(some)] = _dots(matrix, high)
+        return dots
 
 
 def _dots(matrix: NDArray[np.int8], high: NDArray[np.int8]) -> NDArray[Any]:

@@ -46,6 +46,7 @@ def test_scores_are_within_the_error(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planes, "PACKED_BYTES_MAX", 1 << 20 if packed else 0)
         patch.setattr(planes, "SHARE_ROWS", share)
+        patch.setattr(planes, "GATHER_ROWS", share)
         plane = Int8Plane(fixed, scales)
         wanted = exact(fixed, scales, asked)
         scores, error = plane.scores(asked)
