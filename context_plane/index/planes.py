@@ -111,7 +111,6 @@ class Int8Plane:
             other.result()
         return out
 
-
     def _gathered(self, rows: NDArray[np.intp], high: NDArray[np.int8]) -> NDArray[np.int32]:
         """Products of these rows, some at a time through one buffer that stays in the processor's cache."""
         dots = np.empty(len(rows), np.int32)
