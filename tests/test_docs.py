@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 
 from benchmarks.bars import over_http, shown
 from context_plane.errors import CODES
@@ -38,11 +38,13 @@ def test_every_route_is_in_the_api_page() -> None:
 
 
 def test_every_route_is_in_the_openapi_document() -> None:
+    """But for the explorer's. Seen to fail with a route kept out of it."""
     app = create_app(Settings(store="memory://docs"))
     document = app.openapi()["paths"]
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            assert route.path in document
+    known = [route for route in iter_route_contexts(app.routes) if (route.path or "").startswith("/v1/")]
+    assert len(known) > 20
+    for route in known:
+        assert {method.lower() for method in route.methods or ()} <= set(document.get(route.path, ())), route.path
 
 
 async def test_every_metric_is_in_the_api_page(tmp_path: Path) -> None:
