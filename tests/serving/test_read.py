@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import orjson
 import pytest
 from pydantic import BaseModel
 
+from context_plane.bundle.spec import QUERY_SECTION
 from context_plane.errors import Unavailable
 from context_plane.model import sha256_hex
 from context_plane.recall.fleet import FleetItems
@@ -185,6 +187,67 @@ async def test_search_includes_what_is_asked_for_and_cites(built: Served) -> Non
     again = await built.post("/search", body | {"snapshot": answer["snapshot"]})
     assert again.json()["hits"] == answer["hits"]
     assert again.headers["x-snapshot"] == answer["snapshot"]
+
+
+async def test_dates_of_a_text_are_a_window_of_the_search(built: Served) -> None:
+    """Seen to fail (every event was found) with the window left out of the request, and with its sides not joined with
+    those asked for."""
+
+    async def asked(**more: Any) -> tuple[list[str], Any]:
+        body = {"text": "did the export work yesterday?", "entities": ["acct-1"], "limit": 20} | more
+        response = await built.post("/search", body)
+        shapes.SearchOut.model_validate_json(response.content)
+        answer = response.json()
+        return sorted(hit["id"] for hit in answer["hits"]), answer.get("window", "none")
+
+    of_day, every = ["e1", "e2", "e3", "e4"], ["e1", "e2", "e3", "e4", "tail"]
+    day, following, third = (f"2026-03-0{n}T00:00:00Z" for n in (4, 5, 6))
+    assert await asked() == (every, "none")
+    assert await asked(now="2026-03-06T12:00:00Z") == (every, "none")
+    window = {"since": following, "until": third, "phrases": ["yesterday"]}
+    assert await asked(resolve_time=True, now="2026-03-06T12:00:00Z") == (["tail"], window)
+    window = {"since": day, "until": following, "phrases": ["yesterday"]}
+    assert await asked(resolve_time=True, now="2026-03-05T12:00:00Z") == (of_day, window)
+    narrower = {"since": f"{DAY}T02:00:00Z", "until": f"{DAY}T04:00:00Z"}
+    assert await asked(resolve_time=True, now="2026-03-05T12:00:00Z", **narrower) == (["e2", "e3"], window)
+    wider = {"since": "2026-01-01T00:00:00Z", "until": "2026-04-01T00:00:00Z"}
+    assert await asked(resolve_time=True, now="2026-03-05T12:00:00Z", **wider) == (of_day, window)
+    assert await asked(resolve_time=True, text="does the export work") == (every, None)
+
+
+async def test_a_bundle_for_a_question_keeps_to_filter_window_and_budget(built: Served) -> None:
+    """Seen to fail with each of the fields left out of the request."""
+    path = built.of("acct-1", "context").removeprefix(built.base)
+    await built.write(event("acct-1", "they called", id="call", kind="call", source="phone", ts=f"{DAY}T02:30:00Z"))
+
+    async def made(**body: Any) -> dict[str, Any]:
+        response = await built.post(path, body)
+        assert response.status_code == 200, response.text
+        shown: dict[str, Any] = response.json()
+        return shown
+
+    async def found(**body: Any) -> list[str]:
+        bundle = await made(**body)
+        [section] = [each for each in bundle["sections"] if each["name"] == QUERY_SECTION]
+        return [bundle["citations"][n - 1]["id"] for item in section["items"] for n in item["citations"]]
+
+    assert await found(where={"eq": ["source", "phone"]}) == ["call"]
+    assert await found(text="did they call", where={"eq": ["source", "phone"]}) == ["call"]
+    assert await found(since=f"{DAY}T03:00:00Z") == ["tail", "e4", "e3"]
+    window = {"since": f"{DAY}T02:00:00Z", "until": f"{DAY}T04:00:00Z"}
+    assert await found(**window) == ["e3", "call", "e2"]
+    assert await found(**window, where={"ne": ["kind", "call"]}) == ["e3", "e2"]
+    usual, small = await made(text="export"), await made(text="export", budget_tokens=60)
+    assert usual["budget_tokens"] > small["budget_tokens"] == 60
+    assert usual["tokens"] > 60 >= small["tokens"]
+
+
+async def test_groups_hold_the_best_of_each_entity(built: Served) -> None:
+    """Seen to fail with `per_group` left out of the request."""
+    for per_group in (1, 2, 3):
+        body = {"text": "why the export fails", "group_by": "entity", "per_group": per_group, "limit": 3}
+        hits = (await built.post("/search", body)).json()["hits"]
+        assert dict(Counter(hit["entity"] for hit in hits)) == dict.fromkeys(ENTITIES, per_group)
 
 
 async def test_tenant_weights_are_the_default(built: Served) -> None:
