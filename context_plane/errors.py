@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import takewhile
+from typing import Final, Self
+
+POINTER_NAME_CHARS_MAX: Final = 128
+"""The longest name of an attribute. Longer ones are a caller's mistake, of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,12 @@ class Fault:
     detail: str
     line: int | None = None
     pointer: str | None = None
+
+
+def pointer(*place: str | int) -> str:
+    """The JSON pointer (RFC 6901) that these names and indexes make. It ends above a name that is too long to show."""
+    names = takewhile(lambda name: len(name) <= POINTER_NAME_CHARS_MAX, map(str, place))
+    return "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in names)
 
 
 class PlaneError(Exception):
@@ -44,6 +54,11 @@ class PlaneError(Exception):
         shown = "".join(f" {name}={value!r}" for name, value in fields.items())
         self.detail = f"{detail}{shown}"
         super().__init__(f"{code}: {self.detail}")
+
+    def located(self, *place: str | int) -> Self:
+        """This error, of one place in a body: the names and indexes that lead there; none is the body itself."""
+        self.faults = (Fault(self.code, self.detail, pointer=pointer(*place)),)
+        return self
 
 
 class Invalid(PlaneError):

@@ -13,7 +13,7 @@ import datetime as dt
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -234,6 +234,16 @@ def check_entity(entity: str) -> str:
 def check_event_id(event_id: str) -> str:
     _check_name(event_id, "id_invalid", "an event id")
     return event_id
+
+
+def check_each(field: str, values: Iterable[str], check: Callable[[str], object]) -> None:
+    """Check each of a body's list; what is raised names the field and the index."""
+    for n, value in enumerate(values):
+        try:
+            check(value)
+        except Invalid as error:
+            error.located(field, n)
+            raise
 
 
 def _check_name(name: str, code: str, what: str) -> None:

@@ -28,7 +28,7 @@ from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.manifest import Manifest
 from context_plane.engine import Engine
 from context_plane.errors import Invalid, NotFound, PlaneError, Unavailable
-from context_plane.model import check_entity, day_end_us, day_start_us
+from context_plane.model import check_each, check_entity, day_end_us, day_start_us
 from context_plane.recall.bundles import Bundles
 from context_plane.recall.periods import Period, periods_of
 from context_plane.recall.plan import block_bytes, read_of
@@ -172,14 +172,11 @@ class Warmer:
         fetches and pins nothing more. Raises `Invalid(query_invalid | entity_invalid)`, `Unavailable(rate_limited)`.
         """
         if (entities is None) == (days is None):
-            raise Invalid("query_invalid", "name entities or days, one of the two")
-        subjects: list[Subject] = []
-        for name in dict.fromkeys(entities or ()):
-            check_entity(name)
-            subjects.append(("entity", name))
-        for day in dict.fromkeys(days or ()):
-            day_start_us(day)
-            subjects.append(("day", day))
+            raise Invalid("query_invalid", "name entities or days, one of the two").located()
+        check_each("entities", entities or (), check_entity)
+        check_each("days", days or (), day_start_us)
+        subjects: list[Subject] = [("entity", name) for name in dict.fromkeys(entities or ())]
+        subjects += [("day", day) for day in dict.fromkeys(days or ())]
         if len(entities or ()) > HINT_ENTITIES_MAX or len(days or ()) > HINT_DAYS_MAX:
             raise Invalid("query_invalid", "too many in one hint", entities=HINT_ENTITIES_MAX, days=HINT_DAYS_MAX)
         if pin is False:

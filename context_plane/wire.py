@@ -1,7 +1,8 @@
 """The event as it arrives: validation of JSON objects into writes. Pure; the edge of the engine.
 
-`parse_event` accepts exactly the event of the HTTP contract and raises `Invalid` with a stable code;
-`parse_ndjson` and `parse_json` add where (line or JSON pointer) and stop at FAULTS_MAX faults.
+`parse_event` accepts exactly the event of the HTTP contract and raises `Invalid` with a stable code and where in the
+event it is; `parse_ndjson` and `parse_objects` add where in the body (line or JSON pointer) and stop at FAULTS_MAX
+faults.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from context_plane.errors import Fault, Invalid
+from context_plane.errors import Fault, Invalid, pointer
 from context_plane.model import (
     ATTR_BYTES_MAX,
     ATTRS_MAX,
@@ -43,6 +44,8 @@ NAME_BYTES_MAX: Final = 128
 THREAD_BYTES_MAX: Final = 256
 
 _FIELDS: Final = frozenset({"id", "entity", "ts", "source", "kind", "thread", "text", "attrs", "vector", "op"})
+_FIELD_OF: Final = {"entity_invalid": "entity", "id_invalid": "id", "ts_invalid": "ts"}
+"""Of the codes that `model` raises, which knows of no field."""
 
 
 def parse_event(obj: object, *, now_us: int, dim: int | None = None, horizon_us: int = HORIZON_US) -> Write:
@@ -54,12 +57,13 @@ def parse_event(obj: object, *, now_us: int, dim: int | None = None, horizon_us:
         raise Invalid("malformed_event", "an event is a JSON object", got=type(obj).__name__)
     unknown = obj.keys() - _FIELDS
     if unknown:
-        raise Invalid("malformed_event", "unknown field; put it into attrs", field=min(unknown))
+        name = min(unknown)
+        raise Invalid("malformed_event", "unknown field; put it into attrs", field=name).located(name)
     entity = check_entity(_string(obj, "entity"))
     ts_us = _ts(obj, now_us, horizon_us)
     op = obj.get("op", "put")
     if op not in ("put", "delete"):
-        raise Invalid("malformed_event", "op is put or delete", field="op", got=op)
+        raise Invalid("malformed_event", "op is put or delete", field="op", got=op).located("op")
     if op == "delete":
         return Delete(entity, ts_us, check_event_id(_string(obj, "id")))
     event = Event(
@@ -125,7 +129,7 @@ def parse_objects(
             else:
                 writes.append(parse_event(obj, now_us=now_us, dim=dim, horizon_us=horizon_us))
         except Invalid as error:
-            faults.append(Fault(error.code, error.detail, pointer=f"/events/{index}"))
+            faults.append(Fault(error.code, error.detail, pointer=pointer("events", index) + _within(error)))
             if len(faults) == FAULTS_MAX:
                 break
     _raise(faults)
@@ -183,6 +187,13 @@ def _check_count(count: int, events_max: int) -> None:
         raise Invalid("malformed_event", "the request holds no events; send at least one line")
 
 
+def _within(error: Invalid) -> str:
+    """The pointer of a defect within its event; empty where it is the event itself."""
+    if error.faults:
+        return error.faults[0].pointer or ""
+    return pointer(_FIELD_OF[error.code]) if error.code in _FIELD_OF else ""
+
+
 def _raise(faults: list[Fault]) -> None:
     if faults:
         first = faults[0]
@@ -193,9 +204,9 @@ def _raise(faults: list[Fault]) -> None:
 def _string(obj: Mapping[str, Any], field: str, *, bytes_max: int | None = None) -> str:
     value = obj.get(field)
     if not isinstance(value, str) or not value:
-        raise Invalid("malformed_event", f"{field} is a non-empty string", field=field)
+        raise Invalid("malformed_event", f"{field} is a non-empty string", field=field).located(field)
     if bytes_max is not None and len(value.encode("utf-8", "surrogatepass")) > bytes_max:
-        raise Invalid("malformed_event", f"{field} is at most {bytes_max} bytes", field=field)
+        raise Invalid("malformed_event", f"{field} is at most {bytes_max} bytes", field=field).located(field)
     return value
 
 
@@ -204,19 +215,19 @@ def _optional(obj: Mapping[str, Any], field: str, bytes_max: int, code: str) -> 
     if value is None:
         return None
     if not isinstance(value, str):
-        raise Invalid("malformed_event", f"{field} is a string or null", field=field)
+        raise Invalid("malformed_event", f"{field} is a string or null", field=field).located(field)
     size = len(value.encode("utf-8", "surrogatepass"))
     if size > bytes_max:
-        raise Invalid(code, f"{field} is at most {bytes_max} bytes; split it into several events", bytes=size)
+        detail = f"{field} is at most {bytes_max} bytes; split it into several events"
+        raise Invalid(code, detail, bytes=size).located(field)
     return value
 
 
 def _ts(obj: Mapping[str, Any], now_us: int, horizon_us: int) -> int:
     ts_us = parse_time(_string(obj, "ts"))
     if not 0 <= ts_us <= now_us + horizon_us:
-        raise Invalid(
-            "ts_out_of_range", "event times run from 1970 to the horizon ahead of now", ts=obj["ts"], field="ts"
-        )
+        detail = "event times run from 1970 to the horizon ahead of now"
+        raise Invalid("ts_out_of_range", detail, ts=obj["ts"], field="ts").located("ts")
     return ts_us
 
 
@@ -224,15 +235,16 @@ def _attrs(value: object) -> Mapping[str, AttrValue] | None:
     if value is None or value == {}:
         return None
     if not isinstance(value, Mapping):
-        raise Invalid("attrs_invalid", "attrs is an object", field="attrs")
+        raise Invalid("attrs_invalid", "attrs is an object", field="attrs").located("attrs")
     if len(value) > ATTRS_MAX:
-        raise Invalid("attrs_invalid", f"at most {ATTRS_MAX} attributes", got=len(value))
+        raise Invalid("attrs_invalid", f"at most {ATTRS_MAX} attributes", got=len(value)).located("attrs")
     for name, item in value.items():
         if not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
-            raise Invalid("attrs_invalid", f"an attribute name is 1-{NAME_BYTES_MAX} bytes", field=f"attrs.{name[:40]}")
+            detail = f"an attribute name is 1-{NAME_BYTES_MAX} bytes"
+            raise Invalid("attrs_invalid", detail, field=f"attrs.{name[:40]}").located("attrs", name)
         _check_attr(name, item)
     if len(canonical_json(value)) > ATTR_BYTES_MAX:
-        raise Invalid("attrs_invalid", f"attributes are at most {ATTR_BYTES_MAX} bytes together")
+        raise Invalid("attrs_invalid", f"attributes are at most {ATTR_BYTES_MAX} bytes together").located("attrs")
     return dict(value)
 
 
@@ -242,28 +254,38 @@ def _check_attr(name: str, item: object) -> None:
             return
         case int():
             if abs(item) > INT_ABS_MAX:
-                raise Invalid("attrs_invalid", "integers are within 2^53; send it as a string", field=f"attrs.{name}")
+                raise _bad_attr("attrs_invalid", "integers are within 2^53; send it as a string", name)
         case float():
             if not math.isfinite(item):
-                raise Invalid("number_not_finite", "numbers are finite; send null", field=f"attrs.{name}")
+                raise _bad_attr("number_not_finite", "numbers are finite; send null", name)
         case list():
-            if not all(isinstance(part, str) for part in item):
-                raise Invalid("attrs_invalid", "a list holds strings only", field=f"attrs.{name}")
+            odd = next((n for n, part in enumerate(item) if not isinstance(part, str)), None)
+            if odd is not None:
+                raise _bad_attr("attrs_invalid", "a list holds strings only", name, odd)
         case _:
-            raise Invalid("attrs_invalid", "attrs are flat: flatten the object", field=f"attrs.{name}")
+            raise _bad_attr("attrs_invalid", "attrs are flat: flatten the object", name)
+
+
+def _bad_attr(code: str, detail: str, name: str, *index: int) -> Invalid:
+    return Invalid(code, detail, field=f"attrs.{name}").located("attrs", name, *index)
 
 
 def _vector(value: object, dim: int | None) -> Vector | None:
     if value is None:
         return None
     if not isinstance(value, list) or not 1 <= len(value) <= VECTOR_DIM_MAX:
-        raise Invalid("vector_invalid", f"a vector is a list of 1 to {VECTOR_DIM_MAX} numbers", field="vector")
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
-        raise Invalid("vector_invalid", "a vector holds numbers only", field="vector")
+        detail = f"a vector is a list of 1 to {VECTOR_DIM_MAX} numbers"
+        raise Invalid("vector_invalid", detail, field="vector").located("vector")
+    odd = next((n for n, x in enumerate(value) if not isinstance(x, int | float) or isinstance(x, bool)), None)
+    if odd is not None:
+        raise Invalid("vector_invalid", "a vector holds numbers only", field="vector").located("vector", odd)
     if dim is not None and len(value) != dim:
-        raise Invalid("vector_invalid", "a vector has the tenant's dimension", got=len(value), dimension=dim)
+        detail = "a vector has the tenant's dimension"
+        raise Invalid("vector_invalid", detail, got=len(value), dimension=dim).located("vector")
     with np.errstate(over="ignore"):
         array = np.asarray(value, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(array).all():
-        raise Invalid("number_not_finite", "vector components are finite float32", field="vector")
+    finite = np.isfinite(array)
+    if not finite.all():
+        detail = "vector components are finite float32"
+        raise Invalid("number_not_finite", detail, field="vector").located("vector", int(finite.argmin()))
     return array

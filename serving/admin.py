@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.access import AccessKey
-from context_plane.errors import Denied
+from context_plane.errors import Denied, NotFound
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.tenants import Tenant, list_tenants, put_tenant
 from serving import answers, cursors, limits, shapes, wire
@@ -51,8 +51,12 @@ async def create_tenant(request: Request, tenant: TenantName) -> Response:
     limits.check_media_type(request, "application/json")
     async with limits.body(request, service.ledger, bytes_max=limits.QUERY_BODY_BYTES_MAX) as raw:
         wanted = wire.read(TenantBody, raw)
-    for name in wanted.settings.specs or ():
-        service.plane.bundles.spec(name)
+    for n, name in enumerate(wanted.settings.specs or ()):
+        try:
+            service.plane.bundles.spec(name)
+        except NotFound as error:
+            error.located("settings", "specs", n)
+            raise
     actor = requester(key, request)
     record, created = await put_tenant(service.plane.engine, tenant, wanted.settings, actor=actor)
     service.tenants.forget(tenant)

@@ -103,8 +103,8 @@ async def get_audit(caller: Audits, query: Annotated[AuditQuery, Query()]) -> Re
     page = await read_calls(
         caller.service.plane.engine.store,
         caller.name,
-        since_us=wire.time_of(query.since, "since"),
-        until_us=wire.time_of(query.until, "until"),
+        since_us=wire.time_of(query.since, "query", "since"),
+        until_us=wire.time_of(query.until, "query", "until"),
         after=None if query.cursor is None else cursors.read(listing, query.cursor, str)[0],
         limit=query.limit,
     )
@@ -119,8 +119,8 @@ async def get_written(caller: Audits, query: Annotated[AuditQuery, Query()]) -> 
     page = await read_batches(
         caller.service.plane.engine.store,
         caller.name,
-        since_us=wire.time_of(query.since, "since"),
-        until_us=wire.time_of(query.until, "until"),
+        since_us=wire.time_of(query.since, "query", "since"),
+        until_us=wire.time_of(query.until, "query", "until"),
         after=0 if query.cursor is None else cursors.read(listing, query.cursor, int)[0],
         limit=query.limit,
     )

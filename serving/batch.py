@@ -11,7 +11,6 @@ from fastapi.responses import StreamingResponse
 
 from context_plane.bundle.render import render_text
 from context_plane.errors import PlaneError
-from context_plane.model import day_start_us
 from context_plane.recall.values import BundleAnswer
 from serving import shapes
 from serving.auth import Reads
@@ -38,14 +37,12 @@ async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
     """Streams NDJSON. `"entities": "*"` takes every entity, in key order. A last line with `error` and no `entity`
     says that the answer broke off."""
     wanted = await body_as(request, caller, BatchBody)
-    if wanted.as_of is not None:
-        day_start_us(wanted.as_of)
     # The first item is awaited in it, so that an unknown spec or snapshot is a status and not a line.
     cut, items = await caller.service.plane.bundle_batch(
         caller.name,
         None if wanted.entities == "*" else wanted.entities,
         spec=wanted.spec,
-        as_of=wanted.as_of,
+        as_of=wanted.day(),
         snapshot=wanted.snapshot,
         consistency=wanted.consistency,
     )

@@ -35,7 +35,7 @@ class ExportQuery(BaseModel):
 async def get_export(request: Request, caller: Reads, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
     """NDJSON by day, entity and time, all of one cut, unbuilt events included; vectors that were sent are in it. A last
     line with `error` says that the answer broke off."""
-    since_us, until_us = wire.time_of(query.since, "since"), wire.time_of(query.until, "until")
+    since_us, until_us = wire.time_of(query.since, "query", "since"), wire.time_of(query.until, "query", "until")
     snapshot, events = await caller.service.plane.export(
         caller.name, since_us=since_us, until_us=until_us, snapshot=query.snapshot
     )

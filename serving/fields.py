@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.retrieval.snapshots import Consistency
@@ -33,7 +33,15 @@ Cursor = Annotated[
     str | None,
     Field(description="`cursor` of the page before; opaque", examples=["WyI2ZjQ5YjZlMmM5OGYxZDA3IiwiYWNjdC0wMDQyIl0"]),
 ]
-Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX, description="how many at most", examples=[20])]
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE: Final = BeforeValidator(_whole)
+"""Of integers in bodies: 10.0 is one (JSON Schema), and some writers have no other numbers."""
+Limit = Annotated[int, Field(ge=1, le=LIMIT_MAX, description="how many at most", examples=[20]), WHOLE]
 Consistent = Annotated[
     Consistency,
     Field(

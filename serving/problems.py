@@ -29,6 +29,7 @@ from context_plane.errors import (
     NotFound,
     PlaneError,
     Unavailable,
+    pointer,
 )
 from serving.logs import FIELDS
 
@@ -174,6 +175,5 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _finding(item: Any) -> Fault:
-    pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')[:64]}" for part in item["loc"])
     detail = "unknown field; remove it" if item["type"] == "extra_forbidden" else str(item["msg"]).lower()
-    return Fault("query_invalid", detail[:200], pointer=pointer)
+    return Fault("query_invalid", detail[:200], pointer=pointer(*item["loc"]))

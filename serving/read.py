@@ -130,8 +130,8 @@ async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQ
         caller.name,
         TimelineRequest(
             entity=entity,
-            since_us=wire.time_of(query.since, "since"),
-            until_us=wire.time_of(query.until, "until"),
+            since_us=wire.time_of(query.since, "query", "since"),
+            until_us=wire.time_of(query.until, "query", "until"),
             sources=frozenset(query.source) or None,
             kinds=frozenset(query.kind) or None,
             limit=query.limit,

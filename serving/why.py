@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.model import check_entity
+from context_plane.recall.why import DIRECTORIES_MAX
 from serving import answers, fields, shapes
 from serving.auth import Reads
 from serving.describe import Json, gives
@@ -42,11 +43,13 @@ class WhyQuery(BaseModel):
 @router.get(
     "/why/{bundle_digest}",
     summary="The inputs of a bundle",
+    description="Of bundles built ahead of time. Without `entity`, `spec` or `as_of` the newest "
+    f"{DIRECTORIES_MAX} directories of bundle days are looked through. A citation whose event changed since has no "
+    "segment; the bundle's own snapshot still has it.",
     responses=gives(200, shapes.WhyOut, "spec, cut, segments, and each citation's line and digest"),
 )
 async def get_why(caller: Reads, bundle_digest: Digest, query: Annotated[WhyQuery, Query()]) -> Response:
-    """Of bundles built ahead of time. Without `entity`, `spec` or `as_of` the newest 128 directories of bundle days are
-    looked through. A citation whose event changed since has no segment; the bundle's own snapshot still has it."""
+    """Raises `NotFound(bundle_not_found)` for a digest that no built bundle of the cut has."""
     if query.entity is not None:
         check_entity(query.entity)
     inputs = await caller.service.plane.why(

@@ -10,7 +10,17 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from context_plane.errors import Invalid
-from context_plane.model import Vector, check_entity, parse_time
+from context_plane.model import (
+    ATTR_BYTES_MAX,
+    ATTRS_MAX,
+    ENTITY_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    Vector,
+    check_each,
+    check_entity,
+    day_start_us,
+    parse_time,
+)
 from context_plane.recall.values import (
     DEADLINE_MS_DEFAULT,
     DEADLINE_MS_MAX,
@@ -25,8 +35,9 @@ from context_plane.retrieval.when import Window, window_of
 from context_plane.retrieval.where import Where
 from context_plane.retrieval.where import parse as parse_where
 from context_plane.tenants import LegWeights, TenantSettings
+from context_plane.wire import NAME_BYTES_MAX, THREAD_BYTES_MAX
 from serving import fields
-from serving.limits import BATCH_ENTITIES_MAX
+from serving.limits import BATCH_ENTITIES_MAX, EVENTS_MAX
 from serving.problems import of_validation
 
 PER_GROUP_MAX: Final = 100
@@ -66,25 +77,32 @@ def loads(raw: bytes) -> Any:
 class EventBody(_Request):
     """One event. Documentation only: bodies are validated by `context_plane.wire`."""
 
-    entity: str = Field(description="whom the event is about: 1-256 bytes", examples=["acct-0042"])
+    entity: str = Field(description=f"whom the event is about: 1-{ENTITY_BYTES_MAX} bytes", examples=["acct-0042"])
     ts: fields.Moment = Field(
         description="when the fact came to be: RFC 3339 with an offset, from 1970 to two days ahead",
         examples=["2026-03-04T09:15:00Z"],
     )
-    source: str = Field(description="the system it comes from: 1-256 bytes", examples=["zendesk"])
-    kind: str = Field(description="what sort of fact: 1-256 bytes", examples=["ticket"])
+    source: str = Field(description=f"the system it comes from: 1-{NAME_BYTES_MAX} bytes", examples=["zendesk"])
+    kind: str = Field(description=f"what sort of fact: 1-{NAME_BYTES_MAX} bytes", examples=["ticket"])
     id: str | None = Field(
         default=None,
-        description="with entity and UTC day its identity; default: a digest of the event",
+        description=f"with entity and UTC day its identity: 1-{ENTITY_BYTES_MAX} bytes; default: a digest of the event",
         examples=["zd-8812"],
     )
-    thread: str | None = Field(default=None, description="a conversation within the entity", examples=["zd-8812"])
+    thread: str | None = Field(
+        default=None,
+        description=f"a conversation within the entity: up to {THREAD_BYTES_MAX} bytes",
+        examples=["zd-8812"],
+    )
     text: str | None = Field(
-        default=None, description="up to 256 KiB", examples=["Export fails for large reports since the upgrade"]
+        default=None,
+        description=f"up to {TEXT_BYTES_MAX // 1024} KiB",
+        examples=["Export fails for large reports since the upgrade"],
     )
     attrs: dict[str, str | float | bool | list[str] | None] | None = Field(
         default=None,
-        description="flat; up to 64 keys",
+        description=f"flat; up to {ATTRS_MAX}, with names of 1-{NAME_BYTES_MAX} bytes, "
+        f"and {ATTR_BYTES_MAX // 1024} KiB of JSON together",
         examples=[{"priority": "high", "seats": 40, "tags": ["export"]}],
     )
     vector: list[float] | None = Field(
@@ -95,7 +113,7 @@ class EventBody(_Request):
 
 class EventsBody(_Request):
     events: list[EventBody] = Field(
-        description="1 to 10,000; one invalid event refuses all",
+        description=f"1 to {EVENTS_MAX:,}; one invalid event refuses all",
         examples=[[{"entity": "acct-0042", "ts": "2026-03-04T09:15:00Z", "source": "zendesk", "kind": "ticket"}]],
     )
 
@@ -108,14 +126,16 @@ class EventIdBody(_Request):
 
 class DeleteEventsBody(_Request):
     events: list[EventIdBody] = Field(
-        description="1 to 10,000",
+        description=f"1 to {EVENTS_MAX:,}",
         examples=[[{"entity": "acct-0042", "ts": "2026-03-04T00:00:00Z", "id": "zd-8812"}]],
     )
 
 
 class TenantBody(_Request):
     settings: TenantSettings = Field(
-        default=TenantSettings(), description="all of them: what is left out has its default", examples=[{}]
+        default=TenantSettings(),
+        description="all of them: what is left out has its default",
+        examples=[{"requests_per_s": 500}],
     )
 
 
@@ -135,7 +155,8 @@ class FusionBody(_Request):
     def chosen(self) -> FusionMethod:
         """Raises `Invalid(query_invalid)` for a `k` that the method would ignore."""
         if self.k is not None and self.method == "relative_score":
-            raise Invalid("query_invalid", "k belongs to reciprocal_rank; leave one of the two out", field="fusion.k")
+            detail = "k belongs to reciprocal_rank; leave one of the two out"
+            raise Invalid("query_invalid", detail, field="fusion.k").located("fusion", "k")
         return self.method or ("relative_score" if self.k is None else "reciprocal_rank")
 
 
@@ -143,7 +164,9 @@ class SearchBody(_Request):
     """A search over one entity, some, or the whole tenant."""
 
     text: str | None = Field(
-        default=None, description="the question, up to 8 KiB", examples=["export fails after upgrade"]
+        default=None,
+        description=f"the question, up to {QUERY_TEXT_BYTES_MAX // 1024} KiB",
+        examples=["export fails after upgrade"],
     )
     vector: fields.QueryVector = None
     mode: Literal["hybrid", "text", "vector"] = Field(
@@ -159,7 +182,7 @@ class SearchBody(_Request):
     group_by: Literal["entity"] | None = Field(
         default=None, description="entity: the best of each entity, for questions across them", examples=["entity"]
     )
-    per_group: int = Field(
+    per_group: Annotated[int, fields.WHOLE] = Field(
         default=3, ge=1, le=PER_GROUP_MAX, description="hits of one entity with group_by", examples=[3]
     )
     fusion: FusionBody = Field(
@@ -177,7 +200,7 @@ class SearchBody(_Request):
         examples=["2026-03-04T12:00:00Z"],
     )
     snapshot: fields.Snapshot = None
-    deadline_ms: int = Field(
+    deadline_ms: Annotated[int, fields.WHOLE] = Field(
         default=DEADLINE_MS_DEFAULT,
         ge=1,
         le=DEADLINE_MS_MAX,
@@ -200,15 +223,15 @@ class SearchBody(_Request):
     def to_request(self, *, dim: int, weights: LegWeights, window: Window | None = None) -> SearchRequest:
         """`weights`: the tenant's, where the request has none. `window`: besides the request's. Raises `Invalid`."""
         if self.text is None and self.vector is None:
-            raise Invalid("query_invalid", "a search has text, a vector, or both")
+            raise Invalid("query_invalid", "a search has text, a vector, or both").located("text")
         if self.mode == "text" and self.text is None:
-            raise Invalid("query_invalid", "a search of mode text has text")
+            raise Invalid("query_invalid", "a search of mode text has text").located("text")
         own = self.fusion.weights
         return SearchRequest(
             text=_query_text(self.text),
             vector=_query_vector(self.vector, dim),
             mode=self.mode,
-            entities=None if self.entities is None else tuple(check_entity(entity) for entity in self.entities),
+            entities=None if self.entities is None else _entities(self.entities),
             where=_where(self.where),
             since_us=_both(max, time_of(self.since, "since"), None if window is None else window.since_us),
             until_us=_both(min, time_of(self.until, "until"), None if window is None else window.until_us),
@@ -232,7 +255,9 @@ class OnDemandBody(_Request):
 
     spec: fields.Spec = fields.DEFAULT_SPEC
     text: str | None = Field(
-        default=None, description="the question: its evidence comes first", examples=["why might they leave?"]
+        default=None,
+        description=f"the question, up to {QUERY_TEXT_BYTES_MAX // 1024} KiB: its evidence comes first",
+        examples=["why might they leave?"],
     )
     vector: fields.QueryVector = None
     where: fields.Where = None
@@ -240,12 +265,8 @@ class OnDemandBody(_Request):
     until: fields.Until = None
     snapshot: fields.Snapshot = None
     consistency: fields.Consistent = "strong"
-    budget_tokens: int | None = Field(
-        default=None,
-        ge=BUDGET_TOKENS_MIN,
-        le=BUDGET_TOKENS_MAX,
-        description="default: the spec's",
-        examples=[200],
+    budget_tokens: Annotated[int, Field(ge=BUDGET_TOKENS_MIN, le=BUDGET_TOKENS_MAX), fields.WHOLE] | None = Field(
+        default=None, description="default: the spec's", examples=[200]
     )
     format: fields.Form = "json"
 
@@ -277,15 +298,25 @@ class BatchBody(_Request):
     snapshot: fields.Snapshot = None
     consistency: fields.Consistent = "eventual"
 
+    def day(self) -> str | None:
+        """`as_of`. Raises `Invalid(query_invalid)` where it is no day."""
+        if self.as_of is not None:
+            try:
+                day_start_us(self.as_of)
+            except Invalid as error:
+                error.located("as_of")
+                raise
+        return self.as_of
 
-def time_of(text: str | None, field: str) -> int | None:
-    """Raises `Invalid(ts_invalid)` naming the field."""
+
+def time_of(text: str | None, *place: str) -> int | None:
+    """`place`: where the request has it, the field last. Raises `Invalid(ts_invalid)` that names it."""
     if text is None:
         return None
     try:
         return parse_time(text)
     except Invalid as error:
-        raise Invalid(error.code, f"{field}: {error.detail}") from error
+        raise Invalid(error.code, f"{place[-1]}: {error.detail}").located(*place) from error
 
 
 def _both(narrower: Callable[[int, int], int], asked: int | None, named: int | None) -> int | None:
@@ -297,9 +328,16 @@ def _where(value: dict[str, Any] | None) -> Where | None:
     return None if value is None else parse_where(value)
 
 
+def _entities(names: Sequence[str]) -> tuple[str, ...]:
+    """Raises `Invalid(entity_invalid)`."""
+    check_each("entities", names, check_entity)
+    return tuple(names)
+
+
 def _query_text(text: str | None) -> str | None:
     if text is not None and not 1 <= len(text.encode()) <= QUERY_TEXT_BYTES_MAX:
-        raise Invalid("query_invalid", f"text is 1-{QUERY_TEXT_BYTES_MAX} bytes of UTF-8", field="text")
+        detail = f"text is 1-{QUERY_TEXT_BYTES_MAX} bytes of UTF-8"
+        raise Invalid("query_invalid", detail, field="text").located("text")
     return text
 
 
@@ -308,8 +346,11 @@ def _query_vector(values: Sequence[float] | None, dim: int) -> Vector | None:
     if values is None:
         return None
     if len(values) != dim:
-        raise Invalid("vector_invalid", "a vector has the tenant's dimension", got=len(values), dimension=dim)
+        detail = "a vector has the tenant's dimension"
+        raise Invalid("vector_invalid", detail, got=len(values), dimension=dim).located("vector")
     wide = np.array(values, np.float64)
     if not np.maximum.reduce(np.abs(wide)) <= FLOAT32_MAX:
-        raise Invalid("number_not_finite", "vector components are finite float32", field="vector")
+        odd = int(np.argmin(np.abs(wide) <= FLOAT32_MAX))
+        detail = "vector components are finite float32"
+        raise Invalid("number_not_finite", detail, field="vector").located("vector", odd)
     return wide.astype(np.float32)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.errors import Invalid
+from context_plane.idempotency import KEEP_US, KEY_BYTES_MAX
 from context_plane.layout.batch import DAY_US
 from context_plane.model import Write, sha256_hex
 from context_plane.wire import parse_ndjson, parse_objects
@@ -23,7 +24,11 @@ NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "applicatio
 Visible = Literal["now", "after_build"]
 IdempotencyKey = Annotated[
     str | None,
-    Header(description="1-256 bytes; the same request again within 24 h is written once", examples=["load-2026-03-04"]),
+    Header(
+        description=f"1-{KEY_BYTES_MAX} bytes; the same request again within {KEEP_US // 3_600_000_000} h is written "
+        "once",
+        examples=["load-2026-03-04"],
+    ),
 ]
 
 
@@ -41,6 +46,9 @@ class WriteQuery(BaseModel):
     "/events",
     status_code=201,
     summary="Write events",
+    description='NDJSON, or JSON `{"events": [...]}`; `Content-Encoding: zstd` or `gzip`. '
+    f"Up to {limits.EVENTS_MAX:,} events and {limits.EVENTS_BODY_BYTES_MAX // 1024**2} MiB decoded. "
+    "`visible=after_build` keeps bulk loads out of the searched tail until their days are built.",
     openapi_extra=takes(EventsBody, ndjson=EventBody),
     responses=gives(
         201,
@@ -57,8 +65,7 @@ class WriteQuery(BaseModel):
 async def post_events(
     request: Request, caller: Writes, query: Annotated[WriteQuery, Query()], idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """NDJSON, or JSON `{"events": [...]}`; `Content-Encoding: zstd` or `gzip`. Up to 10,000 events and 16 MiB decoded.
-    `visible=after_build` keeps bulk loads out of the searched tail until their days are built."""
+    """Durable when it answers 201."""
     media_type = limits.check_media_type(request, *NDJSON_TYPES, "application/json")
     return await _write(
         request,
@@ -119,7 +126,7 @@ def _parse(
         return parse_ndjson(raw, now_us=now_us, events_max=limits.EVENTS_MAX, dim=dim, horizon_us=horizon_us)
     held = wire.loads(raw)
     if not isinstance(held, dict) or held.keys() != {"events"} or not isinstance(held["events"], list):
-        raise Invalid("malformed_event", 'the body reads {"events": [...]}; or send application/x-ndjson')
+        raise Invalid("malformed_event", 'the body reads {"events": [...]}; or send application/x-ndjson').located()
     return parse_objects(
         held["events"],
         now_us=now_us,

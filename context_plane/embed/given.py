@@ -41,4 +41,4 @@ class GivenEmbedder:
             "no text is embedded here; send the query's vector too, or search with mode text",
             model=self._model,
             dimension=self._dim,
-        )
+        ).located("vector")
