@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from context_plane.bundle.render import render_text
+from context_plane.cache.tiers import temperature
 from context_plane.errors import PlaneError
 from context_plane.recall.values import BundleAnswer
 from serving import shapes
@@ -48,7 +49,8 @@ async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
     )
     request_id: str = request.scope["request_id"]
     told = lines(items, partial(_line, cut=cut, form=wanted.format, request_id=request_id), request_id)
-    return StreamingResponse(chunks(told), headers=dict(answer_headers(snapshot=cut)), media_type=NDJSON)
+    headers = answer_headers(snapshot=cut, cache=temperature())  # of what the first line took: the rest is read later
+    return StreamingResponse(chunks(told), headers=dict(headers), media_type=NDJSON)
 
 
 def _line(item: BatchItem, cut: str, form: Format, request_id: str) -> bytes:

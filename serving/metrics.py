@@ -219,7 +219,7 @@ class Metrics:
                 return Gauge(figure.name, figure.help, labels, registry=self._registry, multiprocess_mode=mode)
 
     def observe(self, *, method: str, route: str, status: int, cache: str, seconds: float) -> None:
-        """One finished request. `cache`: memory, disk, cold, or none where a route reads nothing."""
+        """One finished request. `cache`: memory, disk, cold, or none where the answer tells none."""
         labels = (method, route, status, cache)
         child = self._seconds.get(labels)
         if child is None:

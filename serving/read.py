@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.bundle.render import render_text
+from context_plane.cache.tiers import track_lookups
 from context_plane.model import day_start_us
 from context_plane.recall.values import BundleAnswer, SearchAnswer, SearchRequest, TimelineRequest
 from serving import answers, cursors, fields, limits, shapes, wire
@@ -126,6 +127,7 @@ async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQ
     if query.cursor is not None:
         ts_us, event_id = cursors.read(listing, query.cursor, int, str)
         position = (ts_us, event_id)
+    lookups = track_lookups()
     answer = await caller.service.plane.timeline(
         caller.name,
         TimelineRequest(
@@ -142,7 +144,8 @@ async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQ
         ),
     )
     following = None if answer.next_cursor is None else cursors.write(listing, list(answer.next_cursor))
-    return Json(orjson.dumps(answers.timeline(answer, following)), headers=answer_headers(snapshot=answer.snapshot))
+    headers = answer_headers(snapshot=answer.snapshot, cache=lookups.temperature)
+    return Json(orjson.dumps(answers.timeline(answer, following)), headers=headers)
 
 
 @router.get(
@@ -163,6 +166,7 @@ async def get_entities(caller: Reads, query: Annotated[EntitiesQuery, Query()]) 
     """Ids in ascending order, with the number of their events and the time of the last."""
     listing = ("entities", caller.name, query.prefix)
     after = None if query.cursor is None else cursors.read(listing, query.cursor, str)[0]
+    lookups = track_lookups()
     answer = await caller.service.plane.entities(
         caller.name,
         prefix=query.prefix,
@@ -172,7 +176,8 @@ async def get_entities(caller: Reads, query: Annotated[EntitiesQuery, Query()]) 
         consistency=query.consistency,
     )
     following = None if answer.next_cursor is None else cursors.write(listing, [answer.next_cursor])
-    return Json(orjson.dumps(answers.entities(answer, following)), headers=answer_headers(snapshot=answer.snapshot))
+    headers = answer_headers(snapshot=answer.snapshot, cache=lookups.temperature)
+    return Json(orjson.dumps(answers.entities(answer, following)), headers=headers)
 
 
 @router.post(

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from context_plane.cache.tiers import track_lookups
 from context_plane.model import check_entity
 from context_plane.recall.why import DIRECTORIES_MAX
 from serving import answers, fields, shapes
@@ -52,7 +53,9 @@ async def get_why(caller: Reads, bundle_digest: Digest, query: Annotated[WhyQuer
     """Raises `NotFound(bundle_not_found)` for a digest that no built bundle of the cut has."""
     if query.entity is not None:
         check_entity(query.entity)
+    lookups = track_lookups()
     inputs = await caller.service.plane.why(
         caller.name, bundle_digest, entity=query.entity, spec=query.spec, as_of=query.as_of, snapshot=query.snapshot
     )
-    return Json(orjson.dumps(answers.why(inputs)), headers=answer_headers(snapshot=inputs.snapshot))
+    headers = answer_headers(snapshot=inputs.snapshot, cache=lookups.temperature)
+    return Json(orjson.dumps(answers.why(inputs)), headers=headers)

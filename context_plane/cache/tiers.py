@@ -83,6 +83,12 @@ def track_lookups(*, names: bool = False) -> Lookups:
     return lookups
 
 
+def temperature() -> Temperature | None:
+    """Of what was read since the current task last began to count; None where it never did."""
+    lookups = _lookups.get()
+    return None if lookups is None else lookups.temperature
+
+
 @dataclass(slots=True)
 class Cache:
     """`disk` may be None. Values handed out are shared: they must not be changed. For one event loop."""

@@ -106,6 +106,31 @@ async def test_a_batch_names_its_cut_whatever_its_lines_hold(built: Served) -> N
         assert {orjson.loads(line)["snapshot"] for line in response.content.splitlines()} == {cut}
 
 
+async def test_timelines_listings_and_batches_tell_their_temperature(built: Served) -> None:
+    """Seen to fail without the header, and with each answered from a count that another read began."""
+    asked: dict[str, tuple[str, str, object]] = {
+        "/entities/{entity}/timeline": ("GET", "/entities/acct-1/timeline", None),
+        "/entities": ("GET", "/entities", None),
+        "/why/{bundle_digest}": ("GET", await _why(built), None),
+        "/context:batch": ("POST", "/context:batch", {"entities": ["nobody", "acct-1"]}),
+    }
+    for path, (method, place, body) in asked.items():
+        await built.service.plane.empty_caches()
+        for wanted in ("cold", "memory"):
+            response = await built.client.request(method, built.base + place, json=body)
+            assert (response.status_code, response.headers["x-cache"]) == (200, wanted), path
+    told = (await built.client.get("/metrics")).text
+    for path in asked:
+        for cache in ("cold", "memory"):
+            labels = f'cache="{cache}",method="{asked[path][0]}",route="/v1/tenants/{{tenant}}{path}",status="200"'
+            assert f"context_plane_request_seconds_count{{{labels}}}" in told, path
+
+
+async def _why(built: Served) -> str:
+    bundle = await built.client.get(built.of("acct-1", "context"))
+    return f"/why/{bundle.headers['etag'].strip(chr(34))}?entity=acct-1"
+
+
 async def test_a_batch_that_breaks_off_says_so_in_its_last_line(built: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = await built.service.plane.bundle("acme", "acct-1", spec="customer_context_v0")
 
