@@ -85,10 +85,13 @@ class TenantSettings(_Model):
         min_length=1,
         max_length=MODEL_CHARS_MAX,
         description="of the vectors: processes with another one do not build; null: that of the first build",
-        examples=[None],
+        examples=["minilm-static-256@752af54a759e"],
     )
     specs: list[SpecName] | None = Field(
-        default=None, max_length=SPECS_MAX, description="bundle specs that are built; null: all", examples=[None]
+        default=None,
+        max_length=SPECS_MAX,
+        description="bundle specs that are built; null: all",
+        examples=[["customer_context_v0"]],
     )
 
     def builds(self, spec: str) -> bool:

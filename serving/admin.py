@@ -13,7 +13,7 @@ from context_plane.access import AccessKey
 from context_plane.errors import Denied, NotFound
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.tenants import Tenant, list_tenants, put_tenant
-from serving import answers, cursors, limits, shapes, wire
+from serving import answers, cursors, examples, limits, shapes, wire
 from serving.auth import NO_TENANT, Reads, TenantName, authenticate, authorize, let_in, requester
 from serving.describe import Json, gives, takes
 from serving.metrics import MEDIA_TYPE as METRICS_TYPE
@@ -29,7 +29,7 @@ class TenantsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=100, ge=1, le=LIMIT_MAX, description="names at most", examples=[100])
-    cursor: str | None = Field(default=None, description="of the page before", examples=[None])
+    cursor: str | None = Field(default=None, description="of the page before", examples=[examples.CURSOR])
 
 
 @router.put(
@@ -104,7 +104,7 @@ async def readyz(request: Request) -> Response:
     return Json(b'{"status":"ok"}')
 
 
-@process.get("/metrics", summary="Metrics", responses={200: {"content": {"text/plain": {}}}})
+@process.get("/metrics", summary="Metrics", responses=gives(200, None, "as of now", text=examples.METRIC))
 async def metrics(request: Request) -> Response:
     """Prometheus text format. No label names a tenant."""
     shown = service_of(request).metrics

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from context_plane.audit import PAGE_MAX, Action, Outcome, read_batches, read_calls
 from context_plane.errors import NotFound
 from context_plane.tenants import Tenant, load_tenant_erasure
-from serving import cursors, wire
+from serving import cursors, examples, wire
 from serving.auth import Caller, TenantName, admit, authorize, let_in
 from serving.describe import Json, gives
 from serving.service import service_of
@@ -25,7 +25,7 @@ class AuditQuery(BaseModel):
     since: str | None = Field(default=None, description="RFC 3339; included", examples=["2026-01-01T00:00:00Z"])
     until: str | None = Field(default=None, description="RFC 3339; excluded", examples=["2026-02-01T00:00:00Z"])
     limit: int = Field(default=100, ge=1, le=PAGE_MAX, description="entries at most", examples=[100])
-    cursor: str | None = Field(default=None, description="of the page before", examples=[None])
+    cursor: str | None = Field(default=None, description="of the page before", examples=[examples.CURSOR])
 
 
 class _Answer(BaseModel):
@@ -34,13 +34,15 @@ class _Answer(BaseModel):
 
 At = Annotated[str, Field(description="when, RFC 3339 in UTC", examples=["2026-03-04T09:15:00Z"])]
 ActorName = Annotated[
-    str, Field(description="id of an API key; or open, command, job, process", examples=["k7f3a1b2c4d5e6f7"])
+    str, Field(description="id of an API key; or open, command, job, process", examples=[examples.ORIGIN["actor"]])
 ]
 RequestDigest = Annotated[
     str | None,
     Field(description="first 16 hex digits of the SHA-256 of the request's id", examples=["9f86d081884c7d65"]),
 ]
-Cursor = Annotated[str | None, Field(description="send it back for the next page; null at the end", examples=[None])]
+Cursor = Annotated[
+    str | None, Field(description="send it back for the next page; null at the end", examples=[examples.CURSOR])
+]
 
 
 class CallOut(_Answer):
@@ -48,14 +50,16 @@ class CallOut(_Answer):
     actor: ActorName
     request: RequestDigest
     action: Action = Field(description="what was done", examples=["key_create"])
-    subject: str | None = Field(description="id of the key or erasure", examples=["k7f3a1b2c4d5e6f7"])
-    outcome: Outcome = Field(description="begun: nobody lived to tell how it ended", examples=["done"])
-    code: str | None = Field(description="of the error that ended it", examples=[None])
+    subject: str | None = Field(description="id of the key or erasure", examples=["0123456789abcdef"])
+    outcome: Outcome = Field(
+        description="begun: nobody lived to tell how it ended", examples=[examples.CALL["outcome"]]
+    )
+    code: str | None = Field(description="of the error that ended it", examples=[examples.CALL["code"]])
     counts: dict[str, int] = Field(description="what was done, in numbers", examples=[{"objects_deleted": 12}])
 
 
 class CallsOut(_Answer):
-    calls: list[CallOut] = Field(description="oldest first", examples=[[]])
+    calls: list[CallOut] = Field(description="oldest first", examples=[[examples.CALL]])
     cursor: Cursor
 
 
@@ -70,11 +74,11 @@ class AuditedBatchOut(_Answer):
     at: At
     batch: int = Field(description="its number in the log", examples=[41])
     writes: int = Field(description="0 where an erasure emptied the batch", examples=[2])
-    requests: list[OriginOut] = Field(description="that the batch joined", examples=[[]])
+    requests: list[OriginOut] = Field(description="that the batch joined", examples=[[examples.ORIGIN]])
 
 
 class WritesOut(_Answer):
-    batches: list[AuditedBatchOut] = Field(description="in the order of the log", examples=[[]])
+    batches: list[AuditedBatchOut] = Field(description="in the order of the log", examples=[[examples.AUDITED_BATCH]])
     cursor: Cursor
 
 

@@ -32,7 +32,13 @@ BatchItem: TypeAlias = BundleAnswer | tuple[str, PlaneError]
     "/context:batch",
     summary="Bundles of many entities",
     openapi_extra=takes(BatchBody),
-    responses=gives(200, shapes.BatchLineOut, "a line per entity, in request order; errors inline", media=NDJSON),
+    responses=gives(
+        200,
+        shapes.BatchLineOut,
+        "a line per entity, in request order; errors inline",
+        headers=("X-Snapshot", "X-Cache"),
+        lines=True,
+    ),
 )
 async def batch_context(request: Request, caller: Reads) -> StreamingResponse:
     """Streams NDJSON. `"entities": "*"` takes every entity, in key order. A last line with `error` and no `entity`

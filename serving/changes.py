@@ -29,7 +29,12 @@ class ChangesQuery(BaseModel):
 @router.get(
     "/changes",
     summary="What changed since a snapshot",
-    responses=gives(200, shapes.ChangesOut, "a page: entities whose events changed, then bundles that did"),
+    responses=gives(
+        200,
+        shapes.ChangesOut,
+        "a page: entities whose events changed, then bundles that did",
+        headers=["X-Snapshot"],
+    ),
 )
 async def get_changes(caller: Reads, query: Annotated[ChangesQuery, Query()]) -> Response:
     """Entities that were written to, and bundles whose content differs. Go on while there is a cursor; then ask anew

@@ -30,7 +30,9 @@ class ExportQuery(BaseModel):
 @router.get(
     "/export",
     summary="Every event",
-    responses=gives(200, EventBody, "a line per event, as `POST …/events` takes them", media=NDJSON),
+    responses=gives(
+        200, EventBody, "a line per event, as `POST …/events` takes them", headers=["X-Snapshot"], lines=True
+    ),
 )
 async def get_export(request: Request, caller: Reads, query: Annotated[ExportQuery, Query()]) -> StreamingResponse:
     """NDJSON by day, entity and time, all of one cut, unbuilt events included; vectors that were sent are in it. A last

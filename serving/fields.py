@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.retrieval.snapshots import Consistency
+from serving import examples
 
 DEFAULT_SPEC: Final = "customer_context_v0"
 Format: TypeAlias = Literal["json", "text"]
@@ -31,7 +32,7 @@ Snapshot = Annotated[
 ]
 Cursor = Annotated[
     str | None,
-    Field(description="`cursor` of the page before; opaque", examples=["WyI2ZjQ5YjZlMmM5OGYxZDA3IiwiYWNjdC0wMDQyIl0"]),
+    Field(description="`cursor` of the page before; opaque", examples=[examples.CURSOR]),
 ]
 
 

@@ -12,9 +12,10 @@ from context_plane.bundle.render import render_text
 from context_plane.cache.tiers import track_lookups
 from context_plane.model import day_start_us
 from context_plane.recall.values import BundleAnswer, SearchAnswer, SearchRequest, TimelineRequest
-from serving import answers, cursors, fields, limits, shapes, wire
+from serving import answers, cursors, examples, fields, limits, shapes, wire
 from serving.auth import Caller, Reads
-from serving.describe import Json, Plain, gives, takes
+from serving.bundle_shapes import BundleOut
+from serving.describe import Json, Plain, gives, takes, unchanged
 from serving.fields import Format
 from serving.paths import Entity
 from serving.service import answer_headers
@@ -25,6 +26,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant}", tags=["read"])
 TEXT: Final = "text/plain; charset=utf-8"
 CACHING: Final = "private, no-cache"
 """A client may keep a bundle, and asks with its ETag before it uses it again."""
+OF_BUNDLES: Final = ("ETag", "X-Snapshot", "X-Freshness", "X-Cache")
 
 
 IfNoneMatch = Annotated[
@@ -67,7 +69,14 @@ class EntitiesQuery(_Query):
 @router.get(
     "/entities/{entity}/context",
     summary="The bundle of an entity",
-    responses=gives(200, None, "the bundle: canonical JSON, or prompt-ready text", media="text/plain"),
+    responses=gives(
+        200,
+        BundleOut,
+        "the bundle: canonical JSON, or prompt-ready text",
+        headers=OF_BUNDLES,
+        text=examples.BUNDLE_TEXT,
+    )
+    | unchanged("`If-None-Match` names the bundle", headers=OF_BUNDLES),
 )
 async def get_context(
     caller: Reads, entity: Entity, query: Annotated[ContextQuery, Query()], if_none_match: IfNoneMatch = ""
@@ -94,7 +103,13 @@ async def bundle_of(caller: Reads, entity: str, query: ContextQuery) -> BundleAn
     "/entities/{entity}/context",
     summary="A bundle for a question",
     openapi_extra=takes(OnDemandBody),
-    responses=gives(200, None, "the bundle: canonical JSON, or prompt-ready text", media="text/plain"),
+    responses=gives(
+        200,
+        BundleOut,
+        "the bundle: canonical JSON, or prompt-ready text",
+        headers=OF_BUNDLES,
+        text=examples.BUNDLE_TEXT,
+    ),
 )
 async def post_context(request: Request, caller: Reads, entity: Entity) -> Response:
     """Materialized on demand, events not built yet included. Same inputs, same bytes."""
@@ -111,6 +126,7 @@ async def post_context(request: Request, caller: Reads, entity: Entity) -> Respo
         200,
         shapes.TimelineOut,
         "a page",
+        headers=("X-Snapshot", "X-Cache"),
         links={
             "get_timeline": {
                 "entity": "$request.path.entity",
@@ -155,6 +171,7 @@ async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQ
         200,
         shapes.EntitiesOut,
         "a page",
+        headers=("X-Snapshot", "X-Cache"),
         links={
             "get_timeline": {"entity": "$response.body#/entities/0/entity", "snapshot": "$response.body#/snapshot"},
             "get_context": {"entity": "$response.body#/entities/0/entity"},
@@ -184,7 +201,7 @@ async def get_entities(caller: Reads, query: Annotated[EntitiesQuery, Query()]) 
     "/search",
     summary="Search events",
     openapi_extra=takes(SearchBody),
-    responses=gives(200, shapes.SearchOut, "hits, best first"),
+    responses=gives(200, shapes.SearchOut, "hits, best first", headers=("X-Snapshot", "X-Cache")),
 )
 async def search(request: Request, caller: Reads) -> Response:
     """Text, vector or hybrid; one entity, some, or all. Filters apply before ranking. Every hit cites its source."""
@@ -204,7 +221,11 @@ async def search(request: Request, caller: Reads) -> Response:
     "/snapshot",
     summary="The current snapshot",
     responses=gives(
-        200, shapes.SnapshotOut, "the newest cut", links={"get_changes": {"since": "$response.body#/snapshot"}}
+        200,
+        shapes.SnapshotOut,
+        "the newest cut",
+        headers=["X-Snapshot"],
+        links={"get_changes": {"since": "$response.body#/snapshot"}},
     ),
 )
 async def get_snapshot(caller: Reads) -> Response:

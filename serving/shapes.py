@@ -5,20 +5,15 @@ Answers are written by the functions of `serving.answers`; a test holds the two 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.fulfil import State
 from context_plane.recall.values import Freshness
 from context_plane.tenants import TenantSettings
-
-_SEGMENT: Final = "tenants/acme/entities/acct-0042/segments/2026/03/04/6b5e1d9b6f3f5f0e.jsonl.zst"
-_CITED: Final = {"segment": _SEGMENT, "line": 17, "chars": [0, 812], "digest": "9f86d081884c7d659a2feaa0c55ad015"}
-_STATS: Final = {
-    "cache": "memory", "round_trips": 0, "gets": 0, "bytes_read": 0, "bytes_scanned": 61234, "shards": 2,
-    "rows_scored": 310, "exact": True, "tail_events": 2, "ms": {"total": 0.4},
-}  # fmt: skip
+from serving import examples
+from serving.bundle_shapes import BundleOut
 
 
 class _Answer(BaseModel):
@@ -32,13 +27,13 @@ Days = Annotated[list[str], Field(description="UTC days, ascending", examples=[[
 SnapshotId = Annotated[str, Field(description="the cut: send it back to read at it again", examples=["17.41"])]
 Digest = Annotated[
     str,
-    Field(description="the first 32 hex digits of the event's SHA-256", examples=["9f86d081884c7d659a2feaa0c55ad015"]),
+    Field(description="the first 32 hex digits of the event's SHA-256", examples=[examples.EVENT_DIGEST]),
 ]
 BundleDigest = Annotated[
     str,
     Field(
         description="SHA-256 of the bundle's JSON, as in its ETag",
-        examples=["9f86d081884c7d659a2feaa0c55ad0159f86d081884c7d659a2feaa0c55ad015"],
+        examples=[examples.BUNDLE_DIGEST],
     ),
 ]
 SpecName = Annotated[str, Field(description="of the bundle", examples=["customer_context_v0"])]
@@ -46,14 +41,14 @@ Segment = Annotated[
     str,
     Field(
         description="the stored object; of an unbuilt event its log object",
-        examples=[_SEGMENT],
+        examples=[examples.SEGMENT],
     ),
 ]
 PageCursor = Annotated[
     str | None,
     Field(
         description="send it back for the next page; null at the end",
-        examples=["WyI2ZjQ5YjZlMmM5OGYxZDA3IiwiYWNjdC0wMDQyIl0"],
+        examples=[examples.CURSOR],
     ),
 ]
 Fresh = Annotated[
@@ -63,11 +58,11 @@ Fresh = Annotated[
 
 
 class FaultOut(_Answer):
-    code: str = Field(description="as of the problem", examples=["ts_invalid"])
-    detail: str = Field(description="what to mend", examples=["not an RFC 3339 time with an offset"])
+    code: str = Field(description="as of the problem", examples=[examples.FAULT["code"]])
+    detail: str = Field(description="what to mend", examples=[examples.FAULT["detail"]])
     line: int | None = Field(default=None, description="1-based line of an NDJSON body", examples=[2])
     pointer: str | None = Field(
-        default=None, description="JSON pointer (RFC 6901) into the body", examples=["/events/1/ts"]
+        default=None, description="JSON pointer (RFC 6901) into the body", examples=[examples.FAULT["pointer"]]
     )
 
 
@@ -79,7 +74,9 @@ class Problem(_Answer):
     status: int = Field(description="of the answer", examples=[422])
     detail: str = Field(description="what was wrong here, and what to do", examples=["not an RFC 3339 time ts='noon'"])
     code: str = Field(description="stable: match on it", examples=["ts_invalid"])
-    errors: list[FaultOut] | None = Field(default=None, description="each defect of a body", examples=[None])
+    errors: list[FaultOut] | None = Field(
+        default=None, description="each defect of a body", examples=[[examples.FAULT]]
+    )
     request_id: str | None = Field(
         default=None, description="names the log entry, where there is one", examples=["4c1fd0a2b7e8931f"]
     )
@@ -102,7 +99,7 @@ class CitationOut(_Answer):
     segment: Segment
     line: int = Field(description="1-based line of the object", examples=[17])
     chars: tuple[int, int] | None = Field(
-        description="characters of the text that the hit stands for; null for the event as a whole", examples=[[0, 812]]
+        description="characters of the text that the hit stands for; null for the event as a whole", examples=[[0, 30]]
     )
     digest: Digest
 
@@ -113,10 +110,10 @@ class TimelineEventOut(_Answer):
     ts: str = Field(description="when the fact came to be, UTC", examples=["2026-03-04T09:15:00Z"])
     source: str = Field(description="the system it comes from", examples=["zendesk"])
     kind: str = Field(description="what sort of fact", examples=["ticket"])
-    thread: str | None = Field(description="a conversation within the entity", examples=[None])
-    text: str | None = Field(default=None, description="as it was sent", examples=["Export fails since the upgrade"])
+    thread: str | None = Field(description="a conversation within the entity", examples=["zd-8812"])
+    text: str | None = Field(default=None, description="as it was sent", examples=[examples.TEXT])
     attrs: dict[str, Any] | None = Field(default=None, description="as they were sent", examples=[{"priority": "high"}])
-    citation: CitationOut = Field(description="where it is stored", examples=[_CITED])
+    citation: CitationOut = Field(description="where it is stored", examples=[examples.CITED])
 
 
 class HitOut(TimelineEventOut):
@@ -126,7 +123,9 @@ class HitOut(TimelineEventOut):
     snippet: str | None = Field(
         default=None, description="the best passage, words of the query marked", examples=["<b>Export</b> fails"]
     )
-    vector: list[float] | None = Field(default=None, description="of the best passage", examples=[None])
+    vector: list[float] | None = Field(
+        default=None, description="of the best passage, as many numbers as the model's", examples=[[0.12, -0.03, 0.41]]
+    )
 
 
 class StatsOut(_Answer):
@@ -151,21 +150,21 @@ class WindowOut(_Answer):
 
 
 class SearchOut(_Answer):
-    hits: list[HitOut] = Field(description="best first", examples=[[]])
+    hits: list[HitOut] = Field(description="best first", examples=[[examples.HIT]])
     snapshot: SnapshotId
     partial: bool = Field(description="whether something did not arrive in time", examples=[False])
     missing_days: list[str] = Field(description="days that were not searched", examples=[[]])
-    stats: StatsOut = Field(description="what the read cost", examples=[_STATS])
+    stats: StatsOut = Field(description="what the read cost", examples=[examples.STATS])
     explain: dict[str, Any] | None = Field(
-        default=None, description="with explain: the plan, and what it came to", examples=[None]
+        default=None, description="with explain: the plan, and what it came to", examples=[examples.EXPLAIN]
     )
     window: WindowOut | None = Field(
-        default=None, description="with resolve_time; null where the text names no date", examples=[None]
+        default=None, description="with resolve_time; null where the text names no date", examples=[examples.WINDOW]
     )
 
 
 class TimelineOut(_Answer):
-    events: list[TimelineEventOut] = Field(description="in the order asked", examples=[[]])
+    events: list[TimelineEventOut] = Field(description="in the order asked", examples=[[examples.EVENT]])
     cursor: PageCursor
     snapshot: SnapshotId
 
@@ -177,7 +176,7 @@ class EntityOut(_Answer):
 
 
 class EntitiesOut(_Answer):
-    entities: list[EntityOut] = Field(description="ascending by id", examples=[[]])
+    entities: list[EntityOut] = Field(description="ascending by id", examples=[[examples.ENTITY]])
     cursor: PageCursor
     snapshot: SnapshotId
 
@@ -192,12 +191,12 @@ class BatchLineOut(_Answer):
     )
     spec: str | None = Field(default=None, description="of the bundle", examples=["customer_context_v0"])
     as_of: str | None = Field(default=None, description="its day", examples=["2026-03-04"])
-    digest: str | None = Field(default=None, description="its SHA-256", examples=["9f86d081884c7d65"])
+    digest: str | None = Field(default=None, description="its SHA-256", examples=[examples.BUNDLE_DIGEST])
     freshness: Freshness | None = Field(default=None, description="as `X-Freshness`", examples=["fresh"])
     snapshot: str | None = Field(default=None, description="the cut, of all lines", examples=["17.41"])
-    bundle: dict[str, Any] | None = Field(default=None, description="with format json", examples=[{"format": 1}])
-    text: str | None = Field(default=None, description="with format text", examples=["acct-0042 as of 2026-03-04"])
-    error: Problem | None = Field(default=None, description="why there is no bundle", examples=[None])
+    bundle: BundleOut | None = Field(default=None, description="with format json", examples=[examples.BUNDLE])
+    text: str | None = Field(default=None, description="with format text", examples=[examples.BUNDLE_TEXT])
+    error: Problem | None = Field(default=None, description="why there is no bundle", examples=[examples.PROBLEM])
 
 
 class SnapshotOut(_Answer):
@@ -208,7 +207,9 @@ class SnapshotOut(_Answer):
     pending_log_objects: int = Field(description="log objects that wait to be built", examples=[2])
     pending_events: int = Field(description="writes in them", examples=[118])
     index_lag_s: float = Field(description="age of the oldest write that waits", examples=[41.5])
-    model: str | None = Field(description="of the vectors; null before anything is built", examples=["potion-base-8M"])
+    model: str | None = Field(
+        description="of the vectors; null before anything is built", examples=["minilm-static-256@752af54a759e"]
+    )
     bundles: dict[str, str] = Field(
         description="spec -> newest built day", examples=[{"customer_context_v0": "2026-03-04"}]
     )
@@ -222,9 +223,9 @@ class ChangeOut(_Answer):
 
 
 class ChangesOut(_Answer):
-    changes: list[ChangeOut] = Field(description="events in write order, then bundles", examples=[[]])
+    changes: list[ChangeOut] = Field(description="events in write order, then bundles", examples=[[examples.CHANGE]])
     cursor: str | None = Field(
-        description="send it back for the next page, which may be empty; null at the end", examples=[None]
+        description="send it back for the next page, which may be empty; null at the end", examples=[examples.CURSOR]
     )
     since: str = Field(description="as asked", examples=["17.41"])
     snapshot: str = Field(
@@ -245,7 +246,7 @@ class CitedOut(_Answer):
     day: Day
     id: Id
     digest: Digest
-    segment: str | None = Field(description="the stored object", examples=[_SEGMENT])
+    segment: str | None = Field(description="the stored object", examples=[examples.SEGMENT])
     line: int | None = Field(description="1-based line of it", examples=[17])
     ts: str | None = Field(description="of the event", examples=["2026-03-04T09:15:00Z"])
     source: str | None = Field(description="of the event", examples=["zendesk"])
@@ -270,8 +271,10 @@ class WhyOut(_Answer):
     )
     since: str = Field(description="the look-back's first moment", examples=["2025-12-05T00:00:00Z"])
     until: str = Field(description="the moment after it", examples=["2026-03-05T00:00:00Z"])
-    segments: list[InputSegmentOut] = Field(description="everything the bundle was made from", examples=[[]])
-    citations: list[CitedOut] = Field(description="what it shows, as it numbers them", examples=[[]])
+    segments: list[InputSegmentOut] = Field(
+        description="everything the bundle was made from", examples=[[examples.INPUT_SEGMENT]]
+    )
+    citations: list[CitedOut] = Field(description="what it shows, as it numbers them", examples=[[examples.CITATION]])
 
 
 class TenantOut(_Answer):
@@ -330,7 +333,7 @@ class ErasureStateOut(_Answer):
     )
     requested: str = Field(description="when", examples=["2026-03-04T09:15:00Z"])
     completed: str | None = Field(description="when all was erased", examples=["2026-03-04T09:21:00Z"])
-    receipt: ReceiptOut | None = Field(description="once all is erased", examples=[None])
+    receipt: ReceiptOut | None = Field(description="once all is erased", examples=[examples.RECEIPT])
 
 
 class HealthOut(_Answer):

@@ -47,7 +47,12 @@ class WhyQuery(BaseModel):
     description="Of bundles built ahead of time. Without `entity`, `spec` or `as_of` the newest "
     f"{DIRECTORIES_MAX} directories of bundle days are looked through. A citation whose event changed since has no "
     "segment; the bundle's own snapshot still has it.",
-    responses=gives(200, shapes.WhyOut, "spec, cut, segments, and each citation's line and digest"),
+    responses=gives(
+        200,
+        shapes.WhyOut,
+        "spec, cut, segments, and each citation's line and digest",
+        headers=("X-Snapshot", "X-Cache"),
+    ),
 )
 async def get_why(caller: Reads, bundle_digest: Digest, query: Annotated[WhyQuery, Query()]) -> Response:
     """Raises `NotFound(bundle_not_found)` for a digest that no built bundle of the cut has."""

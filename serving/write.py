@@ -54,6 +54,7 @@ class WriteQuery(BaseModel):
         201,
         shapes.AcceptedOut,
         "durable",
+        headers=["X-Snapshot"],
         links={
             "get_changes": {"since": "$response.body#/snapshot"},
             "get_export": {"snapshot": "$response.body#/snapshot"},
@@ -81,7 +82,7 @@ async def post_events(
     status_code=201,
     summary="Delete events",
     openapi_extra=takes(DeleteEventsBody),
-    responses=gives(201, shapes.AcceptedOut, "durable"),
+    responses=gives(201, shapes.AcceptedOut, "durable", headers=["X-Snapshot"]),
 )
 async def delete_events(request: Request, caller: Writes, idempotency_key: IdempotencyKey = None) -> Response:
     """Named by entity, id and any time of their day. Deleting what is not there is no error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,8 +15,10 @@ from context_plane.errors import Unavailable
 from context_plane.model import sha256_hex
 from context_plane.recall.fleet import FleetItems
 from serving import shapes
+from serving.bundle_shapes import BundleOut
 from tests.serving.conftest import DAY, Served, event, problem
 
+GOLDEN = Path(__file__).parents[1] / "bundle" / "golden_v1.json"
 ENTITIES = ("acct-1", "acct-2", "acct-3")
 
 
@@ -302,10 +305,28 @@ async def test_answers_are_what_the_document_says(built: Served) -> None:
         (shapes.AcceptedOut, orjson.dumps(await built.write(event()))),
         (shapes.HealthOut, (await built.client.get("/healthz")).content),
         (shapes.Problem, (await built.post("/search", {})).content),
+        (shapes.BatchLineOut, (await built.post("/context:batch", {"entities": ["acct-1"]})).content),
+        (shapes.BatchLineOut, (await built.post("/context:batch", {"entities": ["nobody"]})).content),
     ]
     for model, content in got:
         shown = model.model_validate_json(content)
         assert orjson.loads(shown.model_dump_json(exclude_unset=True)) == orjson.loads(content)
+
+
+async def test_bundles_are_what_the_document_says(built: Served) -> None:
+    """With sections of every kind. Seen to fail with a field of an item left out."""
+    place = built.of("acct-1", "context")
+    path = place.removeprefix(built.base)
+    bundles = [
+        orjson.loads(GOLDEN.read_bytes())["bundle"],
+        (await built.client.get(place)).json(),
+        (await built.post(path, {"text": "why does it fail"})).json(),
+        (await built.post(path, {"where": {"eq": ["kind", "ticket"]}})).json(),
+    ]
+    for held in bundles:
+        assert orjson.loads(BundleOut.model_validate(held).model_dump_json(exclude_unset=True)) == held
+    kinds = {section["kind"] for held in bundles for section in held["sections"]}
+    assert kinds == {"profile", "metrics", "signals", "evidence", "recent"}
 
 
 async def test_the_snapshot_tells_what_waits(built: Served) -> None:
