@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,36 @@ def test_the_reference_has_every_operation(site: Path) -> None:
     operations = [f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods]
     assert len(operations) > 10
     assert [each for each in operations if each not in page] == []
+
+
+def test_the_reference_has_every_schema_and_header_where_its_name_leads(site: Path) -> None:
+    """Fields of nested models too, with their examples; what errors are made of. Seen to fail with schemas left out,
+    and with a name that is no link."""
+    page = (site / "reference.html").read_text()
+    document = create_app(Settings(store="memory://site")).openapi()
+    anchors = re.findall(r'<a id="of-([^"]+)"></a>', page)
+    schemas, headers = document["components"]["schemas"], document["components"]["headers"]
+    assert sorted(anchors) == sorted([*schemas, *headers])
+    led = set(re.findall(r'href="#of-([^"]+)"', page))
+    assert led == {*_named(document)}
+    assert {"HitOut", "CitationOut", "StatsOut", "TenantSettings", "Problem", "FaultOut", "ETag"} <= led
+    for name in schemas:
+        section = page.partition(f'<a id="of-{name}"></a>')[2].partition("<h3")[0]
+        fields = schemas[name].get("properties", {})
+        assert [field for field in fields if f"<code>{field}</code>" not in section] == [], name
+    hit = page.partition('<a id="of-HitOut"></a>')[2].partition("<h3")[0]
+    assert "<code>0.91</code>" in hit
+
+
+def _named(value: object) -> Iterator[str]:
+    """Names of the components that anything refers to."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"].rpartition("/")[2]
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _named(each)
 
 
 def test_the_benchmarks_page_shows_its_plots(site: Path) -> None:

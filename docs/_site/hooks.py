@@ -7,8 +7,9 @@ the site has the page, or to its name alone where it has none.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ COPIED: Final = {
 }
 """Pages of the site that are files of the checkout."""
 METHODS: Final = ("get", "put", "post", "delete")
+EXAMPLE_CHARS_MAX: Final = 80
+"""Of an example in a table."""
 _LINK: Final = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]*)(#[^)\s]*)?\)")
 
 
@@ -79,7 +82,8 @@ def _document() -> dict[str, Any]:
 
 def reference(document: Mapping[str, Any]) -> Iterator[str]:
     """The OpenAPI document as Markdown, line by line. Pure."""
-    schemas: Mapping[str, Any] = document.get("components", {}).get("schemas", {})
+    components = document["components"]
+    schemas: Mapping[str, Any] = components["schemas"]
     yield "# API reference"
     yield ""
     yield "Made from the service's own OpenAPI document; [the HTTP API](api.md) explains and has examples that run."
@@ -93,6 +97,17 @@ def reference(document: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", f"## {group.capitalize()}")
         for method, path, operation in found:
             yield from _operation(method, path, operation, schemas)
+    yield from ("", "## Headers", "", "Of answers, beside those that HTTP itself needs.")
+    yield from ("", "| header | type | meaning | example |", "|---|---|---|---|")
+    for name, each in components["headers"].items():
+        [example] = each["schema"]["examples"]
+        yield f"| {_anchor(name)}`{name}` | {_type(each['schema'])} | {_cell(each['description'])} | `{example}` |"
+    yield from ("", "## Schemas", "", "What bodies and answers are made of.")
+    for name in sorted(schemas):
+        yield from ("", f"### {_anchor(name)}{name}")
+        if schemas[name].get("description"):
+            yield from ("", schemas[name]["description"])
+        yield from _fields(schemas[name])
 
 
 def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
@@ -101,47 +116,83 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Ma
         yield from ("", operation["description"])
     parameters = operation.get("parameters", [])
     if parameters:
-        yield from ("", "| parameter | in | type | meaning |", "|---|---|---|---|")
+        yield from ("", "| parameter | in | type | meaning | example |", "|---|---|---|---|---|")
         for each in parameters:
             place = each["in"] if each.get("required") else f"{each['in']}, optional"
-            yield f"| `{each['name']}` | {place} | {_type(each['schema'])} | {_cell(each.get('description'))} |"
+            yield f"| `{each['name']}` | {place} {_field(each['schema'], each.get('description'))}"
     for media, body in operation.get("requestBody", {}).get("content", {}).items():
         yield from ("", f"Body, `{media}`:")
-        yield from _fields(body.get("schema", {}), schemas)
-    for status, answer in operation.get("responses", {}).items():
-        if not status.startswith("2"):
-            continue
-        yield from ("", f"Answers {status}: {answer.get('description', '')}")
-        for body in answer.get("content", {}).values():
-            yield from _fields(body.get("schema", {}), schemas)
+        yield from _fields(body["schema"])
+    for status, answer in sorted(operation["responses"].items(), key=lambda each: each[0] == "default"):
+        yield from _answer(status, answer, schemas)
 
 
-def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
-    found = _resolved(schema, schemas)
-    if not found.get("properties"):
+def _answer(status: str, answer: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
+    """The fields of a success; of others their schema alone."""
+    content = answer.get("content", {})
+    forms = [f"`{media}` of {_type(body['schema'])}" for media, body in content.items()]
+    headers = [f"[`{name}`](#{_id(name)})" for name in answer.get("headers", {})]
+    told = f"Answers {status}" if status != "default" else "Else"
+    yield from ("", f"{told}: {answer['description']}. {_listed('', forms)}{_listed('Headers: ', headers)}".rstrip())
+    if status.startswith("2"):
+        for body in content.values():
+            yield from _fields(_resolved(body["schema"], schemas))
+
+
+def _listed(before: str, items: Sequence[str]) -> str:
+    return f"{before}{', '.join(items)}. " if items else ""
+
+
+def _fields(schema: Mapping[str, Any]) -> Iterator[str]:
+    if not schema.get("properties"):
         return
-    required = set(found.get("required", ()))
-    yield from ("", "| field | type | meaning |", "|---|---|---|")
-    for name, each in found["properties"].items():
+    required = set(schema.get("required", ()))
+    yield from ("", "| field | type | meaning | example |", "|---|---|---|---|")
+    for name, each in schema["properties"].items():
         must = "" if name in required else " (optional)"
-        yield f"| `{name}`{must} | {_type(each)} | {_cell(each.get('description'))} |"
+        yield f"| `{name}`{must} {_field(each, each.get('description'))}"
+
+
+def _field(schema: Mapping[str, Any], description: str | None) -> str:
+    """The cells of type, meaning and example. An example that has parts is shown by its own schema, field by field."""
+    example = json.dumps(schema.get("examples", [""])[0], ensure_ascii=False)
+    shown = f"`{_cell(example)}`" if len(example) <= EXAMPLE_CHARS_MAX else ""
+    return f"| {_type(schema)} | {_cell(description)} | {shown} |"
 
 
 def _resolved(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
     name = str(schema.get("$ref", "")).rpartition("/")[2]
-    return schemas.get(name, {}) if name else schema
+    return schemas[name] if name else schema
 
 
 def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
+        name = str(schema["$ref"]).rpartition("/")[2]
+        return f"[{name}](#{_id(name)})"
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
         return " or ".join(dict.fromkeys(_type(each) for each in choices))
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
     kind = str(schema.get("type", "any"))
-    return f"list of {_type(schema['items'])}" if kind == "array" and "items" in schema else kind
+    if kind == "array" and "items" in schema:
+        return f"list of {_type(schema['items'])}"
+    if kind == "array" and "prefixItems" in schema:
+        return f"[{', '.join(_type(each) for each in schema['prefixItems'])}]"
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type(schema['additionalProperties'])}"
+    return kind
+
+
+def _anchor(name: str) -> str:
+    """Where links to a schema or a header lead."""
+    return f'<a id="{_id(name)}"></a>'
+
+
+def _id(name: str) -> str:
+    return f"of-{name}"
 
 
 def _cell(text: str | None) -> str:
