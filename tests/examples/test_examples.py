@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 from mcp import Client as McpClient
 from mcp import StdioServerParameters
@@ -74,7 +75,7 @@ def program(live: Live, folder: Path, tenant: str, *words: str) -> str:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short_and_on_the_page(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 80
+    assert len(path.read_text().splitlines()) <= 130  # docs/decisions/0022
     assert f"(../examples/{path.name})" in (ROOT / "docs" / "agents.md").read_text()
 
 
@@ -192,15 +193,130 @@ def test_a_dlt_pipeline_loads_the_plane(
     with Client(live.url, tenant) as client:
         live.door.faults += [Lose()]
         load({})
-        assert [found.id for found in client.timeline("acct-0", order="asc")] == ["0", "2"]
+        assert [found.id for found in client.timeline("acct-0", order="asc")] == ["tickets/0", "tickets/2"]
         first = next(client.timeline("acct-0", order="asc"))
         assert (first.source, first.text, first.ts) == ("tickets", "export fails", rows[0]["opened"])
-        assert first.attrs == {"seats": 40, "spend": 12.5, "since": "2025-01-01T00:00:00Z"}
+        assert first.attrs == {"id": 0, "seats": 40, "spend": 12.5, "since": "2025-01-01T00:00:00Z"}
         assert client.snapshot().pending_log_objects == 1
         load({0: "export works"})
         assert [found.text for found in client.timeline("acct-0", order="asc")] == ["export works", "all is well"]
         load({})
         assert [found.text for found in client.timeline("acct-0", order="asc")] == ["export fails", "all is well"]
+
+
+SAME: dict[str, Any] = {"id": 1, "entity": "acct-1", "ts": dt.datetime(2026, 3, 4, 9, tzinfo=dt.UTC)}
+"""A row that any table may hold: its events have one entity, one day and one key."""
+
+
+@pytest.fixture
+def load(live: Live, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Loads rows into a table of the tenant, by a pipeline of the test's own."""
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    import dlt
+
+    from examples.dlt_destination import context_plane
+
+    def loads(rows: Any, table: str = "tickets", fields: dict[str, str] | None = None, **hints: Any) -> None:
+        target = context_plane(url=live.url, tenant=tenant, event_columns={table: fields or {}})
+        pipeline = dlt.pipeline("anything", destination=target, pipelines_dir=str(tmp_path))
+        pipeline.run(dlt.resource(rows, name=table, **hints)).raise_on_failed_jobs()
+
+    return loads
+
+
+def test_rows_of_two_tables_with_one_key_are_two_events(live: Live, tenant: str, load: Callable[..., None]) -> None:
+    """And so are those of composite keys that look alike. Seen to fail with the bare key, and with parts that are only
+    joined."""
+    for table in ("tickets", "invoices"):
+        load([SAME], table, primary_key="id")
+    load([{**SAME, "a": "x/y", "b": "z"}, {**SAME, "a": "x", "b": "y/z"}], "pairs", primary_key=["a", "b"])
+    load([{**SAME, "number": 7}], "named", {"id": "number"})
+    load([SAME], "without_a_hint")
+    load([{"entity": "acct-1", "ts": SAME["ts"]}], "without_a_key")
+    with Client(live.url, tenant) as client:
+        found = {event.source: event.id for event in client.timeline("acct-1") if event.source != "pairs"}
+        pairs = {event.id for event in client.timeline("acct-1", kind=["pairs"])}
+    assert pairs == {"pairs/x%2Fy/z", "pairs/x/y%2Fz"}
+    assert len(found.pop("without_a_key")) == 32
+    assert found == {name: f"{name}/{7 if name == 'named' else 1}" for name in found}
+    assert found.keys() == {"tickets", "invoices", "named", "without_a_hint"}
+
+
+def test_every_value_of_a_row_reaches_its_event(live: Live, tenant: str, load: Callable[..., None]) -> None:
+    """Lists of strings as they are, what is nested as JSON. Seen to fail with `str` of a list."""
+    row = {
+        **SAME,
+        "entity": Decimal(12345678901234567890),
+        "text": {"subject": "it fails"},
+        "tags": ["export", "it's late"],
+        "none": [],
+        "mixed": ["a", 1, None],
+        "nested": {"b": [1, {"c": Decimal("1.50")}], "a": dt.datetime(2026, 3, 4, tzinfo=dt.UTC)},
+        "raw": b"\x00\xff",
+        "open": True,
+    }
+    load([row], primary_key="id")
+    with Client(live.url, tenant) as client:
+        [found] = client.timeline("12345678901234567890")
+        [hit] = client.search("fails", where={"contains": ["attrs.tags", "it's late"]}).hits
+    assert (hit.id, orjson.loads(found.text or "")) == (found.id, row["text"])
+    attrs = dict(found.attrs or {})
+    nested = orjson.loads(attrs.pop("nested"))
+    assert list(nested) == ["a", "b"]
+    assert nested["b"] == [1, {"c": "1.50"}]
+    assert nested["a"].startswith("2026-03-04T00:00:00")
+    assert attrs == {
+        "id": 1, "tags": ["export", "it's late"], "none": [], "mixed": '["a",1,null]', "raw": "AP8=", "open": True
+    }  # fmt: skip
+
+
+def test_a_merge_replaces_by_key_and_deletes_what_is_marked(live: Live, tenant: str, load: Callable[..., None]) -> None:
+    """A mark is of a merge: other loads have it as an attribute. Seen to fail with the mark not looked at."""
+    hints: dict[str, Any] = {"primary_key": "id", "columns": {"gone": {"hard_delete": True, "data_type": "bool"}}}
+
+    def texts() -> list[str | None]:
+        with Client(live.url, tenant) as client:
+            return [event.text for event in client.timeline("acct-1")]
+
+    merge = {**hints, "write_disposition": "merge"}
+    load([{**SAME, "text": "first", "gone": False}, {**SAME, "id": 2, "text": "stays"}], **merge)
+    assert texts() == ["stays", "first"]
+    load([{**SAME, "text": "second", "gone": None}], **merge)
+    assert texts() == ["stays", "second"]
+    load([{**SAME, "gone": True}], **merge)
+    assert texts() == ["stays"]
+    load([{**SAME, "text": "third", "gone": True}], **hints)
+    assert texts() == ["stays", "third"]
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        {"write_disposition": "replace", "primary_key": "id"},
+        {"write_disposition": "merge"},
+        {"write_disposition": "merge", "primary_key": "id", "merge_key": "entity"},
+        {"write_disposition": {"disposition": "merge", "strategy": "scd2"}},
+        {"write_disposition": {"disposition": "merge", "strategy": "insert-only"}, "primary_key": "id"},
+    ],
+    ids=["replace", "without a key", "by a merge key", "history", "first of a key"],
+)
+def test_what_is_no_upsert_by_key_is_refused_and_writes_nothing(
+    live: Live, load: Callable[..., None], hints: dict[str, Any]
+) -> None:
+    """Seen to fail with each let through: rows that should go stayed."""
+    from dlt.pipeline.exceptions import PipelineStepFailed
+
+    with pytest.raises(PipelineStepFailed, match="use 'append', or 'merge' with a primary_key and no merge_key"):
+        load([SAME], **hints)
+    assert live.door.seen == []
+
+
+def test_tables_of_arrow_are_loaded_as_rows(live: Live, tenant: str, load: Callable[..., None]) -> None:
+    """Seen to fail with batches of columns taken for rows."""
+    load(pa.Table.from_pylist([{**SAME, "tags": ["a", "b"]}, {**SAME, "id": 2, "tags": None}]), primary_key="id")
+    with Client(live.url, tenant) as client:
+        found = {event.id: (event.attrs or {}).get("tags") for event in client.timeline("acct-1")}
+    assert found == {"tickets/1": ["a", "b"], "tickets/2": None}
 
 
 def test_a_row_that_cannot_be_an_event_fails_the_job_at_once(
@@ -223,4 +339,4 @@ def test_the_dlt_example_runs_as_a_program(live: Live, tenant: str, tmp_path: Pa
     assert "contains no failed jobs" in program(live, tmp_path, tenant, "dlt_destination.py")
     with Client(live.url, tenant) as client:
         [found] = client.timeline("acct-0042")
-    assert (found.id, found.attrs) == ("zd-1", {"seats": 40})
+    assert (found.id, found.attrs) == ("tickets/zd-1", {"id": "zd-1", "seats": 40})
