@@ -84,7 +84,7 @@ def list_(store: Store = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = None) -> None:
+def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = None, as_json: AsJson = False) -> None:
     """End a key for good; running services obey within seconds."""
 
     async def work() -> None:
@@ -93,7 +93,10 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], store: Store = 
 
         async with opened(store, probe=True) as plane:
             key = await revoke_key(plane.engine, key_id, actor=COMMAND)
-            print(f"{key.id} is revoked")
+            if as_json:
+                show.json(_record(key))
+            else:
+                print(f"{key.id} is revoked")
 
     run(work())
 

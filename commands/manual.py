@@ -157,7 +157,7 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     ),
     "keys list": Entry(("context-plane keys list",), ("keys",), f"`keys` have {', '.join(f'`{n}`' for n in _KEY)}"),
     "keys rotate": Entry(('context-plane keys rotate "$KEY_ID" --grace-hours 48',), (*_KEY, "token")),
-    "keys revoke": Entry(('context-plane keys revoke "$KEY_ID"',), ()),
+    "keys revoke": Entry(('context-plane keys revoke "$KEY_ID"',), _KEY),
     "erase": Entry(
         ("context-plane erase acct-0042 --later", "context-plane erase"),
         ("erasures",),

@@ -76,8 +76,10 @@ def test_keys_are_shown_once_and_end(cli: Cli) -> None:
     made = cli.json("keys", "create", "--tenant", "acme", "--scope", "read", "--days", "1")
     assert made["token"].startswith(f"cp_{made['id']}_")
     assert made["token"] not in cli("keys", "list", "--json")
-    cli("keys", "revoke", made["id"])
-    assert cli.json("keys", "list")["keys"][0]["revoked"] is not None
+    ended = cli.json("keys", "revoke", made["id"])
+    assert (ended["id"], ended["revoked"] is not None) == (made["id"], True)
+    assert cli.json("keys", "list")["keys"] == [ended]
+    assert cli("keys", "revoke", made["id"]) == f"{made['id']} is revoked\n"
     cli("keys", "revoke", "0" * 16, code=3)
 
 
