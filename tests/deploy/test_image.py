@@ -68,7 +68,8 @@ def test_the_wheel_finds_all_that_it_packs() -> None:
 
 
 def test_what_is_copied_builds_a_wheel_with_all_of_it(tmp_path: Path) -> None:
-    """In a folder that holds what the image's build has, and nothing else. Seen to fail without README.md."""
+    """In a folder that holds what the image's build has, and nothing else. Type checkers read the annotations of what
+    users import. Seen to fail without README.md, and without py.typed."""
     for path in copied():
         source, target = ROOT / path, tmp_path / path
         if source.is_dir():
@@ -89,6 +90,7 @@ def test_what_is_copied_builds_a_wheel_with_all_of_it(tmp_path: Path) -> None:
     }
     assert wanted
     assert wanted <= packed
+    assert "context_plane/py.typed" in packed
 
 
 def test_dependencies_are_installed_with_hashes_from_a_lock_file_that_has_them() -> None:
