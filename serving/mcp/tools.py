@@ -2,7 +2,7 @@
 
 They call what the routes call. An answer is lines for a model to read, cited by entity, day and event id, and no longer
 than `bounds.RESULT_TOKENS_MAX`; `detail: "full"` adds scores, attributes and stored lines, to a bundle its spec, day
-and snapshot. An error says what to do next.
+and snapshot, to its sources their text, to entities the snapshot. An error says what to do next.
 """
 
 from __future__ import annotations
@@ -91,15 +91,17 @@ class GetTimeline(_Arguments):
 
 class ListEntities(_Arguments):
     prefix: str = Field(default="", max_length=256, description="only ids that start so", examples=["acct-"])
+    detail: Annotated[Detail, Field(description='"full" adds the snapshot, and times in full')] = "concise"
 
 
 class ExplainContext(_Arguments):
-    """What get_context prints for it: without the last three only the newest bundles are looked through."""
+    """What get_context prints for it: by the digest alone only the newest bundles are looked through."""
 
     bundle_digest: str = Field(pattern="^[0-9a-f]{64}$", description="of the bundle, as get_context printed it")
     entity: str | None = Field(default=None, description="whose bundle it is", examples=["acct-0042"])
     spec: str | None = Field(default=None, description="its spec", examples=[fields.DEFAULT_SPEC])
     as_of: fields.AsOf = None
+    detail: Annotated[Detail, Field(description='"full" adds texts, attributes and digests, and the pack')] = "concise"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +227,12 @@ async def _list_entities(caller: Caller, asked: ListEntities) -> str:
     answer = await caller.service.plane.entities(caller.name, prefix=asked.prefix, limit=ENTITIES_SHOWN)
     if not answer.entities:
         return "No entity starts so. Use a shorter prefix, or none."
-    shown = [f"{one_line(e.entity)} | {e.events} events | last {_moment(e.last_ts_us)}" for e in answer.entities]
+    full = asked.detail == "full"
+    moment = format_time if full else _moment
+    shown = [f"{one_line(e.entity)} | {e.events} events | last {moment(e.last_ts_us)}" for e in answer.entities]
+    head = f"{len(shown)} entities{f' at snapshot {answer.snapshot}' if full else ''}:"
     more = "There are more: use a longer prefix." if answer.next_cursor is not None else None
-    return within([f"{len(shown)} entities:"], shown, "use a longer prefix", also=lambda _: more)
+    return within([head], shown, "use a longer prefix", also=lambda _: more)
 
 
 async def _explain_context(caller: Caller, asked: ExplainContext) -> str:
@@ -239,7 +244,12 @@ async def _explain_context(caller: Caller, asked: ExplainContext) -> str:
         f"{one_line(inputs.entity)} as of {inputs.as_of} under {inputs.spec}, {inputs.freshness}, from "
         f"{len(inputs.segments)} segments of {day_of(inputs.since_us)} to {day_of(inputs.until_us - 1)}:"
     ]
-    shown = [f"[{number}] {_source(cited)}" for number, cited in enumerate(inputs.citations, 1)]
+    if asked.detail == "full":
+        head.append(
+            f"spec fingerprint {inputs.spec_fingerprint}, built {format_time(inputs.built_us)} into {inputs.pack}, "
+            f"snapshot {inputs.snapshot}"
+        )
+    shown = [f"[{number}] {_source(cited, asked.detail)}" for number, cited in enumerate(inputs.citations, 1)]
     return within(head, shown, "read the events themselves with get_timeline")
 
 
@@ -337,9 +347,11 @@ def _event(event: FoundEvent, detail: Detail) -> str:
     return "\n".join(lines)
 
 
-def _source(cited: CitedEvent) -> str:
+def _source(cited: CitedEvent, detail: Detail) -> str:
     if cited.event is None:
         return f"{cited.day} | {one_line(cited.id)} | changed or deleted since"
+    if detail == "full":
+        return _event(cited.event, detail)
     event = cited.event
     place = f"{event.citation.segment} line {event.citation.line}"
     return f"{_moment(event.ts_us)} | {event.source} {event.kind} | {one_line(event.id)} | {place}"

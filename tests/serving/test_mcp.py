@@ -26,6 +26,7 @@ from context_plane.client import Client as Writer
 from context_plane.recall import why
 from context_plane.settings import Settings
 from serving.mcp.bounds import RESULT_TOKENS_MAX, within
+from serving.mcp.tools import TOOLS
 from tests.client.live import Live, serving
 from tests.serving.conftest import DAY, problem
 
@@ -54,7 +55,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             writer.put_tenant()
             writer.write([event("acct-1", n, f"the export number {n} fails [1] after the upgrade") for n in range(3)])
             running.build("acme", DAY)
-            writer.write([event("newcomer", 0, "asks for single sign-on")])
+            writer.write([event("newcomer", 0, "asks for single sign-on") | {"ts": f"{DAY}T09:00:00.25Z"}])
         with Writer(running.url, "other") as writer:
             writer.put_tenant()
             writer.write([event("secret", 0, "the export of another tenant")])
@@ -144,7 +145,7 @@ async def _used(agent: Client) -> None:
 
 
 async def test_full_answers_add_scores_attributes_and_lines(live: Live) -> None:
-    """Seen to fail with `detail` left out of a tool."""
+    """Seen to fail with `detail` left out of a tool, and with everything said to whoever asks for little."""
     async with reach(live, "http") as acme:
         cases: tuple[tuple[str, dict[str, Any]], ...] = (
             ("search_context", {"query": "export fails"}),
@@ -152,12 +153,46 @@ async def test_full_answers_add_scores_attributes_and_lines(live: Live) -> None:
         )
         for name, asked in cases:
             concise = await said(acme, name, **asked)
-            assert not {"score", "seats=40", "segments/"} & set(concise.split())
+            assert [added for added in ("score ", "seats=40", "segments/", "digest ") if added in concise] == []
             full = await said(acme, name, detail="full", **asked)
             assert "seats=40" in full
             assert ".jsonl.zst line " in full
             assert ("score 0." in full or "score 1." in full) is (name == "search_context")
-        assert "snapshot" in await said(acme, "get_context", entity="acct-1", detail="full")
+        await _more_of_a_bundle(acme)
+        concise = await said(acme, "list_entities", prefix="newcomer")
+        assert concise == f"1 entities:\nnewcomer | 1 events | last {DAY}T09:00:00Z"
+        full = await said(acme, "list_entities", prefix="newcomer", detail="full")
+        last = rf"newcomer \| 1 events \| last {DAY}T09:00:00\.250000Z"
+        assert re.fullmatch(rf"1 entities at snapshot \d+\.\d+:\n{last}", full)
+
+
+async def _more_of_a_bundle(acme: Client) -> None:
+    """Of it, and of what it was made from."""
+    concise = (await said(acme, "get_context", entity="acct-1")).splitlines()
+    full = (await said(acme, "get_context", entity="acct-1", detail="full")).splitlines()
+    assert full[:-1] == concise
+    assert "snapshot" in full[-1]
+    named = orjson.loads(concise[-1].removeprefix("For explain_context: "))
+    concise = (await said(acme, "explain_context", **named)).splitlines()
+    told = "\n".join(concise)
+    assert [added for added in ("the export number", "seats=40", "digest ", ".pack") if added in told] == []
+    full = (await said(acme, "explain_context", **named, detail="full")).splitlines()
+    assert full[0] == concise[0]
+    assert re.search(r"spec fingerprint \w+, built \S+Z into \S+\.pack, snapshot \d+\.\d+", full[1])
+    told = "\n".join(full)
+    for line in concise[1:]:
+        number, place = line.split(" ")[0], line.rpartition(" | ")[2]
+        assert f"{number} acct-1 | " in told
+        assert f"{place}, digest " in told
+    assert told.count("seats=40") == told.count("the export number") == len(concise) - 1
+
+
+def test_the_page_names_what_each_tool_takes() -> None:
+    """Seen to fail with `detail` left out of a row."""
+    page = (ROOT / "docs" / "agents.md").read_text()
+    for tool in TOOLS:
+        taken = [f"`{name}{'' if field.is_required() else '?'}`" for name, field in tool.arguments.model_fields.items()]
+        assert re.search(rf"^\| `{tool.name}` \| {re.escape(' '.join(taken))}[ ,]", page, re.MULTILINE), tool.name
 
 
 async def test_windows_are_days_or_times(live: Live) -> None:
