@@ -75,6 +75,17 @@ def dry_run(words: list[str]) -> None:
     assert done.returncode == 0, (words, done.stderr)
 
 
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def test_every_picture_is_on_a_page() -> None:
+    """Seen to fail with `explorer-tenant.png` on none."""
+    pictures = {path.name for path in (ROOT / "docs" / "images").iterdir()}
+    assert pictures
+    shown = {name for page in PAGES for name in re.findall(r"images/([\w.-]+)", (ROOT / page).read_text())}
+    assert pictures == shown
+
+
 # --- in running text ------------------------------------------------------------------------------
 
 COMMANDS: Final[dict[str, Any]] = {"": get_command(app), **dict(walk())}
