@@ -26,6 +26,8 @@ INDENTED: Final = "indented"
 
 RUN_BY: Final[Mapping[tuple[str, str], str]] = {
     ("README.md", INDENTED): "tests/test_pages.py",
+    ("README.md", "json"): "tests/test_readme.py",
+    ("README.md", "python"): "tests/test_readme.py",
     ("README.md", "sh"): "tests/test_readme.py",
     ("CONTRIBUTING.md", INDENTED): "tests/test_pages.py",
     ("deploy/README.md", "sh"): "tests/deploy/test_commands.py",

@@ -18,7 +18,7 @@ def environment(folder: Path) -> dict[str, str]:
     """This interpreter's programs first, over this checkout; everything that is written goes below `folder`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ours = {"CONTEXT_PLANE_CACHE_DIR": str(folder / "cache"), "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
+    ours = {"CONTEXT_PLANE_CACHE_DIR": str(folder / ".plane" / "cache"), "DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
     return {**kept, "PATH": path, **ours}
 
 

@@ -59,7 +59,8 @@ def test_the_test_that_claims_a_block_takes_it(module: str) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/quickstart.md"])
 def test_what_a_page_has_made_can_be_made(page: str) -> None:
-    """`make` says what it would do; `.ci/run` does `check`, `test` and `demo`. Seen to fail with a target misspelt."""
+    """`make` says what it would do; `.ci/run` does `check`, `test` and `demo`, and then what README shows.
+    Seen to fail with a target misspelt."""
     found = [words for block in examples(page, INDENTED) for words in commands(block.text)]
     assert found
     for words in found:

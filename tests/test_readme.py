@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import time
 from pathlib import Path
-from typing import Final
+from string import Template
+from typing import Any, Final
 
 import httpx
+import httpx2
 import orjson
 import pytest
+from mcp import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult, TextContent
 
 from commands.manual import ENTRIES
 from commands.processes import await_answer, child, free_port
 from tests.commands.cli import MAPPING
-from tests.pages import ROOT, examples
+from tests.pages import ROOT, Block, examples
 from tests.shell import environment, shell
 
 README: Final = (ROOT / "README.md").read_text()
@@ -24,6 +31,8 @@ PAGES: Final = ("docs/quickstart.md", "docs/sources.md", "docs/search.md", "docs
 """Pages whose commands run as they stand, beside a service."""
 FILES: Final = {"docs/sources.md": {"yaml": "calls.yaml", "csv": "calls.csv"}}
 """Blocks that a page's commands read as files."""
+AFTER_DEMO: Final = "CONTEXT_PLANE_AFTER_DEMO"
+"""Names the checkout in which `make demo` ran: `.ci/run` has the README's examples run there, too."""
 ENTER: Final = "source .venv/bin/activate\n"
 """Where a reader enters the environment, these tests run in it."""
 TICKETS: Final = """id,account,at,text,seats
@@ -49,18 +58,68 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def place(request: pytest.FixtureRequest) -> Path:
+    """Where the README's reader stands: in such a folder, or in the checkout that `make demo` left."""
+    left = os.environ.get(AFTER_DEMO)
+    return Path(left) if left else Path(request.getfixturevalue("demo"))
+
+
 @pytest.mark.timeout(280)
-def test_every_command_of_the_readme_works(demo: Path) -> None:
-    """Seen to fail with a misspelled route in the README."""
+def test_every_example_of_the_readme_works(place: Path) -> None:
+    """In their order: commands, curl, the client in Python; then an agent's entry for MCP. Seen to fail with a route, a
+    method and an address of the README misspelt."""
     port = str(free_port())
-    blocks = examples("README.md", "sh")
-    [service] = [block for block in blocks if block.mark == "service"]
-    script = "\n".join(block.text for block in blocks if block is not service)
-    serve = ["bash", "-c", f"cd {demo} && exec {service.text.strip()} --port {port}"]
-    log = demo / "service.log"
-    with child(serve, log=log, environment=environment(demo)) as process:
+    shown = sorted([*examples("README.md", "sh"), *examples("README.md", "python")], key=lambda block: block.line)
+    [service] = [block for block in shown if block.mark == "service"]
+    script = "\n".join(as_script(block) for block in shown if block is not service and not too_long(block))
+    [entry] = examples("README.md", "json")
+    serve = ["bash", "-c", f"cd {place} && exec {service.text.strip()} --port {port}"]
+    log = place / ".plane" / "readme-service.log"
+    with child(serve, log=log, environment=environment(place)) as process:
         await_answer(f"http://127.0.0.1:{port}/readyz", process, log)
-        shell(script.replace(ENTER, "").replace(PORT, port), demo)
+        out = shell(script.replace(PORT, port), place)
+        key = (place / ".plane/demo/demo/key").read_text().strip()
+        told = asyncio.run(asked(Template(entry.text.replace(PORT, port)).substitute(KEY=key)))
+    assert out.count("acct-0042 as of ") == 4, "by command, by curl twice, by the client"
+    assert "asked for a demo of SSO" in out, "found once it is written"
+    assert "acct-0042 as of " in told
+
+
+def as_script(block: Block) -> str:
+    """As bash runs it. In the checkout the environment is entered, too."""
+    if block.language == "python":
+        return f"python - <<'END'\n{block.text}END"
+    return block.text if AFTER_DEMO in os.environ else block.text.replace(ENTER, "")
+
+
+def too_long(block: Block) -> bool:
+    """After `make demo` no second tenant is built: it has as many days, and the same lines ran over a week."""
+    return block.mark == "builds" and AFTER_DEMO in os.environ
+
+
+async def asked(entry: str) -> str:
+    """What an agent with this entry is told of a customer."""
+    server: dict[str, Any] = orjson.loads(entry)["mcpServers"]["context-plane"]
+    assert server["type"] == "http"
+    async with (
+        httpx2.AsyncClient(headers=server["headers"], timeout=60.0) as http,
+        McpClient(streamable_http_client(server["url"], http_client=http)) as agent,
+    ):
+        result = await agent.call_tool("get_context", {"entity": "acct-0042"})
+    assert isinstance(result, CallToolResult)
+    [content] = result.content
+    assert isinstance(content, TextContent)
+    assert not result.is_error, content.text
+    return content.text
+
+
+def test_continuous_integration_runs_the_examples_after_the_demo() -> None:
+    """Seen to fail with the test misspelt there."""
+    steps = (ROOT / ".ci" / "run").read_text()
+    demo, after = steps.index('make "$target"'), steps.index(f"{AFTER_DEMO}=$PWD")
+    assert demo < after
+    assert f"tests/test_readme.py::{test_every_example_of_the_readme_works.__name__}" in steps[after:]
 
 
 @pytest.mark.timeout(200)
