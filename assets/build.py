@@ -32,8 +32,8 @@ LOGGERS = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True, slots=True)
 class DayBuild:
-    """One day. `events`, `rows`: of the published days of all tenants built. `objects`, `objects_reused`: written, and
-    named again. `problems`: what failed, named."""
+    """One day. `events`, `rows`, `bundles`: of the day as it is now, of all tenants in scope. `objects`,
+    `objects_reused`: written, and named again. `problems`: what failed, named."""
 
     day: str
     run_ids: tuple[str, ...]

@@ -6,6 +6,7 @@ Dagster dependencies. Bundles commit by themselves, so a new or changed spec is 
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import dagster as dg
@@ -13,12 +14,13 @@ import dagster as dg
 from assets.bundle_gate import Verdict, check_results, check_specs, metadata_of
 from assets.columns import fields_of
 from assets.external import explorer_links
+from assets.meter import metered
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
 from assets.ranges import BUNDLE_RANGE_BYTES, count_of, do_with_ranges
 from assets.report import Made
-from assets.step import Result, daily_asset, failure, log_errors, result_of
+from assets.step import Result, daily_asset, failure, held_by, log_errors, result_of
 from context_plane.bundle.spec import Spec
 from context_plane.bundle_changes import Replacement
 from context_plane.catalog.bundles import BundleEntry
@@ -55,29 +57,31 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
         workers: dg.ResourceParam[Workers],
         scope: BuildScope,
     ) -> Result:
-        day = context.partition_key
-        tenants = plane.run(chosen_tenants(plane.plane, scope))
-        weights = plane.run(weigh(plane.plane, tenants, add_days(day, 1 - spec.lookback_days), day))
-        counts = {tenant: count_of(size, BUNDLE_RANGE_BYTES) for tenant, size in weights.items()}
-        outcome = do_with_ranges(
-            plane,
-            workers,
-            weights,
-            {tenant: count for tenant, count in counts.items() if count > 1},
-            day,
-            context.asset_key.to_user_string(),
-            range_work=partial(materialize_range, spec=spec, only_stale=scope.only_dirty),
-            work=partial(materialize, spec=spec, only_stale=scope.only_dirty),
-        )
+        day, step = context.partition_key, context.asset_key.to_user_string()
+        with metered() as meter:
+            tenants = plane.run(chosen_tenants(plane.plane, scope))
+            weights = plane.run(weigh(plane.plane, tenants, add_days(day, 1 - spec.lookback_days), day))
+            counts = {tenant: count_of(size, BUNDLE_RANGE_BYTES) for tenant, size in weights.items()}
+            outcome = do_with_ranges(
+                plane,
+                workers,
+                weights,
+                {tenant: count for tenant, count in counts.items() if count > 1},
+                day,
+                step,
+                range_work=partial(materialize_range, spec=spec, only_stale=scope.only_dirty),
+                work=partial(materialize, spec=spec, only_stale=scope.only_dirty),
+            )
+            held = held_by(plane, outcome.failed, day, step, partial(load_bundles, spec=spec))
         made = {tenant: item for tenant, item in outcome.made.items() if item.digest}
         log_errors(context, outcome)
-        digests = {tenant: item.digest for tenant, item in made.items()}
         verdicts = {tenant: item.aside for tenant, item in outcome.made.items() if item.aside is not None}
         yield result_of(
             context,
             outcome.only(made),
-            digests,
+            meter,
             failed=outcome.failed,
+            held={tenant: item for tenant, item in held.items() if item.digest},
             extra="tokens",
             more={**explorer_links(made, name, day), **metadata_of(verdicts)},
             checks=check_results(spec, day, len(outcome.made), verdicts),
@@ -121,28 +125,24 @@ async def materialize(
     manifest = await load_head(store, tenant)
     outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
     if only_stale and not outdated and not is_stale(manifest, spec, day):
-        return Made(await content_version(store, manifest, spec, day))
+        return await committed(store, manifest, spec, day)
     if not only_stale and not has_sources(manifest, spec, day):
-        return Made("")
+        return await committed(store, manifest, spec, day)
     if only_stale and not outdated:
         left = await waiting(plane, manifest, spec, day)
         if left is not None:
-            return Made(await content_version(store, await load_head(store, tenant), spec, day), aside=left)
+            return replace(await committed(store, await load_head(store, tenant), spec, day), aside=left)
     try:
         build = await plane.materialize(tenant, spec.name, day, ranges=(ranges or {}).get(tenant, 1))
     except Conflict as error:
         if error.code != "budget_exceeded":
             raise
         over = f"a bundle of {error.fields['tokens']} tokens"
-        return Made(await content_version(store, manifest, spec, day), aside=Verdict(over_budget=over))
-    return Made(
-        digest=await content_version(store, await load_head(store, tenant), spec, day),
-        rows=build.entities,
-        entities=build.entities,
-        bytes=build.bytes,
+        return replace(await committed(store, manifest, spec, day), aside=Verdict(over_budget=over))
+    return replace(
+        await committed(store, await load_head(store, tenant), spec, day),
         objects=build.objects,
         reused=build.reused,
-        extra=build.tokens,
         aside=Verdict(replacement=build.replacement, waits=build.pending),
     )
 
@@ -180,12 +180,25 @@ async def waiting(plane: Plane, manifest: Manifest, spec: Spec, day: str) -> Ver
     return Verdict(replacement=found, waits=state == "waits")
 
 
-async def content_version(store: Store, manifest: Manifest, spec: Spec, day: str) -> str:
-    """Digest over the contents of the day's packs, whoever wrote them; empty where there are none."""
+async def committed(store: Store, manifest: Manifest, spec: Spec, day: str) -> Made:
+    """The day's bundles that readers have, whoever made them; nothing of them written. `digest`: over the contents of
+    their packs, empty where there are none."""
     held = manifest.bundles.get(spec.name, {}).get(day)
     if held is None:
-        return ""
-    return sha256_hex(canonical_json([bucket.digest for bucket in await load_buckets(store, held)]))[:VERSION_CHARS]
+        return Made("")
+    buckets = await load_buckets(store, held)
+    return Made(
+        digest=sha256_hex(canonical_json([bucket.digest for bucket in buckets]))[:VERSION_CHARS],
+        rows=held.entities,
+        entities=held.entities,
+        bytes=held.directory.bytes + sum(bucket.bytes for bucket in buckets),
+        extra=sum(entry.tokens for bucket in buckets for entry in bucket.entries),
+    )
+
+
+async def load_bundles(plane: Plane, tenant: str, day: str, *, spec: Spec) -> Made:
+    store = plane.engine.store
+    return await committed(store, await load_head(store, tenant), spec, day)
 
 
 def built_days(manifest: Manifest) -> set[str]:

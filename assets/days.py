@@ -9,6 +9,7 @@ full-text index), so that every datum is computed once.
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import dagster as dg
@@ -58,11 +59,11 @@ async def vectors(plane: Plane, tenant: str, day: str, *, ranges: Mapping[str, i
     stage = await index_vectors(plane.engine, tenant=tenant, day=day, ahead=ahead)
     if stage.shard is None:
         return Made("")
-    files = len(stage.shard.files)
     return Made(
         stage.shard.digest[:VERSION_CHARS],
         rows=stage.rows,
-        **_written(stage.bytes, files, reused=stage.reused),
+        bytes=stage.bytes,
+        **_written(len(stage.shard.files), reused=stage.reused),
         extra=stage.embedded,
     )
 
@@ -91,7 +92,8 @@ async def entities(plane: Plane, tenant: str, day: str) -> Made:
         rows=stage.rows,
         events=stage.events,
         entities=stage.entities,
-        **_written(stage.shard.bytes, 1, reused=stage.reused),
+        bytes=stage.shard.bytes,
+        **_written(1, reused=stage.reused),
         newest_us=stage.last_ts_us,
     )
 
@@ -100,12 +102,12 @@ async def fulltext(plane: Plane, tenant: str, day: str) -> Made:
     stage = await index_fulltext(plane.engine, tenant=tenant, day=day)
     if stage.shard is None:
         return Made("")
-    written = _written(stage.shard.bytes, 1, reused=stage.reused)
-    return Made(stage.shard.digest[:VERSION_CHARS], rows=stage.rows, **written)
+    written = _written(1, reused=stage.reused)
+    return Made(stage.shard.digest[:VERSION_CHARS], rows=stage.rows, bytes=stage.shard.bytes, **written)
 
 
-def _written(size: int, objects: int, *, reused: bool) -> dict[str, int]:
-    return {"reused": objects} if reused else {"bytes": size, "objects": objects}
+def _written(objects: int, *, reused: bool) -> dict[str, int]:
+    return {"reused" if reused else "objects": objects}
 
 
 # --- assets -------------------------------------------------------------------------------------
@@ -117,9 +119,8 @@ def _segments(
     workers: dg.ResourceParam[Workers],
     scope: BuildScope,
 ) -> Result:
-    run, day = run_of(context), context.partition_key
-    plan = plane.run(plan_day(plane.plane, scope, run, day))
-    yield from run_step(context, plane, workers, scope, fold, plan=plan, extra="entities_changed")
+    planning = partial(plan_day, plane.plane, scope, run_of(context), context.partition_key)
+    yield from run_step(context, plane, workers, scope, fold, planning=planning, extra="entities_changed")
 
 
 def _vectors(

@@ -1,26 +1,28 @@
-"""The plan of a day's build: which tenants a run is about, and what failed so far. One small object per day.
+"""The plan of a day's build: which tenants a run is about, what is published, and what failed so far. A small object.
 
 Dagster runs a day's assets one after another and skips what depends on a failed one. One tenant must not stop
 the others, so a tenant that fails is written down here and left out, and `published` fails once the others are
-visible. The next run of the day overwrites the object; a step that belongs to no planned run (somebody
-materialized it alone) takes every tenant whose day is staged.
+visible. Each run has an object of its own, so that two runs of a day keep apart; a step that belongs to no planned run
+(somebody materialized it alone) takes every tenant whose day is staged.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from context_plane.catalog.days import load_day
+from context_plane.catalog.days import load_day, load_segments
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import DayEntry
 from context_plane.catalog.tail import Batch
 from context_plane.errors import NotFound, PlaneError
 from context_plane.fold import load_pending
 from context_plane.layout.keys import ControlKey, StagingKey
+from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.store.base import Store
 from context_plane.tenants import list_tenants
@@ -31,6 +33,8 @@ TENANTS_AT_ONCE: Final = 4
 LANDING: Final = "landing"
 VERSION_CHARS: Final = 32
 """Of each content digest kept here: enough to tell contents apart."""
+PLANS_KEPT: Final = 8
+"""Plans of a day: those of runs under way, and of the last that failed, whose steps may be tried again."""
 
 
 class _Model(BaseModel):
@@ -50,14 +54,25 @@ class Failed(_Model):
         return f"{self.code} in {self.step}" + (f", range {self.part}" if self.part else "")
 
 
+class Held(_Model):
+    """What one artefact of a tenant's published day comes to. `digest`: of the content. `bytes`: as stored."""
+
+    digest: str
+    rows: int = 0
+    events: int = 0
+    entities: int = 0
+    bytes: int = 0
+    newest_us: int = 0
+
+
 class DayPlan(_Model):
-    """`unchanged`: tenants with built days the run leaves alone -> their content digests by artefact. `sizes`: bytes
-    of a tenant's input, about."""
+    """`tenants`: those the run builds. `held`: tenant -> what was published before, by the asset that makes it, also of
+    tenants that the run leaves alone. `sizes`: bytes of a tenant's input, about."""
 
     run: str
     day: str
     tenants: tuple[str, ...] = ()
-    unchanged: Mapping[str, Mapping[str, str]] = {}
+    held: Mapping[str, Mapping[str, Held]] = {}
     sizes: Mapping[str, int] = {}
     failed: tuple[Failed, ...] = ()
 
@@ -82,7 +97,7 @@ async def plan_day(plane: Plane, scope: BuildScope, run: str, day: str) -> DayPl
     """Tenants whose day has uncovered writes, and unless only those are wanted, those whose day is built."""
     tenants = await chosen_tenants(plane, scope)
     gate = asyncio.Semaphore(TENANTS_AT_ONCE)
-    unchanged: dict[str, Mapping[str, str]] = {}
+    held: dict[str, Mapping[str, Held]] = {}
     wanted: dict[str, int] = {}
     failed: list[Failed] = []
 
@@ -95,21 +110,22 @@ async def plan_day(plane: Plane, scope: BuildScope, run: str, day: str) -> DayPl
             except PlaneError as error:
                 failed.append(Failed(tenant=tenant, step="segments", code=error.code))
                 return
+            if entry is not None:
+                held[tenant] = held_of(entry, await segment_bytes(plane.engine.store, entry))
         if dirty or (entry is not None and not scope.only_dirty):
             wanted[tenant] = input_bytes(dirty, entry)
-        elif entry is not None:
-            unchanged[tenant] = digests_of(entry)
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))
     found = DayPlan(
         run=run,
         day=day,
         tenants=tuple(sorted(wanted)),
-        unchanged=dict(sorted(unchanged.items())),
+        held=dict(sorted(held.items())),
         sizes=dict(sorted(wanted.items())),
     )
+    await _drop_old(plane.engine.store, day)
     landing = await saved_plan(plane.engine.store, run, day)
-    carried = landing.failed if landing is not None else ()
+    carried = [] if landing is None else [item for item in landing.failed if item.step == LANDING]
     return found.with_failed([*carried, *sorted(failed, key=lambda item: item.tenant)])
 
 
@@ -136,34 +152,76 @@ async def weigh(plane: Plane, tenants: Sequence[str], first: str, last: str) -> 
     return dict(zip(tenants, await asyncio.gather(*(one(tenant) for tenant in tenants)), strict=True))
 
 
-def digests_of(entry: DayEntry) -> dict[str, str]:
-    """Content digests of a published day by the asset that makes them. Pure."""
-    found = {"segments": entry.segments.digest[:VERSION_CHARS] if entry.segments else ""}
-    if entry.shards is not None:
-        found["vector_shards"] = entry.shards.vector.digest[:VERSION_CHARS]
-        found["entity_shards"] = entry.shards.entity.digest[:VERSION_CHARS]
-        found["fulltext_shards"] = entry.shards.fulltext.digest[:VERSION_CHARS]
-    return found
+async def segment_bytes(store: Store, entry: DayEntry) -> int:
+    """Of the day's segments, as stored. 0 where their list cannot be read: the step that needs it says so."""
+    try:
+        return sum(listed.bytes for listed in await load_segments(store, entry))
+    except PlaneError:
+        return 0
+
+
+def held_of(entry: DayEntry, segments: int = 0) -> dict[str, Held]:
+    """What is published of a day by the asset that makes it. `segments`: their bytes beside their list's. Pure."""
+    listed, shards = entry.segments, entry.shards
+    found = {"segments": Held(digest="")}
+    if listed is not None:
+        counts = {"rows": listed.events, "events": listed.events, "entities": listed.entities}
+        found["segments"] = Held(digest=listed.digest[:VERSION_CHARS], bytes=listed.bytes + segments, **counts)
+    if shards is None:
+        return {**found, "published": Held(digest=_version(found))}
+    vectors, counts = shards.vector, {"events": shards.events, "entities": shards.entities}
+    size = sum(file.bytes for file in vectors.files)
+    newest = {"newest_us": shards.last_ts_us}
+    found["vector_shards"] = _shard(vectors.digest, shards.rows, size)
+    found["entity_shards"] = _shard(shards.entity.digest, shards.rows, shards.entity.bytes, **counts, **newest)
+    found["fulltext_shards"] = _shard(shards.fulltext.digest, shards.rows, shards.fulltext.bytes)
+    return {**found, "published": _shard(_version(found), shards.rows, shards.bytes, **counts, **newest)}
+
+
+def _shard(digest: str, rows: int, size: int, **more: int) -> Held:
+    return Held(digest=digest[:VERSION_CHARS], rows=rows, bytes=size, **more)
+
+
+def _version(found: Mapping[str, Held]) -> str:
+    return sha256_hex(canonical_json({name: held.digest for name, held in found.items()}))[:VERSION_CHARS]
 
 
 # --- the object ---------------------------------------------------------------------------------
 
 
-def plan_key(day: str) -> str:
-    return str(ControlKey(None, f"builds/{day}.json"))
+def plans_folder(day: str) -> str:
+    return str(ControlKey(None, f"builds/{day}/"))
+
+
+def plan_key(day: str, run: str) -> str:
+    return f"{plans_folder(day)}{run}.json"
 
 
 async def save_plan(store: Store, plan: DayPlan) -> None:
-    await store.put(plan_key(plan.day), plan.model_dump_json().encode())
+    await store.put(plan_key(plan.day, plan.run), plan.model_dump_json().encode())
+
+
+async def end_plan(store: Store, plan: DayPlan) -> None:
+    """After the commit: who failed stays on record for a retry of the step; of a run without failures nothing does."""
+    if plan.failed:
+        await save_plan(store, plan)
+    else:
+        await store.delete([plan_key(plan.day, plan.run)])
 
 
 async def saved_plan(store: Store, run: str, day: str) -> DayPlan | None:
-    """The plan an earlier step of the run left. None when there is none, or it is another run's."""
+    """The plan an earlier step of the run left. None when there is none."""
     try:
-        plan = DayPlan.model_validate_json(await store.get(plan_key(day)))
+        return DayPlan.model_validate_json(await store.get(plan_key(day, run)))
     except NotFound:
         return None
-    return plan if plan.run == run else None
+
+
+async def _drop_old(store: Store, day: str) -> None:
+    found = sorted([info async for info in store.list(plans_folder(day))], key=lambda info: info.modified_us)
+    old = [info.key for info in found[:-PLANS_KEPT]]
+    if old:
+        await store.delete(old)
 
 
 async def load_plan(plane: Plane, scope: BuildScope, run: str, day: str) -> DayPlan:
@@ -173,7 +231,24 @@ async def load_plan(plane: Plane, scope: BuildScope, run: str, day: str) -> DayP
         return plan
     tenants = await chosen_tenants(plane, scope)
     staged = await asyncio.gather(*(_is_staged(plane.engine.store, tenant, day) for tenant in tenants))
-    return DayPlan(run=run, day=day, tenants=tuple(t for t, there in zip(tenants, staged, strict=True) if there))
+    wanted = tuple(tenant for tenant, there in zip(tenants, staged, strict=True) if there)
+    return DayPlan(run=run, day=day, tenants=wanted, held=await _published(plane, tenants, day))
+
+
+async def _published(plane: Plane, tenants: Sequence[str], day: str) -> dict[str, Mapping[str, Held]]:
+    """What each tenant has of the day, without those that cannot be read."""
+    store, gate = plane.engine.store, asyncio.Semaphore(TENANTS_AT_ONCE)
+    found: dict[str, Mapping[str, Held]] = {}
+
+    async def one(tenant: str) -> None:
+        async with gate:
+            with suppress(PlaneError):
+                entry = await load_day(store, await load_head(store, tenant), day)
+                if entry is not None:
+                    found[tenant] = held_of(entry, await segment_bytes(store, entry))
+
+    await asyncio.gather(*(one(tenant) for tenant in tenants))
+    return dict(sorted(found.items()))
 
 
 async def _is_staged(store: Store, tenant: str, day: str) -> bool:

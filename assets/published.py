@@ -13,12 +13,12 @@ import dagster as dg
 
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.gate import CHECK, Withheld, check_result, judge
+from assets.meter import metered
 from assets.partitions import DAILY, GROUP
-from assets.plan import digests_of, load_plan, save_plan
+from assets.plan import end_plan, held_of, load_plan
 from assets.report import Made
-from assets.step import PUBLISHED, Result, daily_asset, failure, log_errors, result_of, run_of
+from assets.step import PUBLISHED, Result, daily_asset, failure, log_errors, published_before, result_of, run_of
 from assets.units import do, each_tenant, joined
-from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from resources.plane import OpenPlane
@@ -34,23 +34,7 @@ async def verdict(plane: Plane, tenant: str, day: str) -> Made:
 async def publish(plane: Plane, tenant: str, day: str) -> Made:
     """Commit one tenant-day that was judged; nothing where it came out as it is published."""
     published = await publish_staged(plane.engine, tenant, day)
-    entry, objects = published.entry, 0 if published.unchanged else 1
-    digest = version_of(digests_of(entry))
-    if entry.shards is None:
-        return Made(digest, objects=objects)
-    shards = entry.shards
-    return Made(
-        digest,
-        rows=shards.rows,
-        events=shards.events,
-        entities=shards.entities,
-        objects=objects,
-        newest_us=shards.last_ts_us,
-    )
-
-
-def version_of(digests: dict[str, str]) -> str:
-    return sha256_hex(canonical_json(digests))[:32]
+    return Made(**held_of(published.entry)["published"].model_dump(), objects=0 if published.unchanged else 1)
 
 
 def _published(
@@ -60,21 +44,21 @@ def _published(
     scope: BuildScope,
 ) -> Result:
     day = context.partition_key
-    plan = plane.run(load_plan(plane.plane, scope, run_of(context), day))
-    asked = plan.weights()
-    judged = do(plane, workers, asked, day, "published", verdict)
-    withheld: list[Withheld] = [made.aside for made in judged.made.values() if made.aside is not None]
-    passed = [tenant for tenant, made in judged.made.items() if made.aside is None]
-    committed = plane.run(each_tenant(plane.plane, passed, day, "published", publish))
-    outcome = joined([judged, committed], judged.seconds + committed.seconds)
-    visible = committed.made
-    plan = plan.with_failed(outcome.failed)
-    plane.run(save_plan(plane.plane.engine.store, plan))
+    with metered() as meter:
+        plan = plane.run(load_plan(plane.plane, scope, run_of(context), day))
+        asked = plan.weights()
+        judged = do(plane, workers, asked, day, "published", verdict)
+        withheld: list[Withheld] = [made.aside for made in judged.made.values() if made.aside is not None]
+        passed = [tenant for tenant, made in judged.made.items() if made.aside is None]
+        committed = plane.run(each_tenant(plane.plane, passed, day, "published", publish))
+        outcome = joined([judged, committed])
+        plan = plan.with_failed(outcome.failed)
+        plane.run(end_plan(plane.plane.engine.store, plan))
     log_errors(context, outcome)
-    digests = {tenant: version_of(dict(found)) for tenant, found in plan.unchanged.items()}
-    digests |= {tenant: made.digest for tenant, made in visible.items()}
-    shown = replace(outcome.only(visible), units=judged.units)  # the commits are this step's own
-    yield result_of(context, shown, digests, failed=plan.failed, checks=[check_result(day, len(asked), withheld)])
+    shown = replace(outcome.only(committed.made), units=judged.units)  # the commits are this step's own
+    checks = [check_result(day, len(asked), withheld)]
+    before = published_before(plan, "published")
+    yield result_of(context, shown, meter, failed=plan.failed, held=before, checks=checks)
     if plan.failed:
         raise failure(day, plan.failed)
 

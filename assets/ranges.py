@@ -61,7 +61,7 @@ def do_with_ranges(
     lost = {item.tenant for item in ahead.failed}
     left = {tenant: size for tenant, size in tenants.items() if tenant not in lost}
     outcome = do(opened, workers, left, day, step, partial(work, ranges=counts))
-    return joined([ahead.only({}), outcome], ahead.seconds + outcome.seconds)
+    return joined([ahead.only({}), outcome])
 
 
 async def one_range(plane: Plane, tenant: str, day: str, *, work: RangeWork, number: int, count: int) -> Made:

@@ -27,8 +27,8 @@ NAMED_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one tenant-day came to in one step. `bytes`, `objects`: written. `reused`: objects that are named again.
-    `digest`: of the content."""
+    """What one tenant-day comes to in one step. `digest`: of the content. `bytes`: of all of it, as stored. `objects`:
+    written. `reused`: objects that are named again."""
 
     digest: str
     rows: int = 0
@@ -53,15 +53,25 @@ class Made:
         return self.objects == 0
 
 
-def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, seconds: float) -> dict[str, Any]:
-    """Metadata of one materialization. `seconds` is wall clock of the step."""
-    values, prices = list(made.values()), Prices()
+def metadata(
+    made: Mapping[str, Made],
+    failed: Sequence[Failed],
+    spent: Trace,
+    seconds: float,
+    *,
+    kept: Mapping[str, Made] | None = None,
+) -> dict[str, Any]:
+    """Metadata of one materialization: of the whole partition, and beside it what the run wrote. `made`: of tenants
+    that it worked on; `kept`: what the partition has of others. `seconds` is wall clock of the step."""
+    kept = kept or {}
+    values, prices = [*made.values(), *kept.values()], Prices()
     return {
         "dagster/row_count": sum(item.rows for item in values),
         "rows": sum(item.rows for item in values),
         "events": sum(item.events for item in values),
         "entities": sum(item.entities for item in values),
         "bytes": sum(item.bytes for item in values),
+        "rows_rebuilt": sum(item.rows for item in values if not item.unchanged),
         "objects": sum(item.objects for item in values),
         "objects_reused": sum(item.reused for item in values),
         "seconds": round(seconds, 3),
@@ -75,7 +85,7 @@ def metadata(made: Mapping[str, Made], failed: Sequence[Failed], spent: Trace, s
         "bytes_written": spent.bytes_written,
         "requests_usd": round(requests_usd(spent, prices), 6),
         "storage_usd_month": round(storage_usd_month(spent.bytes_written, prices), 6),
-        "tenant_days": _table(made, failed),
+        "tenant_days": _table(made, kept, failed),
         **_freshness(values),
     }
 
@@ -88,9 +98,9 @@ def _freshness(values: Sequence[Made]) -> dict[str, Any]:
     return {**told, "newest_event": dg.MetadataValue.timestamp(newest_us / 1e6)} if newest_us else told
 
 
-def plot(made: Mapping[str, Made], before: Mapping[str, float], partition: str) -> dict[str, dg.MetadataValue[Any]]:
-    """Plots of a materialization: rows by tenant, and rows of it and of the partitions `before`. Empty of no rows."""
-    rows = {tenant: float(item.rows) for tenant, item in made.items() if item.rows}
+def plot(whole: Mapping[str, Made], before: Mapping[str, float], partition: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Plots of a partition: rows by tenant, and rows of it and of the partitions `before`. Empty of no rows."""
+    rows = {tenant: float(item.rows) for tenant, item in whole.items() if item.rows}
     series = sorted({**before, partition: sum(rows.values())}.items())[-SERIES_MAX:]
     drawn = {"rows_by_tenant": plots.bars(rows, unit="rows"), "rows_by_partition": plots.line(series, unit="rows")}
     return {name: dg.MetadataValue.md(text) for name, text in drawn.items() if text}
@@ -98,7 +108,8 @@ def plot(made: Mapping[str, Made], before: Mapping[str, float], partition: str) 
 
 def data_version(digests: Mapping[str, str]) -> dg.DataVersion:
     """Tenant -> content digest. The same contents have the same version, whatever part of them a run rebuilt."""
-    return dg.DataVersion(sha256_hex(canonical_json(sorted(digests.items())))[:32])
+    held = sorted((tenant, digest) for tenant, digest in digests.items() if digest)
+    return dg.DataVersion(sha256_hex(canonical_json(held))[:32])
 
 
 def name_failures(day: str, failed: Sequence[Failed]) -> str:
@@ -108,10 +119,12 @@ def name_failures(day: str, failed: Sequence[Failed]) -> str:
     return "; ".join([*named, f"and {more} more"] if more > 0 else named)
 
 
-def _table(made: Mapping[str, Made], failed: Sequence[Failed]) -> dg.TableMetadataValue:
-    largest = sorted(made.items(), key=lambda item: (-item[1].rows, item[0]))[:TABLE_TENANTS_MAX]
+def _table(made: Mapping[str, Made], kept: Mapping[str, Made], failed: Sequence[Failed]) -> dg.TableMetadataValue:
+    largest = sorted({**kept, **made}.items(), key=lambda item: (-item[1].rows, item[0]))[:TABLE_TENANTS_MAX]
     rows = [_record(item.tenant, Made(""), str(item)) for item in failed[:TABLE_TENANTS_MAX]]
-    rows += [_record(tenant, item, "unchanged" if item.unchanged else "ok") for tenant, item in largest]
+    for tenant, item in largest:
+        state = "unchanged" if item.unchanged else "ok"
+        rows.append(_record(tenant, item, state if tenant in made else "kept"))
     return dg.MetadataValue.table(rows, schema=_SCHEMA)
 
 

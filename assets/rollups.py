@@ -6,19 +6,20 @@ due (a day waits to be built, an erasure is under way, nothing changed since) is
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections import Counter
-from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
 
+from assets.meter import metered
 from assets.partitions import GROUP, MONTHLY
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
 from assets.published import PUBLISHED_DAYS
 from assets.report import NAMED_MAX, Made
-from assets.step import Result, failure, log_errors, partitioned_asset, result_of
+from assets.step import Result, failure, held_by, log_errors, partitioned_asset, result_of
 from assets.units import do
 from context_plane.catalog.head import load_head
-from context_plane.catalog.manifest import MonthEntry, Shards, shard_keys
+from context_plane.catalog.manifest import MonthEntry, shard_keys
 from context_plane.model import canonical_json, sha256_hex
 from context_plane.plane import Plane
 from context_plane.rollup import MEANINGS, MonthState
@@ -39,25 +40,29 @@ async def roll_up(plane: Plane, tenant: str, month: str) -> Made:
     before = (await load_head(plane.engine.store, tenant)).months.get(month)
     state, entry = await plane.roll_up(tenant, month)
     if state != "due" or entry is None:
-        return Made("" if entry is None else version_of(entry), aside=state)
+        return replace(_made(entry), aside=state)
+    named, known = set(shard_keys(entry.shards)), set() if before is None else set(shard_keys(before.shards))
+    return replace(_made(entry), objects=len(named - known), reused=len(named & known))
+
+
+async def rolled_up(plane: Plane, tenant: str, month: str) -> Made:
+    """What a tenant has of the month, nothing of it written."""
+    return _made((await load_head(plane.engine.store, tenant)).months.get(month))
+
+
+def _made(entry: MonthEntry | None) -> Made:
+    if entry is None:
+        return Made("")
     shards = entry.shards
-    named, known = set(shard_keys(shards)), set() if before is None else set(shard_keys(before.shards))
     return Made(
         digest=version_of(entry),
         rows=shards.rows,
         events=shards.events,
         entities=shards.entities,
-        bytes=_written_bytes(shards, known),
-        objects=len(named - known),
-        reused=len(named & known),
+        bytes=shards.bytes,
         extra=len(entry.covered),
         newest_us=shards.last_ts_us,
     )
-
-
-def _written_bytes(shards: Shards, known: Collection[str]) -> int:
-    sizes = [shards.entity.bytes, shards.fulltext.bytes, *(file.bytes for file in shards.vector.files)]
-    return sum(size for key, size in zip(shard_keys(shards), sizes, strict=True) if key not in known)
 
 
 def _rollups(
@@ -67,18 +72,21 @@ def _rollups(
     scope: BuildScope,
 ) -> Result:
     month = context.partition_key[:7]
-    tenants = plane.run(chosen_tenants(plane.plane, scope))
-    weights = plane.run(weigh(plane.plane, tenants, f"{month}-01", f"{month}-31"))
-    outcome = do(plane, workers, weights, month, "rollups", roll_up)
+    with metered() as meter:
+        tenants = plane.run(chosen_tenants(plane.plane, scope))
+        weights = plane.run(weigh(plane.plane, tenants, f"{month}-01", f"{month}-31"))
+        outcome = do(plane, workers, weights, month, "rollups", roll_up)
+        held = held_by(plane, outcome.failed, month, "rollups", rolled_up)
     left: dict[str, MonthState] = {name: made.aside for name, made in outcome.made.items() if made.aside is not None}
     for tenant in sorted(left)[:NAMED_MAX]:
         context.log.info(f"{tenant} {month}: left alone; {MEANINGS[left[tenant]]}")
     log_errors(context, outcome)
-    digests = {tenant: item.digest for tenant, item in outcome.made.items() if item.digest}
     made = {tenant: item for tenant, item in outcome.made.items() if tenant not in left}
+    held |= {tenant: item for tenant, item in outcome.made.items() if tenant in left}
+    held = {tenant: item for tenant, item in held.items() if item.digest}
     states = dg.MetadataValue.json(dict(sorted(Counter(left.values()).items())))
     told = {"left_alone": len(left), "left_alone_states": states}
-    yield result_of(context, outcome.only(made), digests, failed=outcome.failed, extra="days", more=told)
+    yield result_of(context, outcome.only(made), meter, failed=outcome.failed, held=held, extra="days", more=told)
     if outcome.failed:
         raise failure(month, outcome.failed)
 

@@ -7,15 +7,16 @@ fail in their name; a step without such a successor fails itself, after the othe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import dagster as dg
 
+from assets.meter import Meter, metered
 from assets.partitions import DAILY
 from assets.plan import DayPlan, Failed, load_plan, save_plan
-from assets.report import SERIES_MAX, data_version, metadata, name_failures, plot
-from assets.units import Outcome, Work, do
+from assets.report import SERIES_MAX, Made, data_version, metadata, name_failures, plot
+from assets.units import Outcome, Work, do, each_tenant
 from context_plane.errors import CODES
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
@@ -58,21 +59,20 @@ def run_step(
     scope: BuildScope,
     work: Work,
     *,
-    plan: DayPlan | None = None,
+    planning: Callable[[], Coroutine[Any, Any, DayPlan]] | None = None,
     extra: str = "",
     doing: Callable[[Mapping[str, int]], Outcome] | None = None,
 ) -> Result:
-    """One of the assets before the commit. `plan` absent: the run's. `extra`: metadata name of `Made.extra`. `doing`:
-    how the work is shared, given the bytes of each tenant's input; absent: as `do` shares it."""
+    """One of the assets before the commit. `planning` absent: the run's plan is taken. `extra`: metadata name of
+    `Made.extra`. `doing`: how the work is shared, given the bytes of each tenant's input; absent: as `do` shares it."""
     step, day = context.asset_key.to_user_string(), context.partition_key
-    store = opened.plane.engine.store
-    plan = plan or opened.run(load_plan(opened.plane, scope, run_of(context), day))
-    outcome = doing(plan.weights()) if doing else do(opened, workers, plan.weights(), day, step, work)
-    after = plan.with_failed(outcome.failed)
-    opened.run(save_plan(store, after))
-    unchanged = {tenant: found[step] for tenant, found in plan.unchanged.items() if step in found}
+    with metered() as meter:
+        plan = opened.run(planning() if planning else load_plan(opened.plane, scope, run_of(context), day))
+        outcome = doing(plan.weights()) if doing else do(opened, workers, plan.weights(), day, step, work)
+        after = plan.with_failed(outcome.failed)
+        opened.run(save_plan(opened.plane.engine.store, after))
     mine = [item for item in after.failed if item.step == step]
-    yield result_of(context, outcome, {**unchanged, **_digests(outcome)}, failed=mine, extra=extra)
+    yield result_of(context, outcome, meter, failed=mine, held=published_before(plan, step), extra=extra)
     log_errors(context, outcome)
     if mine and (not after.left() or not _is_published_later(context)):
         raise failure(day, mine)
@@ -81,20 +81,36 @@ def run_step(
 def result_of(
     context: dg.AssetExecutionContext,
     outcome: Outcome,
-    digests: Mapping[str, str],
+    meter: Meter,
     *,
     failed: Sequence[Failed],
+    held: Mapping[str, Made],
     extra: str = "",
     more: Mapping[str, Any] | None = None,
     checks: Sequence[dg.AssetCheckResult] = (),
 ) -> dg.MaterializeResult[Any]:
-    """`more`: metadata of this step alone."""
-    told = {**metadata(outcome.made, failed, outcome.spent, outcome.seconds), **(more or {})}
+    """Of the partition as it is now. `held`: what it had of tenants before, which counts where the run made nothing of
+    them. `more`: metadata of this step alone."""
+    kept = {tenant: item for tenant, item in held.items() if tenant not in outcome.made}
+    whole = {**kept, **outcome.made}
+    told = {**metadata(outcome.made, failed, meter.spent, meter.seconds, kept=kept), **(more or {})}
     told |= {"units": outcome.units, "workers_lost": outcome.lost}
-    told |= plot(outcome.made, _rows_before(context), context.partition_key)
+    told |= plot(whole, _rows_before(context), context.partition_key)
     if extra:
-        told[extra] = sum(item.extra for item in outcome.made.values())
-    return dg.MaterializeResult(metadata=told, data_version=data_version(digests), check_results=list(checks))
+        told[extra] = sum(item.extra for item in whole.values())
+    version = data_version({tenant: item.digest for tenant, item in whole.items()})
+    return dg.MaterializeResult(metadata=told, data_version=version, check_results=list(checks))
+
+
+def published_before(plan: DayPlan, step: str) -> dict[str, Made]:
+    """What the day had of an asset before the run, by tenant."""
+    return {tenant: Made(**found[step].model_dump()) for tenant, found in plan.held.items() if step in found}
+
+
+def held_by(opened: OpenPlane, failed: Sequence[Failed], partition: str, step: str, work: Work) -> dict[str, Made]:
+    """What `work` finds of tenants that failed; nothing of those that cannot be read."""
+    names = sorted({item.tenant for item in failed})
+    return dict(opened.run(each_tenant(opened.plane, names, partition, step, work)).made)
 
 
 def _rows_before(context: dg.AssetExecutionContext) -> dict[str, float]:
@@ -124,10 +140,6 @@ def failure(day: str, failed: Sequence[Failed]) -> dg.Failure:
 def log_errors(context: dg.AssetExecutionContext, outcome: Outcome) -> None:
     for error in outcome.errors:
         context.log.error(error)
-
-
-def _digests(outcome: Outcome) -> dict[str, str]:
-    return {tenant: item.digest for tenant, item in outcome.made.items()}
 
 
 def _is_published_later(context: dg.AssetExecutionContext) -> bool:

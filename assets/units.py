@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -23,7 +23,7 @@ from assets.report import Made
 from context_plane.errors import PlaneError
 from context_plane.plane import Plane
 from context_plane.settings import Settings
-from context_plane.store.counting import Trace, trace
+from context_plane.store.counting import Trace, count_elsewhere, trace
 from resources.plane import OpenPlane, open_plane
 from resources.workers import Lost, Workers
 
@@ -70,13 +70,13 @@ class Gathered(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step, or a unit of it, did. `errors`: for the log. `units`: how many it was cut into."""
+    """What a step, or a unit of it, did. `errors`: for the log. `units`: how many it was cut into. `spent`: by the
+    worker of a unit; it is counted to the step as the worker reports."""
 
     made: Mapping[str, Made]
     failed: tuple[Failed, ...]
     errors: tuple[str, ...]
-    spent: Trace
-    seconds: float
+    spent: Trace = field(default_factory=Trace)
     units: int = 1
     lost: int = 0
     """Workers that died."""
@@ -101,7 +101,6 @@ def settings_of_workers(settings: Settings) -> Settings:
 
 def in_workers(workers: Workers, units: Sequence[Unit]) -> Outcome:
     """What the workers make of the units. Those whose worker died are done again, each tenant by itself."""
-    started = time.perf_counter()
     done, lost = _through(workers, units)
     alone = [replace(unit, tenants=(tenant,)) for unit in lost for tenant in unit.tenants]
     again, dead = _through(workers, alone)
@@ -115,7 +114,7 @@ def in_workers(workers: Workers, units: Sequence[Unit]) -> Outcome:
         for unit in dead
         for tenant in unit.tenants
     ]
-    whole = joined([*done, *again], time.perf_counter() - started)
+    whole = joined([*done, *again])
     return replace(
         whole,
         failed=tuple(sorted([*whole.failed, *failed], key=_by_name)),
@@ -141,21 +140,20 @@ def cut(weights: Mapping[str, int], slots: int) -> list[tuple[str, ...]]:
     return [tuple(sorted(names)) for _, names in groups]
 
 
-def joined(outcomes: Iterable[Outcome], seconds: float) -> Outcome:
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
     """Outcomes of a step's units as one. Pure."""
     made: dict[str, Made] = {}
     failed: list[Failed] = []
     errors: list[str] = []
-    spent, units, lost = Trace(), 0, 0
+    units, lost = 0, 0
     for outcome in outcomes:
         made |= outcome.made
         failed += outcome.failed
         errors += outcome.errors
-        spent.include(outcome.spent)
         units += outcome.units
         lost += outcome.lost
     ordered = tuple(sorted(failed, key=_by_name))
-    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), spent, seconds, units, lost)
+    return Outcome(dict(sorted(made.items())), ordered, tuple(errors), units=units, lost=lost)
 
 
 def _by_name(failed: Failed) -> tuple[str, str]:
@@ -182,11 +180,9 @@ async def each_tenant(
         started = time.perf_counter()
         return replace(await work(plane, tenant, day), seconds=time.perf_counter() - started)
 
-    started = time.perf_counter()
-    with trace() as spent:
-        found = await gathered(tenants, _label(day, step, part), step, timed, at_once)
+    found = await gathered(tenants, _label(day, step, part), step, timed, at_once)
     failed = tuple(item.model_copy(update={"part": part}) for item in found.failed)
-    return Outcome(found.done, failed, found.errors, spent, time.perf_counter() - started)
+    return Outcome(found.done, failed, found.errors)
 
 
 async def gathered(
@@ -237,11 +233,13 @@ def run_unit(unit: Unit) -> Outcome:
         opened = _kept_open(unit.settings)
         at_once = WORKER_TENANTS_AT_ONCE
         work = each_tenant(opened.plane, unit.tenants, unit.day, unit.step, unit.work, at_once, part=unit.part)
-        return opened.run(work)
+        with trace() as spent:
+            outcome = opened.run(work)
+        return replace(outcome, spent=spent)
     except Exception as error:  # the store cannot be opened: every tenant of the unit has failed
         code, label = code_of(error), _label(unit.day, unit.step, unit.part)
         failed = tuple(Failed(tenant=tenant, step=unit.step, code=code, part=unit.part) for tenant in unit.tenants)
-        return Outcome({}, failed, (told(label, error),), Trace(), 0.0)
+        return Outcome({}, failed, (told(label, error),))
 
 
 def _through(workers: Workers, units: Sequence[Unit]) -> tuple[list[Outcome], list[Unit]]:
@@ -252,6 +250,7 @@ def _through(workers: Workers, units: Sequence[Unit]) -> tuple[list[Outcome], li
         if isinstance(result, Lost):
             lost.append(units[number])
         else:
+            count_elsewhere(result.spent)
             done.append(result)
     return done, lost
 

@@ -110,7 +110,7 @@ async def fold_day(
         segments=segment_list,
         changed=folded.changed + len(built) - len(kept),
         objects=folded.objects + (list_bytes > 0),
-        bytes=folded.bytes + list_bytes,
+        bytes=sum(entry.bytes for entry in entries) + (segment_list.bytes if segment_list else 0),
         before=same if same is not None and await _is_readable(engine.store, manifest, day) else None,
     )
     await save(engine.store, tenant, day, "segments", stage)
@@ -165,7 +165,6 @@ class _Folded:
     entries: dict[str, SegmentEntry]
     changed: int = 0
     objects: int = 0
-    bytes: int = 0
 
 
 async def _fold_entities(
@@ -192,7 +191,6 @@ async def _fold_entities(
         folded.entries[entity] = SegmentEntry(entity, new_id, encoded.digest, encoded.events, len(encoded.stored))
         folded.changed += 1
         folded.objects += 1
-        folded.bytes += len(encoded.stored)
 
     async def put_all(made: Sequence[tuple[str, segments.EncodedSegment | None]]) -> None:
         for entity in (entity for entity, encoded in made if encoded is None):

@@ -41,7 +41,9 @@ class SegmentsStage(Record):
     changed: int
     """Entities whose segment is new, changed or gone."""
     objects: int
+    """Written."""
     bytes: int
+    """Of all segments of the day and their list, as stored."""
     before: DayEntry | None = None
     """The day as built, where its segments stay as they are: what is the same of its shards is named again."""
 

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -38,8 +39,9 @@ class OpenPlane:
     settings: Settings
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, run to its end. Not from within a running event loop."""
-        return self.runner.run(work)
+        """The result of `work`, run to its end, in the caller's context: its traces count. Not from within a running
+        event loop."""
+        return self.runner.run(work, context=copy_context())
 
 
 @contextmanager

@@ -113,6 +113,12 @@ def trace() -> Iterator[Trace]:
         _traces.reset(token)
 
 
+def count_elsewhere(spent: Trace) -> None:
+    """Counts what another process spent to the traces of this task."""
+    for each in _traces.get():
+        each.include(spent)
+
+
 class Request:
     """One request (or several in parallel) in flight, and the bytes it moved. A context manager: its exit ends it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,13 +12,17 @@ import dagster as dg
 import pytest
 
 from assets import plots, report
+from assets.build import LOGGERS
 from assets.cost import Prices, requests_usd, storage_usd_month
+from assets.definitions import build_definitions
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB, Dirt
 from assets.external import READ_VARIABLE
 from assets.freshness import FAILED_US, LATE_US, verdict, waiting
 from assets.report import Made
 from context_plane.model import Put, Write
 from context_plane.store.counting import Trace
+from resources.scope import BuildScope
+from resources.workers import Processes
 from tests.assets.world import DAYS, SPEC, World, events
 
 NAMES = {
@@ -26,6 +31,7 @@ NAMES = {
     "events",
     "entities",
     "bytes",
+    "rows_rebuilt",
     "objects",
     "objects_reused",
     "seconds",
@@ -43,6 +49,7 @@ NAMES = {
 }
 """The UI draws a series of each: a name that changes begins a new one."""
 NOW_US = 1_800_000_000_000_000
+AGES = (LATE_US, LATE_US + 1, FAILED_US + 1)
 
 
 def drawn(markdown: str) -> ElementTree.Element:
@@ -98,6 +105,27 @@ def test_every_step_tells_its_names_and_no_others(tmp_path: Path) -> None:
     assert all(one["requests_usd"].value for one in values.values())
 
 
+def test_every_request_of_a_run_is_told(tmp_path: Path) -> None:
+    """Also of a run that finds nothing to build: it looks at every tenant. Seen to fail with the planning, and with the
+    plan that each step saves, left out."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta", "gamma"):
+        world.write(tenant, events(tenant, DAYS[:1], per_day=4))
+    world.build(DAYS[:1])
+    with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
+        before = replace(opened.plane.store.total)
+        resources = {"plane": opened, "workers": Processes(1), "scope": BuildScope(only_dirty=True)}
+        job = build_definitions(world.settings, resources).resolve_job_def(DAY_JOB)
+        done = job.execute_in_process(run_config=LOGGERS, instance=instance, partition_key=DAYS[0])
+        after = opened.plane.store.total
+    made = [event.step_materialization_data.materialization for event in done.get_asset_materialization_events()]
+    for name in ("gets", "puts", "lists", "bytes_read", "bytes_written"):
+        told = sum(int(str(one.metadata[name].value)) for one in made)
+        assert told == getattr(after, name) - getattr(before, name), name
+    (planned,) = [one for one in made if one.asset_key == dg.AssetKey("segments")]
+    assert int(str(planned.metadata["lists"].value)) >= 2 * 3
+
+
 def identity_us(write: Write) -> int:
     assert isinstance(write, Put)
     return write.event.ts_us
@@ -109,6 +137,19 @@ def test_freshness_is_that_of_the_newest_event_and_of_who_waited_the_longest() -
     assert told["newest_event"] == dg.MetadataValue.timestamp(5.0)
     assert told["oldest_unbuilt_s"] == 1.5
     assert report.metadata({"a": Made("d", waited_us=0)}, (), Trace(), 1.0)["oldest_unbuilt_s"] == 0
+
+
+def test_a_partition_is_told_whole_and_beside_it_what_the_run_wrote() -> None:
+    """Seen to fail with sums over what was made alone."""
+    made = {"acme": Made("d", rows=3, events=2, entities=1, bytes=50, objects=2), "beta": Made("d", rows=5, reused=4)}
+    kept = {"gamma": Made("d", rows=7, events=7, entities=7, bytes=70, newest_us=5_000_000)}
+    told = report.metadata(made, (), Trace(), 1.0, kept=kept)
+    assert [told[name] for name in ("dagster/row_count", "rows", "events", "entities", "bytes")] == [15, 15, 9, 8, 120]
+    assert [told[name] for name in ("rows_rebuilt", "objects", "objects_reused")] == [3, 2, 4]
+    assert [told[name] for name in ("tenants", "tenants_unchanged")] == [3, 2]
+    assert told["newest_event"] == dg.MetadataValue.timestamp(5.0)
+    states = {record.data["tenant"]: record.data["state"] for record in told["tenant_days"].records}
+    assert states == {"acme": "ok", "beta": "unchanged", "gamma": "kept"}
 
 
 def test_requests_and_bytes_have_prices() -> None:
@@ -218,6 +259,16 @@ def test_lateness_warns_then_fails(age_us: int, passed: bool, severity: dg.Asset
         assert found.severity == severity
         assert "2026-03-03 (events" in str(found.description)
         assert "sensor `dirt`" in str(found.description)
+
+
+def test_every_partition_that_waits_has_a_verdict_of_its_own() -> None:
+    """Seen to fail with days that are not told apart."""
+    found = verdict(waiting([dirt(day, age) for day, age in zip(("a", "b", "c"), AGES, strict=True)], NOW_US), 0)
+    table = found.metadata["waiting"]
+    assert isinstance(table, dg.TableMetadataValue)
+    states = [(record.data["partition"], record.data["state"]) for record in table.records]
+    assert states == [("c", "failed"), ("b", "late"), ("a", "rests")]
+    assert found.metadata["partitions_late"] == dg.MetadataValue.json(["b", "c"])
 
 
 def test_an_unreadable_tenant_is_not_fresh() -> None:
