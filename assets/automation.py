@@ -25,6 +25,7 @@ from assets.dirt import (
     plan_tick,
     survey,
 )
+from assets.meter import metered
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
 from assets.step import PUBLISHED
@@ -36,6 +37,9 @@ from resources.plane import OpenPlane
 SENSOR_INTERVAL_S: Final = 30
 SCHEDULE_DAYS_MAX: Final = 31
 """Days a daily tick asks for: a month of failed runs is looked at again every night."""
+LANDING_DAYS: Final = 3
+"""Newest days that are looked at every night: files that exporters land are no dirt before a run reads them. A day that
+is over has two such nights, for a run that is under way at one of them may have looked before its last file came."""
 RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
 """A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
 from the failed step would retry nothing."""
@@ -103,7 +107,8 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
         ),
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
-        found = plane.run(look(plane.plane))
+        with metered() as meter:
+            found = plane.run(look(plane.plane))
         inside, outside = split_by_partition(found.dirt)
         tick = plan_tick(
             [item for item in inside if not item.spec or item.spec in specs],
@@ -113,17 +118,20 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
         )
         for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
+        cost = f"looked at {found.tenants} tenants in {meter}"
+        context.log.info(f"{cost}; {len(tick.requests)} runs asked for, {tick.left} left for a later tick")
         return dg.SensorResult(
             run_requests=[run_request(request) for request in tick.requests],
             cursor=encode_cursor(tick.asked),
-            skip_reason=None if tick.requests else "nothing is due",
+            skip_reason=None if tick.requests else f"nothing is due; {cost}",
         )
 
     return dirt
 
 
 def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
-    """The safety net: once a day every dirty day, also those whose last run failed, and the days whose exports land."""
+    """The safety net: once a day every dirty day, also those whose last run failed, and the days whose exports land;
+    those aside of which a run is under way."""
 
     @dg.schedule(
         name="daily",
@@ -131,32 +139,38 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         cron_schedule="15 0 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Asks for yesterday, today and every older day that still has unbuilt log batches.",
+        description=(
+            "Asks for today, the two days before and every older day that still has unbuilt log batches, but for days "
+            "of which a run is under way."
+        ),
     )
     def daily(
         context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[OpenPlane]
     ) -> list[dg.RunRequest] | dg.SkipReason:
-        found = plane.run(look(plane.plane))
+        with metered() as meter:
+            found = plane.run(look(plane.plane))
         inside, outside = split_by_partition(found.dirt)
         for line in remarks(found, outside):
             context.log.warning(line)
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
-        requests = [r for r in schedule_requests(inside, today) if DAILY.has_partition_key(r.day)]
-        return [run_request(request) for request in requests] or dg.SkipReason("no day has a partition")
+        asked = schedule_requests(inside, today, _days_under_way(context.instance))
+        requests = [run_request(request) for request in asked if DAILY.has_partition_key(request.day)]
+        context.log.info(f"looked at {found.tenants} tenants in {meter}; {len(requests)} runs asked for")
+        return requests or dg.SkipReason("no day has a partition, or a run of each is under way")
 
     return daily
 
 
-def schedule_requests(dirt: Iterable[Dirt], today: str) -> list[Request]:
-    """One request per dirty day, the newest first, asked anew every day. Pure.
+def schedule_requests(dirt: Iterable[Dirt], today: str, running: Collection[str] = ()) -> list[Request]:
+    """One request per dirty day that is not `running`, the newest first, asked anew every day. Pure.
 
-    Today and yesterday are asked for in any case: files that exporters land are no dirt before a run reads them.
+    The newest days are asked for in any case: files that exporters land are no dirt before a run reads them.
     """
-    tenants: dict[str, set[str]] = {today: set(), add_days(today, -1): set()}
+    tenants: dict[str, set[str]] = {add_days(today, -ago): set() for ago in range(LANDING_DAYS)}
     for item in dirt:
         if item.job == DAY_JOB:
             tenants.setdefault(item.day, set()).add(item.tenant)
-    days = sorted(tenants, reverse=True)[:SCHEDULE_DAYS_MAX]
+    days = sorted({*tenants} - {*running}, reverse=True)[:SCHEDULE_DAYS_MAX]
     return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in days]
 
 

@@ -3,9 +3,9 @@
 Dirt is derived, never remembered: log batches above what a day covers, bundles whose sources or spec changed, and
 days of closed months that are not rolled up (a month goes by its first day, which is its partition). A tick
 looks at all of it and asks for a bounded number of (job, day) pairs, fair over tenants. What was asked for
-travels in the sensor's cursor as run keys: a day whose run failed is not asked for again until its input
-changed (the daily schedule does that), so it cannot crowd out others. A changed spec is a backfill of all its days:
-it takes the room that is left, the newest day first (docs/decisions/0020).
+travels in the sensor's cursor as run keys: a day whose run failed is not asked for again until its input changed (the
+daily schedule does that), nor bundles or a rollup before the next UTC day, so none can crowd out others. A changed spec
+is a backfill of all its days: it takes the room that is left, the newest day first (docs/decisions/0020).
 """
 
 from __future__ import annotations
@@ -174,10 +174,11 @@ def decode_cursor(cursor: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """All dirt of some tenants. `failed`: tenants that could not be read, with the error's code."""
+    """All dirt of so many tenants. `failed`: those that could not be read, with the error's code."""
 
     dirt: tuple[Dirt, ...]
     failed: tuple[tuple[str, str], ...]
+    tenants: int
 
 
 async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
@@ -195,17 +196,17 @@ async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
             except PlaneError as error:
                 failed.append((tenant, error.code))
                 return
-        manifest, dirty = pending.manifest, frozenset(pending.dirty)
+        manifest, dirty, now_us = pending.manifest, frozenset(pending.dirty), plane.engine.now_us()
         found.extend(log_dirt(tenant, pending))
-        found.extend(bundle_dirt(tenant, manifest, specs, dirty, published_us))
+        found.extend(bundle_dirt(tenant, manifest, specs, dirty, published_us, now_us))
         if same_model(manifest, plane.engine.embedder):
             own = {name: fingerprint for name, fingerprint in fingerprints.items() if name in specs}
-            found.extend(spec_dirt(tenant, manifest, own, dirty))
-        found.extend(rollup_dirt(tenant, manifest, dirty, plane.engine.now_us()))
+            found.extend(spec_dirt(tenant, manifest, own, dirty, now_us))
+        found.extend(rollup_dirt(tenant, manifest, dirty, now_us))
 
     await asyncio.gather(*(one(tenant) for tenant in tenants))
     ordered = sorted(found, key=lambda item: (item.tenant, item.day, item.job, item.spec))
-    return Survey(tuple(ordered), tuple(sorted(failed)))
+    return Survey(tuple(ordered), tuple(sorted(failed)), len(tenants))
 
 
 def log_dirt(tenant: str, pending: Pending) -> list[Dirt]:
@@ -232,9 +233,10 @@ def bundle_dirt(
     specs: Mapping[str, Spec],
     dirty: Collection[str],
     published_us: Mapping[str, int],
+    now_us: int,
 ) -> list[Dirt]:
     """Newest built days with missing or stale bundles of some spec, those aside that wait for a person; a dirty day
-    gets them with its build. Pure.
+    gets them with its build. Bundles whose run failed are asked for again the next day. Pure.
 
     `published_us`: when each of these days was published. They rest as dirt does: a run that just published
     the day is about to make its bundles.
@@ -245,21 +247,25 @@ def bundle_dirt(
     for day in newest:
         for name, spec in specs.items():
             if day not in dirty and is_due(manifest, spec, day):
-                digest = sha256_hex(canonical_json([name, sources_of(manifest, spec, day)]))[:32]
+                digest = sha256_hex(canonical_json([day_of(now_us), name, sources_of(manifest, spec, day)]))[:32]
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
     return found
 
 
-def spec_dirt(tenant: str, manifest: Manifest, fingerprints: Mapping[str, str], dirty: Collection[str]) -> list[Dirt]:
+def spec_dirt(
+    tenant: str, manifest: Manifest, fingerprints: Mapping[str, str], dirty: Collection[str], now_us: int
+) -> list[Dirt]:
     """Days of any age whose bundles come from the spec as it was: its file changed, or the model did. Pure.
 
-    The digest names the bundles that are there too: a spec that is changed back is new input.
+    The digest names the bundles that are there too: a spec that is changed back is new input. What failed is asked for
+    again the next day.
     """
     found = []
     for name, fingerprint in fingerprints.items():
         for day, held in manifest.bundles.get(name, {}).items():
             if day not in dirty and is_outdated(manifest, name, fingerprint, day):
-                digest = sha256_hex(canonical_json([name, fingerprint, held.directory.key]))[:32]
+                made_of = [day_of(now_us), name, fingerprint, held.directory.key]
+                digest = sha256_hex(canonical_json(made_of))[:32]
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, held.built_us, spec=name, backfill=True))
     return found
 

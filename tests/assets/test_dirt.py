@@ -154,9 +154,11 @@ def test_run_keys_tell_inputs_apart(dirt: list[Dirt]) -> None:
 def test_the_schedule_asks_for_every_dirty_day_anew_each_night(dirt: list[Dirt]) -> None:
     requests = schedule_requests(dirt, "2026-03-14")
     dirty = {item.day for item in dirt if item.job == DAY_JOB}
-    assert {r.day for r in requests} == dirty | {"2026-03-13", "2026-03-14"}, "exports land on these two"
+    assert {r.day for r in requests} == dirty | {"2026-03-12", "2026-03-13", "2026-03-14"}, "exports land on these"
     assert [r.day for r in requests] == sorted({r.day for r in requests}, reverse=True)
     again = schedule_requests(dirt, "2026-03-15")
     assert not {r.run_key for r in requests} & {r.run_key for r in again}
+    running = {"2026-03-13", *DAYS[:4]}
+    assert {r.day for r in schedule_requests(dirt, "2026-03-14", running)} == {r.day for r in requests} - running
     many = [Dirt(DAY_JOB, "acme", add_days("2020-01-01", n), "a", 0) for n in range(3 * SCHEDULE_DAYS_MAX)]
     assert len(schedule_requests(many, "2026-03-14")) == SCHEDULE_DAYS_MAX

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from assets import automation, dirt
-from assets.definitions import build_definitions, defs
+from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB
-from context_plane.model import add_days
+from context_plane.catalog.head import load_head
+from context_plane.model import add_days, day_of, day_start_us
+from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.plane import OpenPlane
-from resources.scope import BuildScope
-from resources.workers import Processes
-from tests.assets.ticks import execute, tick
+from tests.assets.ticks import evaluate, execute, night, tick
 from tests.assets.world import DAYS, SPEC, World, digests, events
+
+BEFORE_BUNDLES = ["landing", "segments", "vector_shards", "entity_shards", "fulltext_shards", "published"]
 
 
 @pytest.fixture
@@ -32,6 +34,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+@pytest.fixture
+def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """One in a folder, as a deployment has it: a schedule opens it by its reference."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as stored:
+        yield stored
 
 
 def test_dirt_becomes_runs_and_is_gone(world: World, instance: dg.DagsterInstance) -> None:
@@ -63,9 +74,80 @@ def test_a_late_day_renews_the_bundles_of_later_days(world: World, instance: dg.
     assert list(tick(world, instance, cursor)[0]) == []
 
 
+def losing(folder: str) -> Callable[[Operation, str], Mishap | None]:
+    """Whatever is to be created below a folder of a tenant is lost on its way to the store."""
+    return lambda operation, key: Mishap(lost="request") if operation == "put_new" and f"/{folder}/" in key else None
+
+
+def noon(days_ahead: int) -> int:
+    """Of a day to come: whatever was built until now is older."""
+    return day_start_us(add_days(day_of(time.time_ns() // 1000), days_ahead)) + 12 * 3600 * 1_000_000
+
+
+def test_a_run_that_fails_is_silent_until_the_schedule_asks_and_then_succeeds_once(
+    world: World, stored_instance: dg.DagsterInstance
+) -> None:
+    """Tick by tick over a store that loses the shards of the first run. Nothing is lost, nothing runs twice.
+    Seen to fail (asked for at once, again and again) with a cursor that is not kept, and (never again) without the
+    schedule's own keys."""
+    instance = stored_instance
+    world.write("acme", events("acme", DAYS[:1]))
+    (request,), cursor = tick(world, instance, None)
+    assert not execute(world, instance, request, losing("indexes")).success
+    for _ in range(2):
+        silent, cursor = tick(world, instance, cursor)
+        assert list(silent) == []
+    asked = {again.partition_key: again for again in night(world, instance, add_days(DAYS[0], 9))}
+    assert execute(world, instance, asked[DAYS[0]]).success
+    after, cursor = tick(world, instance, cursor)
+    assert (list(after), cursor) == ([], "[]")
+    assert DAYS[0] not in {again.partition_key for again in night(world, instance, add_days(DAYS[0], 10))}
+    states = [run.status for run in instance.get_runs()]  # the newest first
+    assert states == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+    with world.open() as opened:
+        head = opened.run(load_head(opened.plane.engine.store, "acme"))
+    segments = head.days[DAYS[0]].segments
+    assert segments is not None
+    assert (head.version, segments.events) == (2, 40), "one commit of the day, and one of its bundles"
+
+
+def test_bundles_whose_run_failed_are_asked_for_again_the_next_day(world: World, instance: dg.DagsterInstance) -> None:
+    """No schedule asks for bundles. Seen to fail (never asked for again) with digests of the input alone."""
+    world.write("acme", events("acme", DAYS[:1]))
+    assert world.run(BEFORE_BUNDLES, DAYS[0]).success
+    cursor: str | None = None
+
+    def bundles(days_ahead: int) -> list[dg.RunRequest]:
+        nonlocal cursor
+        requests, cursor = tick(world, instance, cursor, now_us=noon(days_ahead))
+        return [request for request in requests if request.job_name == BUNDLES_JOB]
+
+    (request,) = bundles(1)
+    assert not execute(world, instance, request, losing("bundles")).success
+    assert bundles(1) == [], "once a day"
+    (again,) = bundles(2)
+    assert execute(world, instance, again).success
+    assert bundles(2) == bundles(3) == []
+    with world.open() as opened:
+        assert f"{SPEC} {DAYS[0]}" in digests(opened, "acme")
+
+
+def test_a_tick_tells_what_it_costs(world: World, instance: dg.DagsterInstance) -> None:
+    """Seen to fail with the reason alone."""
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant, DAYS[:1]))
+    world.build(DAYS[:1])
+    found = evaluate(world, instance, None)
+    form = r"nothing is due; looked at 2 tenants in \d+\.\d\d s, (\d+) GETs, (\d+) LISTs"
+    told = re.fullmatch(form, found.skip_message)
+    assert told is not None, found.skip_message
+    assert int(told[1]) >= 2, "a manifest of each"
+    assert int(told[2]) >= 4, "and the names and the log of each"
+
+
 def test_bundles_that_a_failed_check_held_back_are_asked_for(world: World, instance: dg.DagsterInstance) -> None:
     world.write("acme", events("acme"))
-    world.run(["landing", "segments", "vector_shards", "entity_shards", "fulltext_shards", "published"], DAYS[0])
+    world.run(BEFORE_BUNDLES, DAYS[0])
     requests, _ = tick(world, instance, None)
     assert {(r.job_name, r.partition_key) for r in requests} == {(BUNDLES_JOB, DAYS[0]), (DAY_JOB, DAYS[1])}
     for request in requests:
@@ -98,14 +180,18 @@ def test_specs_that_a_tenant_leaves_out_are_neither_built_nor_asked_for(
     ids=["run", "backfill", "range"],
 )
 def test_a_day_of_which_a_run_is_under_way_is_left_alone(
-    world: World, instance: dg.DagsterInstance, tags: dict[str, str]
+    world: World, stored_instance: dg.DagsterInstance, tags: dict[str, str]
 ) -> None:
-    """Seen to fail, built twice, with the runs of backfills not counted: these name a range."""
+    """By the sensor, and by the schedule. Seen to fail, built twice, with the runs of backfills not counted, which name
+    a range, and with a schedule that does not look."""
     world.write("acme", events("acme"))
     run = dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.STARTED, tags=tags)
-    instance.add_run(run)
-    requests, _ = tick(world, instance, None)
+    stored_instance.add_run(run)
+    requests, _ = tick(world, stored_instance, None)
     assert [request.partition_key for request in requests] == [DAYS[1]]
+    tonight = night(world, stored_instance, add_days(DAYS[1], 9))
+    assert DAYS[1] in {request.partition_key for request in tonight}
+    assert DAYS[0] not in {request.partition_key for request in tonight}
 
 
 def test_a_tenant_that_cannot_be_read_is_told_and_stops_no_other(world: World) -> None:
@@ -136,24 +222,12 @@ def test_dirt_without_a_partition_is_told_not_asked_for(world: World, instance: 
 
 
 def test_the_schedule_asks_for_dirty_days_and_those_whose_exports_land(
-    world: World, instance: dg.DagsterInstance
+    world: World, stored_instance: dg.DagsterInstance
 ) -> None:
     world.write("acme", events("acme"))
-    with world.open() as opened:
-        deployment = build_definitions(
-            world.settings, {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
-        )
-        repository = deployment.get_repository_def()
-        with dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=dt.datetime(2026, 3, 5, 0, 15, tzinfo=dt.UTC),
-            resources={"plane": opened},
-            repository_def=repository,
-        ) as context:
-            found: Any = repository.get_schedule_def("daily").evaluate_tick(context)
-    assert [r.run_key for r in found.run_requests] == [
-        f"daily:2026-03-05:{day}" for day in sorted({*DAYS, "2026-03-04", "2026-03-05"}, reverse=True)
-    ]
+    found = night(world, stored_instance, "2026-03-06")
+    landing = {"2026-03-04", "2026-03-05", "2026-03-06"}
+    assert [r.run_key for r in found] == [f"daily:2026-03-06:{day}" for day in sorted({*DAYS, *landing}, reverse=True)]
 
 
 def test_a_requested_run_takes_its_store_from_the_environment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from context_plane.errors import NotFound
 from context_plane.model import add_days
 from context_plane.recall.values import BundleAnswer
 from context_plane.settings import Settings
+from context_plane.store.faults import Mishap, Operation
 from tests.assets.ticks import execute, tick
 from tests.assets.world import DAYS, World, events
 
@@ -136,6 +138,28 @@ def test_a_spec_that_is_changed_back_is_asked_for_again(world: World, instance: 
         assert execute(world, instance, request).success
         keys.append(request.run_key)
     assert len({*keys}) == 3
+
+
+def test_a_changed_spec_whose_run_failed_is_asked_for_again_the_next_day(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    """Seen to fail (never asked for again) with digests of spec and bundles alone."""
+
+    def lose_bundles(operation: Operation, key: str) -> Mishap | None:
+        return Mishap(lost="request") if operation == "put_new" and "/bundles/" in key else None
+
+    world.write("acme", events("acme", DAYS[:1]))
+    world.build(DAYS[:1])
+    define(world, OLD, limit=2)
+    (request,), cursor = tick(world, instance, None)
+    assert not execute(world, instance, request, lose_bundles).success
+    assert items(read(world, OLD, DAYS[0])) == 1, "what was there is served meanwhile"
+    tomorrow_us = time.time_ns() // 1000 + 24 * 3600 * 1_000_000
+    requests, cursor = tick(world, instance, cursor, now_us=tomorrow_us)
+    (again,) = [each for each in requests if each.job_name == BUNDLES_JOB]
+    assert execute(world, instance, again).success
+    assert items(read(world, OLD, DAYS[0])) == 2
+    assert not [each for each in tick(world, instance, cursor)[0] if each.job_name == BUNDLES_JOB]
 
 
 def test_a_changed_spec_makes_nothing_late(world: World) -> None:
