@@ -2,19 +2,21 @@
 
 A day is as fresh as the oldest log batch that its build does not cover: a late event makes an old day stale, and a
 quiet tenant is fresh however long ago its days were built. Bundles count from the commit that made them stale
-(`assets/staleness.py`).
+(`assets/staleness.py`). One look at the store judges every partition: the verdict has a row for each that waits, and
+one that has none is fresh.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import dagster as dg
 
 from assets.automation import FRESHNESS, look
 from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
+from assets.meter import metered
 from assets.partitions import START_VARIABLE
 from assets.report import NAMED_MAX
 from assets.staleness import with_ages
@@ -26,7 +28,9 @@ MINUTE_US: Final = 60 * 1_000_000
 LATE_US: Final = 15 * MINUTE_US
 """Dirt rests five minutes and a run takes some: three times that says the sensor or the queue is behind."""
 FAILED_US: Final = 26 * 60 * MINUTE_US
-"""The daily schedule asks for every dirty day: what waited longer than a day fails whenever it is built."""
+"""Each day the schedule asks for dirty days anew, and the sensor for bundles: what waits longer fails every time."""
+PARTITIONS_MAX: Final = 100
+"""Partitions that are named, those that wait the longest: as many as a person looks at."""
 RECOVERY: Final = (
     "The events are found by searches meanwhile. Look at the runs of the days below: a failed one says what to mend; "
     "where there is none, see that the daemon runs and the sensor `dirt` is on. Then materialize these days. "
@@ -67,25 +71,27 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
     rows = [
         dg.TableRecord(
             {
-                "day": x.day,
+                "partition": x.day,
                 "what": x.what,
+                "state": state_of(x),
                 "tenants": x.tenants,
                 "oldest_minutes": round(x.oldest_us / MINUTE_US, 1),
                 "longest": x.longest,
             }
         )
-        for x in found[:NAMED_MAX]
+        for x in found[:PARTITIONS_MAX]
     ]
     metadata: dict[str, Any] = {
         "days_waiting": len(found),
         "days_late": len(late),
+        "partitions_late": dg.MetadataValue.json(sorted({x.day for x in late[:PARTITIONS_MAX]})),
         "oldest_minutes": round(oldest_us / MINUTE_US, 1),
         "tenants_unreadable": unreadable,
         "waiting": dg.MetadataValue.table(rows, schema=_SCHEMA),
     }
     if not late and not unreadable:
         return dg.AssetCheckResult(
-            passed=True, check_name=FRESHNESS.name, metadata=metadata, description="nothing is late"
+            passed=True, check_name=FRESHNESS.name, metadata=metadata, description="no partition is late"
         )
     severity = dg.AssetCheckSeverity.ERROR if oldest_us > FAILED_US else dg.AssetCheckSeverity.WARN
     named = ", ".join(f"{x.day} ({x.what}, {x.oldest_us // MINUTE_US} min)" for x in late[:NAMED_MAX])
@@ -101,10 +107,16 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
     )
 
 
+def state_of(item: Waiting) -> Literal["rests", "late", "failed"]:
+    """The verdict of one partition. Pure."""
+    return "failed" if item.oldest_us > FAILED_US else "late" if item.oldest_us > LATE_US else "rests"
+
+
 _SCHEMA: Final = dg.TableSchema(
     columns=[
-        dg.TableColumn("day", "string"),
-        dg.TableColumn("what", "string"),
+        dg.TableColumn("partition", "string", description="of `published`, or of the bundles of that day"),
+        dg.TableColumn("what", "string", description="events that wait for a build, or bundles that are stale"),
+        dg.TableColumn("state", "string", description="rests; late after 15 minutes; failed after 26 hours"),
         dg.TableColumn("tenants", "int"),
         dg.TableColumn("oldest_minutes", "float"),
         dg.TableColumn("longest", "string", description="the tenant that waits the longest"),
@@ -130,8 +142,10 @@ def _made() -> dg.AssetChecksDefinition:
                 "error after 26 hours, when the daily schedule did not build it either."
             ),
         )
-        def fresh(plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:
-            dirt, unreadable = plane.run(look_with_ages(plane.plane))
+        def fresh(context: dg.AssetCheckExecutionContext, plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:
+            with metered() as meter:
+                dirt, unreadable = plane.run(look_with_ages(plane.plane))
+            context.log.info(f"looked at the store in {meter}")
             return verdict(waiting(dirt, plane.plane.engine.now_us()), unreadable)
 
         return fresh
@@ -149,5 +163,5 @@ FRESHNESS_SCHEDULE: Final = dg.ScheduleDefinition(
     cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every quarter of an hour: is anything late?",
+    description="Every quarter of an hour: is any partition late?",
 )
