@@ -2,31 +2,33 @@
 log and the day as published say (`context_plane/conserve.py`). A graph over its vectors must find the nearest rows
 (`context_plane/ann_recall.py`).
 
-Judged per tenant-day. Counts are read again from the objects, not taken from the records that their makers
-left: a shard that was cut short, or is not there, is found before anybody reads it.
+Judged per tenant-day. Every new object is read back and hashed (`context_plane/reread.py`), and counts are taken from
+the objects, not from the records that their makers left: a shard that was altered or cut short, or is not there, is
+found before anybody reads it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import dagster as dg
 
 from assets.report import NAMED_MAX
-from context_plane.ann_recall import RECALL_MIN, stored_recall
-from context_plane.catalog.lists import SegmentEntry, decode_segments
+from context_plane.ann_recall import RECALL_MIN, unpacked_recall
 from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRef
 from context_plane.conserve import Conservation, conservation
 from context_plane.errors import Corrupt
-from context_plane.index import fulltext_shard
+from context_plane.index import fulltext_shard, vector_shard
 from context_plane.index.entity_shard import BlockEntry
+from context_plane.index.rows import Rows
 from context_plane.index.scratch import scratch_folder
 from context_plane.layout.pack import decode_page
-from context_plane.model import sha256_hex
 from context_plane.plane import Plane
+from context_plane.reread import ReadBack, naming, read_checked, read_whole, reread
+from context_plane.shards import dataset_name, unpacked
 from context_plane.staging import Staged, load_staged
 from context_plane.store.base import ByteRange, Store
 
@@ -34,7 +36,9 @@ CHECK: Final = "row_counts_agree"
 RECOVERY: Final = (
     "Nothing of them was published; their events are still read from the log and from what was built before. "
     "Materialize the day again, all assets from segments on: shards are rebuilt from the log and the segments. "
-    "When the counts disagree again, the store loses or alters objects: run `context-plane doctor`."
+    "When it fails again, the store loses or alters objects: run `context-plane doctor`. "
+    "The day's bundles were held back for every tenant: the sensor `dirt` asks for those of the tenants that were "
+    "published; where it is off, materialize the day's bundles."
 )
 GRAPH: Final = (
     f"{RECALL_MIN} is the bar: building the day again makes another graph, and a day of fewer vectors than "
@@ -53,15 +57,21 @@ class Counts:
     entity_events: int = 0
     entity_rows: int = 0
     vector_rows: int = 0
+    vector_rows_misplaced: int = 0
+    """Vectors of another event than the entity shard has in their row."""
     fulltext_rows: int = 0
-    graph_recall: float = 1.0
-    """Of the vector shard's graph; 1.0 where it carries none."""
+    fulltext_terms_miscounted: int = 0
+    """Of a thousand terms of the entity shard: those that the full-text shard has in another number of rows."""
+    graph_recall: float | None = None
+    """Of the vector shard's graph; None where it carries none."""
 
     @property
     def agree(self) -> bool:
-        """Rows of the three shards, and events and entities of segments and entity shard."""
+        """Rows of the three shards, what is in them, and events and entities of segments and entity shard."""
         return (
             self.entity_rows == self.vector_rows == self.fulltext_rows
+            and not self.vector_rows_misplaced
+            and not self.fulltext_terms_miscounted
             and self.segment_events == self.entity_events
             and self.segment_entities == self.entity_entities
         )
@@ -69,10 +79,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """A tenant-day that was not published, and why."""
+    """A tenant-day that was not published, and why. `counts`: None where it is damaged, so that nothing was counted."""
 
     tenant: str
-    counts: Counts
+    counts: Counts | None
     reason: str
 
 
@@ -80,15 +90,23 @@ async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
     """None when the day's artefacts agree, and hold what the log says. Raises `PlaneError` when one is not staged."""
     try:
         staged = await load_staged(plane.engine.store, tenant, day)
-        counts = await count(plane.engine.store, staged)
+        found = await reread(plane.engine.store, staged)
+        counts = await count(plane.engine.store, staged, found)
         if not counts.agree:
             return Withheld(tenant, counts, "counts disagree")
-        if counts.graph_recall < RECALL_MIN:
+        if counts.graph_recall is not None and counts.graph_recall < RECALL_MIN:
             return Withheld(tenant, counts, f"its graph finds {counts.graph_recall:.4f} of the nearest rows. {GRAPH}")
-        events = await conservation(plane.engine, staged)
+        events = await conservation(plane.engine, staged, found.columns)
     except Corrupt as error:
-        return Withheld(tenant, Counts(), error.code)
+        return Withheld(tenant, None, f"{error.code}: {damage_of(error.fields)}")
     return None if events is None or events.holds else Withheld(tenant, counts, reason_of(events))
+
+
+def damage_of(fields: Mapping[str, object]) -> str:
+    """What an error of stored bytes says of where they are: its own message may quote an entity. Pure."""
+    if "artefact" not in fields:
+        return "the log, or the day as published, cannot be read"
+    return f"the {fields['artefact']} {fields['key']} is not what was written"
 
 
 def reason_of(events: Conservation) -> str:
@@ -105,22 +123,21 @@ def reason_of(events: Conservation) -> str:
     return f"{named}; the log and the day before say {events.expected} events"
 
 
-async def count(store: Store, staged: Staged) -> Counts:
-    """Read the staged artefacts and count. Raises `Corrupt` for one that does not decode, `PlaneError`."""
-    segments, vector, entity, fulltext = staged.segments, staged.vector, staged.entity, staged.fulltext
-    entries = [] if segments.segments is None else await _segment_entries(store, segments.segments)
-    blocks = [] if entity.shard is None else await _block_entries(store, entity.shard)
-    rows, recall = (0, 1.0) if vector.shard is None else await _vectors(store, vector.shard)
-    return Counts(
-        segment_entities=len(entries),
-        segment_events=sum(entry.events for entry in entries),
+async def count(store: Store, staged: Staged, found: ReadBack) -> Counts:
+    """Open the staged shards and count. Raises `Corrupt`, with `artefact` and `key`, for one that is not what was
+    written; `PlaneError`."""
+    vector, entity, fulltext = staged.vector.shard, staged.entity.shard, staged.fulltext.shard
+    blocks = [] if entity is None else await _block_entries(store, entity)
+    counts = Counts(
+        segment_entities=len(found.entries),
+        segment_events=sum(entry.events for entry in found.entries),
         entity_entities=len(blocks),
         entity_events=sum(block.events for block in blocks),
         entity_rows=sum(block.rows for block in blocks),
-        vector_rows=rows,
-        fulltext_rows=0 if fulltext.shard is None else await _documents(store, fulltext.shard),
-        graph_recall=round(recall, 4),
     )
+    if vector is not None:
+        counts = await _with_vectors(counts, store, vector, found.columns)
+    return counts if fulltext is None else await _with_documents(counts, store, fulltext, found.columns)
 
 
 def check_result(day: str, judged: int, withheld: Sequence[Withheld]) -> dg.AssetCheckResult:
@@ -148,47 +165,44 @@ def check_result(day: str, judged: int, withheld: Sequence[Withheld]) -> dg.Asse
     )
 
 
-def _in_words(counts: Counts) -> str:
+def _in_words(counts: Counts | None) -> str:
     """One cell of the table: a column for each count is wider than the page of a check."""
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asdict(counts).items())
+    if counts is None:
+        return "not counted"
+    told = {name: value for name, value in asdict(counts).items() if value is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 
 
 # --- counting -----------------------------------------------------------------------------------
 
 
-async def _whole(store: Store, ref: ObjectRef) -> bytes:
-    return await _checked(store, ref.key, ref.sha256)
-
-
-async def _checked(store: Store, key: str, sha256: str) -> bytes:
-    stored = await store.get(key)
-    if await asyncio.to_thread(sha256_hex, stored) != sha256:
-        raise Corrupt("corrupt_object", "a staged object is not what was written; rebuild the day", bytes=len(stored))
-    return stored
-
-
-async def _segment_entries(store: Store, ref: ObjectRef) -> list[SegmentEntry]:
-    return decode_segments(await _whole(store, ref))
-
-
 async def _block_entries(store: Store, ref: PackRef) -> list[BlockEntry]:
-    pages = await store.get_ranges(ref.key, [ByteRange(page.offset, page.length) for page in ref.pages])
-    return [BlockEntry.of(entry) for page in pages for entry in decode_page(page)]
+    with naming("entity shard", ref.key):
+        pages = await store.get_ranges(ref.key, [ByteRange(page.offset, page.length) for page in ref.pages])
+        return [BlockEntry.of(entry) for page in pages for entry in decode_page(page)]
 
 
-async def _vectors(store: Store, ref: VectorRef) -> tuple[int, float]:
+async def _with_vectors(counts: Counts, store: Store, ref: VectorRef, columns: Rows | None) -> Counts:
     async def read(key: str, file: FileRef) -> bytes:
-        return await _checked(store, key, file.sha256)
+        return await read_checked(store, key, file.sha256)
 
-    return await stored_recall(ref, read)
+    with naming("vector shard", ref.key):
+        async with unpacked(ref, read) as folder:
+            rows, recall = await unpacked_recall(ref, folder)
+            if columns is None:
+                return replace(counts, vector_rows=rows)
+            strange = await asyncio.to_thread(vector_shard.misplaced, folder, dataset_name(ref.key), columns)
+    graph_recall = round(recall, 4) if ref.ann else None
+    return replace(counts, vector_rows=rows, vector_rows_misplaced=strange, graph_recall=graph_recall)
 
 
-async def _documents(store: Store, ref: ObjectRef) -> int:
-    stored = await _whole(store, ref)
-
-    def opened() -> int:
+async def _with_documents(counts: Counts, store: Store, ref: ObjectRef, columns: Rows | None) -> Counts:
+    def opened(stored: bytes) -> Counts:
         with scratch_folder() as scratch:
             fulltext_shard.unpack(stored, scratch)
-            return fulltext_shard.open_searcher(scratch).rows
+            shard = fulltext_shard.open_searcher(scratch)
+            strange = 0 if columns is None else fulltext_shard.miscounted(shard, columns)
+            return replace(counts, fulltext_rows=shard.rows, fulltext_terms_miscounted=strange)
 
-    return await asyncio.to_thread(opened)
+    with naming("full-text shard", ref.key):
+        return await asyncio.to_thread(opened, await read_whole(store, ref))

@@ -72,10 +72,10 @@ def _check_spec() -> dg.AssetCheckSpec:
             blocking=True,
             partitions_def=DAILY,
             description=(
-                "Rows of the three shards and events of the segments agree, counted from the stored objects before "
-                "the commit, the events are those that the log and the day as published say, and a graph over its "
-                "vectors finds the nearest rows. A tenant-day that fails is withheld; the others are published; then "
-                "this check fails."
+                "Every new object is what was written, read back and hashed before the commit; rows of the three "
+                "shards and events of the segments agree, the events are those that the log and the day as published "
+                "say, and a graph over its vectors finds the nearest rows. A tenant-day that fails is withheld; the "
+                "others are published; then this check fails."
             ),
         )
 

@@ -36,10 +36,15 @@ TOLERANCE: Final = 1e-6
 
 async def stored_recall(ref: VectorRef, read: ReadFile) -> tuple[int, float]:
     """Rows of a stored shard, and the recall of its graph: 1.0 where it carries none. Raises `PlaneError`."""
-    name = dataset_name(ref.key)
     async with unpacked(ref, read) as folder:
-        stored = await asyncio.to_thread(vector_shard.read_vectors, folder, name)
-        found = await asyncio.to_thread(recall_of, folder, name, stored.vectors) if ref.ann else 1.0
+        return await unpacked_recall(ref, folder)
+
+
+async def unpacked_recall(ref: VectorRef, folder: Path) -> tuple[int, float]:
+    """The same of a shard that is unpacked in `folder`."""
+    name = dataset_name(ref.key)
+    stored = await asyncio.to_thread(vector_shard.read_vectors, folder, name)
+    found = await asyncio.to_thread(recall_of, folder, name, stored.vectors) if ref.ann else 1.0
     return len(stored.vectors), found
 
 

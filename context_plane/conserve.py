@@ -56,10 +56,12 @@ class Conservation:
         return not (self.missing or self.surplus or self.changed or self.foreign)
 
 
-async def conservation(engine: Engine, staged: Staged) -> Conservation | None:
-    """What the staged day holds beside what it must. None when the day was published or erased from since it was
-    staged: its publish is refused anyway. Raises `PlaneError` when something of it cannot be read."""
-    store, stage, shard = engine.store, staged.segments, staged.entity.shard
+async def conservation(engine: Engine, staged: Staged, columns: Rows | None) -> Conservation | None:
+    """What the staged day holds beside what it must. `columns`: of its entity shard, None where it has none.
+
+    None when the day was published or erased from since it was staged: its publish is refused anyway. Raises
+    `PlaneError` when something of it cannot be read."""
+    store, stage = engine.store, staged.segments
     tenant, day = stage.tenant, stage.day
     pending = await load_pending(engine, tenant)
     manifest = pending.manifest
@@ -69,7 +71,7 @@ async def conservation(engine: Engine, staged: Staged) -> Conservation | None:
     covered = replace(pending, batches=tuple(b for b in pending.batches if b.number <= stage.covered))
     writes = await writes_of(store, tenant, day, covered, erasures)
     before = await _published(store, tenant, day, await load_day(store, manifest, day), erasures)
-    found = {} if shard is None else held(await read_columns(store, shard))
+    found = {} if columns is None else held(columns)
     foreign = sum(not key.startswith(tenant_prefix(tenant)) for key in staged.keys)
     return replace(compared(after(before, writes), found), foreign=foreign)
 

@@ -36,6 +36,9 @@ SHARD_BYTES_MAX: Final = 4 << 30
 """Unpacked. Far above a day of ten million rows; it bounds decompression."""
 WRITER_HEAP_BYTES: Final = 128_000_000
 """A day of a million rows fits, and is written as one segment without a merge."""
+TERMS_COMPARED_MAX: Final = 1_024
+"""Terms of which a shard is asked in how many rows they are: some milliseconds, and an index of other rows is wrong
+about nearly all of them."""
 FETCH_GROWTH: Final = 2
 """How much deeper each further fetch goes while a mask rejects candidates: at most log2(rows) fetches."""
 
@@ -147,6 +150,14 @@ def open_searcher(folder: Path) -> FulltextSearcher:
         raise Corrupt("format_unknown", f"a full-text shard does not open: {error}") from error
     index.config_reader("manual")
     return FulltextSearcher(index.schema, index.searcher())
+
+
+def miscounted(shard: FulltextSearcher, columns: Rows) -> int:
+    """Of the columns' terms, evenly spaced and at most `TERMS_COMPARED_MAX`: how many the shard has in another number
+    of rows."""
+    rows = np.diff(columns.post_indptr)
+    chosen = np.linspace(0, len(rows) - 1, min(TERMS_COMPARED_MAX, len(rows))).astype(np.int64)
+    return sum(shard.searcher.doc_freq(_TERMS, columns.terms[n]) != int(rows[n]) for n in chosen)
 
 
 def candidates(

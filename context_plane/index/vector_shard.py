@@ -171,6 +171,25 @@ def read_vectors(folder: Path, name: str) -> StoredVectors:
     return StoredVectors(vectors, digests)
 
 
+def misplaced(folder: Path, name: str, columns: Rows) -> int:
+    """How many records of `folder/name.lance` are of another event than the same row of the columns; all, where there
+    are more or fewer. Blocking I/O. Raises `Corrupt`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _open(folder, name)
+    count = table.count_rows()
+    held = table.search().select(["row", "entity", "id"]).limit(max(1, count)).to_arrow().sort_by("row")
+    if count != columns.row_count:
+        return int(count)
+    event = columns.row_event
+    entities, ids = _taken(columns.entities, columns.event_entity[event]), _taken(columns.ids, event)
+    same = pc.and_(
+        pc.equal(held["entity"], pa.chunked_array([entities])), pc.equal(held["id"], pa.chunked_array([ids]))
+    )
+    return int(count - np.count_nonzero(same.to_numpy()))
+
+
 def reusable_vectors(stored: StoredVectors) -> dict[bytes, F32]:
     """Computed vectors by text digest: what an unchanged text need not be embedded for again."""
     keys = [row.tobytes() for row in stored.text_digests]

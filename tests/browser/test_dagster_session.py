@@ -163,8 +163,11 @@ def test_a_day_that_the_gate_withholds_says_what_to_do(session: Session, screen:
     apart(lambda: damage(session.world, day))
     launch(session, screen, "published", day)
     screen.goto(f"{session.url}/assets/published?view=checks&checkDetail={CHECK}")
-    said = screen.get_by_text(RECOVERY.split(". ")[0]).first
+    said = screen.get_by_text(RECOVERY).first  # all of it: what to do is at its end
     expect(said).to_be_visible(timeout=RUN_MS)
+    shard = f"corrupt_object: the full-text shard tenants/acme/indexes/fulltext/{period_path(day)}/"
+    expect(screen.get_by_text(shard).first).to_be_visible()
+    expect(screen.get_by_text("not counted", exact=True).first).to_be_visible()
     keep(screen, "check")
 
 

@@ -14,6 +14,7 @@ from context_plane.fold import fold_day
 from context_plane.index.blocks import line_digest
 from context_plane.layout.batch import WriteLine
 from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
+from context_plane.reread import reread
 from context_plane.staging import load_staged
 from tests.laws.plane_world import DAY, TENANT, World, delete_of, event, puts
 
@@ -54,7 +55,9 @@ async def test_a_staged_day_holds_what_it_must(world: World) -> None:
         await index_vectors(plane.engine, tenant=TENANT, day=DAY)
         await index_entities(plane.engine, tenant=TENANT, day=DAY)
         await index_fulltext(plane.engine, tenant=TENANT, day=DAY)
-        found = await conservation(plane.engine, await load_staged(plane.engine.store, TENANT, DAY))
+        stages = await load_staged(plane.engine.store, TENANT, DAY)
+        columns = (await reread(plane.engine.store, stages)).columns
+        found = await conservation(plane.engine, stages, columns)
         assert found is not None
         assert found.holds, found
         return found.expected
@@ -64,7 +67,7 @@ async def test_a_staged_day_holds_what_it_must(world: World) -> None:
     assert await staged() == 9
     await plane.build(TENANT, [DAY], specs=())
     published = await load_staged(plane.engine.store, TENANT, DAY)
-    assert await conservation(plane.engine, published) is None, "published since it was staged"
+    assert await conservation(plane.engine, published, None) is None, "published since it was staged"
     await world.write(
         plane, [*puts([replace(many[3], text="another"), event(40, id="e40", entity="acct-7")]), delete_of(many[5])]
     )
