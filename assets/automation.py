@@ -47,6 +47,10 @@ DAY_TAG: Final = "dagster/partition"
 FIRST_DAY_TAG: Final = "dagster/asset_partition_range_start"
 LAST_DAY_TAG: Final = "dagster/asset_partition_range_end"
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
+FAILED_KEPT: Final = dt.timedelta(days=7)
+"""A failed run is looked at for as long: bundles that its check held back are made, or fail, long before."""
+FAILED_RUNS_MAX: Final = 300
+"""Of those, the newest: a quarter's backfill with its retries. Each tick reads them all."""
 UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -88,8 +92,8 @@ def rollups_job(asset: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
     )
 
 
-async def look(plane: Plane) -> Survey:
-    return await survey(plane, await list_tenants(plane.engine.store))
+async def look(plane: Plane, held_back: Collection[str] = ()) -> Survey:
+    return await survey(plane, await list_tenants(plane.engine.store), held_back=held_back)
 
 
 def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[str]) -> dg.SensorDefinition:
@@ -103,12 +107,13 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
         description=(
             "Asks for a run of every day with unbuilt log batches, of newest days with stale bundles, of closed months "
             "with days that are not rolled up, and, in the room that is left, of days whose bundles come from a spec "
-            "as it was before it changed."
+            "as it was before it changed, or were held back since a run failed."
         ),
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
         with metered() as meter:
-            found = plane.run(look(plane.plane))
+            held_back = _days_held_back(context.instance, plane.plane.engine.now_us())
+            found = plane.run(look(plane.plane, held_back))
         inside, outside = split_by_partition(found.dirt)
         tick = plan_tick(
             [item for item in inside if not item.spec or item.spec in specs],
@@ -211,9 +216,26 @@ def without_asset(dirt: Iterable[Dirt], specs: Collection[str]) -> list[str]:
 
 
 def _days_under_way(instance: dg.DagsterInstance) -> set[str]:
+    return _days_of(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)))
+
+
+def _days_held_back(instance: dg.DagsterInstance, now_us: int) -> set[str]:
+    """Of runs that failed and were to make bundles. Where to look is all that Dagster is asked: what is missing there,
+    the store says."""
+    since = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - FAILED_KEPT
+    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    return _days_of(run for run in instance.get_runs(failed, limit=FAILED_RUNS_MAX) if _makes_bundles(run))
+
+
+def _makes_bundles(run: dg.DagsterRun) -> bool:
+    chosen = run.asset_selection
+    return any(key.path[0] == PREFIX for key in chosen) if chosen else run.job_name in (DAY_JOB, BUNDLES_JOB)
+
+
+def _days_of(runs: Iterable[dg.DagsterRun]) -> set[str]:
     """Of runs of one day, and of those that a backfill launches, which name a range."""
     found: set[str] = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)):
+    for run in runs:
         if DAY_TAG in run.tags:
             found.add(run.tags[DAY_TAG])
         elif FIRST_DAY_TAG in run.tags:

@@ -52,7 +52,7 @@ CURSOR_KEYS_MAX: Final = 4_096
 class Dirt:
     """One tenant-day to build. `digest`: of its input. `oldest_us`: since when it waits. `urgent`: do not rest.
 
-    `spec`: whose bundles, where it is about bundles. `backfill`: bundles of the spec as it was are served meanwhile.
+    `spec`: whose bundles, where it is about bundles. `backfill`: of days of any age, in the room that is left.
     """
 
     job: str
@@ -113,7 +113,9 @@ def plan_tick(
     }
     backfills = {group: items for group, items in due.items() if all(item.backfill for item in items)}
     chosen = _take_turns({group: items for group, items in due.items() if group not in backfills}, requests_max)
-    chosen += _take_turns(backfills, requests_max - len(chosen) - len(running))
+    days = {day for _, day in chosen}  # their runs make the bundles, too
+    rest = {group: items for group, items in backfills.items() if group[1] not in days}
+    chosen += _take_turns(rest, requests_max - len(chosen) - len(running))
     requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]
     remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
@@ -181,7 +183,8 @@ class Survey:
     tenants: int
 
 
-async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
+async def survey(plane: Plane, tenants: Sequence[str], *, held_back: Collection[str] = ()) -> Survey:
+    """`held_back`: days of runs that failed before they made bundles, whoever of their tenants was published."""
     gate = asyncio.Semaphore(TENANTS_AT_ONCE)
     fingerprints = {name: plane.bundles.fingerprint(name) for name in plane.specs}
     found: list[Dirt] = []
@@ -199,6 +202,7 @@ async def survey(plane: Plane, tenants: Sequence[str]) -> Survey:
         manifest, dirty, now_us = pending.manifest, frozenset(pending.dirty), plane.engine.now_us()
         found.extend(log_dirt(tenant, pending))
         found.extend(bundle_dirt(tenant, manifest, specs, dirty, published_us, now_us))
+        found.extend(held_back_dirt(tenant, manifest, specs, dirty, held_back, now_us))
         if same_model(manifest, plane.engine.embedder):
             own = {name: fingerprint for name, fingerprint in fingerprints.items() if name in specs}
             found.extend(spec_dirt(tenant, manifest, own, dirty, now_us))
@@ -249,6 +253,26 @@ def bundle_dirt(
             if day not in dirty and is_due(manifest, spec, day):
                 digest = sha256_hex(canonical_json([day_of(now_us), name, sources_of(manifest, spec, day)]))[:32]
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
+    return found
+
+
+def held_back_dirt(
+    tenant: str,
+    manifest: Manifest,
+    specs: Mapping[str, Spec],
+    dirty: Collection[str],
+    days: Collection[str],
+    now_us: int,
+) -> list[Dirt]:
+    """Days older than the newest that are published and have no bundles of a spec, since their run failed for another
+    tenant. They take the room that is left, and are asked for again the next day. Pure."""
+    found = []
+    for day in sorted(built_days(manifest).intersection(days).difference(dirty, newest_days(manifest))):
+        entry = manifest.days.get(day) or manifest.months[day[:7]]
+        for name, spec in specs.items():
+            if day not in manifest.bundles.get(name, {}) and is_due(manifest, spec, day):
+                digest = sha256_hex(canonical_json([name, sources_of(manifest, spec, day), day_of(now_us)]))[:32]
+                found.append(Dirt(BUNDLES_JOB, tenant, day, digest, entry.built_us, spec=name, backfill=True))
     return found
 
 

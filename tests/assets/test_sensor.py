@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+import assets.days
 from assets import automation, dirt
 from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB
@@ -18,6 +19,7 @@ from context_plane.model import add_days, day_of, day_start_us
 from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.plane import OpenPlane
+from tests.assets.test_gate import emptying_fold
 from tests.assets.ticks import evaluate, execute, night, tick
 from tests.assets.world import DAYS, SPEC, World, digests, events
 
@@ -154,6 +156,51 @@ def test_bundles_that_a_failed_check_held_back_are_asked_for(world: World, insta
         assert execute(world, instance, request).success
     with world.open() as opened:
         assert f"{SPEC} {DAYS[0]}" in digests(opened, "acme")
+
+
+MANY = [add_days("2026-03-01", n) for n in range(9)]
+"""More built days than the newest, whose bundles the sensor makes unasked."""
+
+
+def test_bundles_of_old_days_that_the_gate_held_back_are_asked_for(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tenants that passed, and nothing else of that age. Seen to fail (nothing was asked for) with the newest
+    days alone; and with every built day looked at: the day that nobody wanted bundles of was asked for too."""
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant, MANY, per_day=8))
+    assert all(day.ok for day in world.build(MANY[:1], bundle_days=0))
+
+    def fails(request: dg.RunRequest) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(assets.days, "fold", emptying_fold)
+            assert not execute(world, instance, request).success
+
+    fails(dg.RunRequest(job_name=DAY_JOB, partition_key=MANY[1], run_config=automation.ONLY_DIRTY))
+    assert all(day.ok for day in world.build(MANY[2:]))
+    (again,), cursor = tick(world, instance, None)
+    assert (again.job_name, again.partition_key) == (DAY_JOB, MANY[1]), "it would make the bundles, too"
+    fails(again)
+    (held_back,), cursor = tick(world, instance, cursor)
+    assert (held_back.job_name, held_back.partition_key) == (BUNDLES_JOB, MANY[1])
+    assert execute(world, instance, held_back).success
+    with world.open() as opened:
+        assert f"{SPEC} {MANY[1]}" in digests(opened, "beta")
+        assert f"{SPEC} {MANY[0]}" not in digests(opened, "beta")
+    assert list(tick(world, instance, cursor)[0]) == []
+
+
+def test_a_failed_run_that_was_to_make_no_bundles_holds_none_back(world: World, instance: dg.DagsterInstance) -> None:
+    """As the command line builds older days. Seen to fail with every failed run looked at."""
+    world.write("acme", events("acme", MANY, per_day=8))
+    world.build(MANY, bundle_days=7)
+    chosen = frozenset({dg.AssetKey("segments"), dg.AssetKey("published")})
+    tags = {"dagster/partition": MANY[0]}
+    failed = dg.DagsterRunStatus.FAILURE
+    instance.add_run(dg.DagsterRun(DAY_JOB, status=failed, tags=tags, asset_selection=chosen))
+    assert list(tick(world, instance, None)[0]) == []
+    instance.add_run(dg.DagsterRun(DAY_JOB, status=failed, tags=tags))
+    assert [r.partition_key for r in tick(world, instance, None)[0]] == [MANY[0]]
 
 
 def test_specs_that_a_tenant_leaves_out_are_neither_built_nor_asked_for(
