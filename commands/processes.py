@@ -137,8 +137,16 @@ def prepare_dagster(home: Path) -> Path:
     return home
 
 
-def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path, as_json: bool = False) -> None:
-    """The service and the Dagster UI, until Ctrl-C or until one of them ends."""
+def serve_all(
+    store_url: str,
+    *,
+    port: int,
+    ui_port: int,
+    dagster_home: Path,
+    environment: Mapping[str, str],
+    as_json: bool = False,
+) -> None:
+    """The service and the Dagster UI, until Ctrl-C or until one of them ends. `environment`: of Dagster."""
     out = show.console(stderr=as_json)
     check_port(port, "--port")
     check_port(ui_port, "--ui-port")
@@ -151,14 +159,9 @@ def serve_all(store_url: str, *, port: int, ui_port: int, dagster_home: Path, as
         out.print(f"  Explorer    {url}")
         out.print(f"  API         {url}/docs")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(ui_port)]
-        environment = {
-            "DAGSTER_HOME": str(home),
-            "CONTEXT_PLANE_STORE": store_url,
-            "CONTEXT_PLANE_READ_URL": url,
-            "DO_NOT_TRACK": "1",
-        }
+        told = {"DAGSTER_HOME": str(home), "CONTEXT_PLANE_STORE": store_url, "CONTEXT_PLANE_READ_URL": url}
         log = logs / "dagster.log"
-        process = stack.enter_context(child(dagster, log=log, environment=environment))
+        process = stack.enter_context(child(dagster, log=log, environment={**environment, **told, "DO_NOT_TRACK": "1"}))
         await_answer(f"http://{LOOPBACK}:{ui_port}/server_info", process, log)
         out.print(f"  Dagster UI  http://{LOOPBACK}:{ui_port}/assets")
         out.print(f"  logs        {logs}")

@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.definitions import defs
+from assets.external import READ_VARIABLE
+from assets.partitions import START_VARIABLE, daily_partitions
 from commands.main import app
 from context_plane.settings import Settings
 from serving.app import create_app
@@ -168,6 +170,22 @@ def test_the_chart_says_what_production_says() -> None:
 def test_the_chart_serves_our_definitions_under_the_names_of_the_read_service() -> None:
     values = document("helm/values.yaml")
     (deployment,) = values["dagster-user-deployments"]["deployments"]
+def test_the_chart_tells_the_code_where_readers_are_and_when_days_begin() -> None:
+    """Runs get the environment of the code server. Seen to fail without either, and with a day that is none."""
+    (deployment,) = document("helm/values.yaml")["dagster-user-deployments"]["deployments"]
+    assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
+    given = {item["name"]: item["value"] for item in deployment["env"]}
+    assert given.keys() == {READ_VARIABLE, START_VARIABLE}
+    assert given[READ_VARIABLE].startswith("https://")
+    assert daily_partitions(given[START_VARIABLE]).get_first_partition_key() == given[START_VARIABLE]
+
+
+def test_one_machine_tells_it_too() -> None:
+    """Seen to fail without either."""
+    page = (DEPLOY / "README.md").read_text().partition("## One machine")[2].partition("## ")[0]
+    assert {f"{READ_VARIABLE}=", f"{START_VARIABLE}="} <= {word.partition("=")[0] + "=" for word in page.split()}
+
+
     arguments = deployment["dagsterApiGrpcArgs"]
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert given == {"--module-name": "assets.definitions", "--attribute": "defs"}
