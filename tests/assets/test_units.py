@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -127,8 +127,8 @@ def test_an_unopenable_store_fails_the_units_tenants(tmp_path: Path) -> None:
     assert [item.tenant for item in found.failed] == ["a", "b"]
 
 
-async def fold_or_die(plane: Plane, tenant: str, day: str) -> Made:
-    if tenant == "t3" and os.path.exists(os.environ["DEADLY"]):  # noqa: ASYNC240, PTH110
+async def fold_or_die(plane: Plane, tenant: str, day: str, *, deadly: Path) -> Made:
+    if tenant == "t3" and deadly.exists():  # noqa: ASYNC240
         os.kill(os.getpid(), signal.SIGKILL)
     return await fold(plane, tenant, day)
 
@@ -137,7 +137,12 @@ async def fold_or_die(plane: Plane, tenant: str, day: str) -> Made:
 def test_a_day_whose_worker_is_killed_is_named_and_mended_by_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who shared a unit with the dead one is published whole; who is missing is named; the next run builds it."""
+    killed_and_mended(tmp_path, monkeypatch, {})
+
+
+def killed_and_mended(tmp_path: Path, patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Who shared a unit with the dead one is published whole; who is missing is named; the next run builds it. The
+    `environment` says where the workers are."""
     tenants = [f"t{n}" for n in range(6)]
     world, whole = World.local(tmp_path / "killed"), World.local(tmp_path / "whole")
     for tenant in tenants:
@@ -146,11 +151,11 @@ def test_a_day_whose_worker_is_killed_is_named_and_mended_by_the_next_run(
     whole.build(DAYS[:1])
     with whole.open() as opened:
         wanted = {tenant: digests(opened, tenant) for tenant in tenants}
-
+    for name, value in environment.items():
+        patch.setenv(name, value)
     deadly = tmp_path / "deadly"
     deadly.touch()
-    monkeypatch.setenv("DEADLY", str(deadly))
-    monkeypatch.setattr(days, "fold", fold_or_die)
+    patch.setattr(days, "fold", partial(fold_or_die, deadly=deadly))
     day = world.build(DAYS[:1])[0]
     assert not day.ok
     assert f"t3 {DAYS[0]}: worker_lost in segments" in " ".join(day.problems)
