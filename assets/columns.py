@@ -1,7 +1,7 @@
 """Column schemas as the Dagster UI shows them: written down, or taken from the types that hold the data.
 
-Names, types and descriptions of a dataclass are its fields, their annotations and the strings below them, so a field
-that is added or renamed shows by itself. Reads source files, and nothing else.
+Names, types and descriptions of a dataclass, or of a model, are its fields, their annotations and the strings below
+them, so a field that is added or renamed shows by itself. Reads source files, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,21 @@ from typing import Any, Final, get_args, get_type_hints
 
 import dagster as dg
 import numpy as np
+from pydantic import BaseModel
 
 NAME: Final = "dagster/column_schema"
+EVENT: Final = (
+    ("entity", "string", "whom the event is about"),
+    ("ts", "timestamp", "RFC 3339, UTC: when the fact came to be"),
+    ("id", "string", "identity within entity and day"),
+    ("source", "string", "system it came from"),
+    ("kind", "string", "what kind of fact"),
+    ("thread", "string", "conversation within the entity; may be absent"),
+    ("text", "string", "up to 256 KiB; may be absent"),
+    ("attrs", "map", "flat attributes; may be absent"),
+    ("vector", "base64 of float32", "only where the caller supplied one"),
+)
+"""Of an event as it is stored."""
 
 
 def columns(*described: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
@@ -27,11 +40,13 @@ def columns(*described: tuple[str, str, str]) -> dict[str, dg.TableSchema]:
 
 
 def fields_of(held: type[Any], *, without: Collection[str] = ()) -> dict[str, dg.TableSchema]:
-    """Metadata of a dataclass's fields, but for those of `without`, which are not stored."""
-    told, hints = field_texts(held), get_type_hints(held)
-    names = [field.name for field in dataclasses.fields(held) if field.name not in without]
-    declared = {field.name: field.type for field in dataclasses.fields(held)}
-    return columns(*((name, _type_name(hints[name], declared[name]), told.get(name, "")) for name in names))
+    """Metadata of the fields of a dataclass or a model, but for those of `without`, which are not stored."""
+    told, declared = field_texts(held), inspect.get_annotations(held)
+    is_model = issubclass(held, BaseModel)
+    hints = {} if is_model else get_type_hints(held)  # models hold no arrays
+    names = list(held.model_fields) if is_model else [field.name for field in dataclasses.fields(held)]
+    kept = [name for name in names if name not in without]
+    return columns(*((name, _type_name(hints.get(name), declared[name]), told.get(name, "")) for name in kept))
 
 
 def field_texts(held: type[Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Final
 
 import dagster as dg
 
-from assets.columns import columns, fields_of
+from assets.columns import EVENT, columns, fields_of
 from assets.partitions import GROUP
 from assets.plan import VERSION_CHARS, plan_day
 from assets.ranges import RANGE_BYTES, count_of, do_with_ranges
@@ -168,17 +168,7 @@ SEGMENTS: Final = daily_asset(
         "batches into the segments built before; the last write of an event wins, a delete removes. Only "
         "entities that changed get a new object."
     ),
-    metadata=columns(
-        ("entity", "string", "whom the event is about"),
-        ("ts", "timestamp", "RFC 3339, UTC: when the fact came to be"),
-        ("id", "string", "identity within entity and day"),
-        ("source", "string", "system it came from"),
-        ("kind", "string", "what kind of fact"),
-        ("thread", "string", "conversation within the entity; may be absent"),
-        ("text", "string", "up to 256 KiB; may be absent"),
-        ("attrs", "map", "flat attributes; may be absent"),
-        ("vector", "base64 of float32", "only where the caller supplied one"),
-    ),
+    metadata=columns(*EVENT),
 )
 
 EMBEDDING_POOL: Final = "embedding"

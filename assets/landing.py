@@ -8,6 +8,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.columns import EVENT, columns
 from assets.external import OBJECT_STORE
 from assets.partitions import GROUP
 from assets.plan import LANDING, DayPlan, Failed, chosen_tenants
@@ -78,6 +79,8 @@ LANDED: Final = daily_asset(
     description=(
         "Exports under `tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/`, mapped to events and appended to the "
         "log, each file once. Mapping: `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one. "
-        "Refused rows: `tenants/{tenant}/control/landing/{source}/{file digest}.rejects.jsonl`."
+        "Refused rows: `tenants/{tenant}/control/landing/{source}/{file digest}.rejects.jsonl`. Columns are those of "
+        "the events that rows are mapped to."
     ),
+    metadata=columns(*EVENT),
 )

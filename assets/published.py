@@ -11,6 +11,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.columns import fields_of
 from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.gate import CHECK, Withheld, check_result, judge
 from assets.meter import metered
@@ -19,6 +20,7 @@ from assets.plan import end_plan, held_of, load_plan
 from assets.report import Made
 from assets.step import PUBLISHED, Result, daily_asset, failure, log_errors, published_before, result_of, run_of
 from assets.units import do, each_tenant, joined
+from context_plane.catalog.manifest import DayEntry
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from resources.plane import OpenPlane
@@ -90,6 +92,8 @@ PUBLISHED_DAYS: Final = daily_asset(
     check_specs=[_check_spec()],
     description=(
         "The data commit. Until here everything is an unreferenced object; with the next manifest of a tenant the "
-        "day's segments and shards become visible together, and the log up to the covered number is done with."
+        "day's segments and shards become visible together, and the log up to the covered number is done with. Columns "
+        "are those of the day's entry in a manifest."
     ),
+    metadata=fields_of(DayEntry),
 )

@@ -11,6 +11,7 @@ from typing import Final
 
 import dagster as dg
 
+from assets.columns import fields_of
 from assets.meter import metered
 from assets.partitions import GROUP, MONTHLY
 from assets.plan import VERSION_CHARS, chosen_tenants, weigh
@@ -102,6 +103,8 @@ ROLLUPS: Final = partitioned_asset(
     description=(
         "The shards of a closed month merged into one entity shard, one full-text shard and one vector shard per "
         "tenant, a day after the month's end. Nothing is analyzed or embedded again, and answers stay the same. A "
-        "late day is read beside the month until the month is rolled up again."
+        "late day is read beside the month until the month is rolled up again. Columns are those of the month's entry "
+        "in a manifest."
     ),
+    metadata=fields_of(MonthEntry),
 )

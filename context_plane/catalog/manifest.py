@@ -113,16 +113,18 @@ class SegmentListRef(ObjectRef):
 
 
 class DayEntry(Value):
-    """What readers see of one day. `shards` is None for a day whose every event was deleted.
-
-    `erasures`: how many of the tenant's tombstones the build had applied.
-    """
+    """What readers see of one day."""
 
     covered: int
+    """Log number up to which the day's writes are built."""
     segments: SegmentListRef | None
+    """The list of its segments; None for a day whose every event was deleted."""
     shards: Shards | None
+    """The three shards; None for such a day, too."""
     erasures: int
+    """How many of the tenant's tombstones the build had applied."""
     built_us: int
+    """When it was published, microseconds since 1970."""
 
     @property
     def fingerprint(self) -> str:
@@ -137,21 +139,24 @@ class DayEntry(Value):
 
 
 class MonthEntry(Value):
-    """A closed month rolled up. `days` (a `ListKey` object) keeps the days' entries.
-
-    `covered` is per day and names the month's days; `masked` days left the rollup and are open again.
-    `sources`: each day's fingerprint as it was published, so that rolling up makes nothing stale; `contents`: each
-    day's content.
-    """
+    """A closed month rolled up."""
 
     shards: Shards
+    """The three shards over all of its days."""
     days: ObjectRef
+    """The list (`ListKey`) that keeps the days' entries."""
     covered: Mapping[str, int]
+    """The month's days -> log number up to which the day's writes are built."""
     masked: tuple[str, ...] = ()
+    """Days that left the rollup and are open again."""
     sources: Mapping[str, str] = Field(default_factory=dict)
+    """Day -> its fingerprint as it was published, so that rolling up makes nothing stale."""
     contents: Mapping[str, str] = Field(default_factory=dict)
+    """Day -> its content."""
     erasures: int
+    """How many of the tenant's tombstones the merge had applied."""
     built_us: int
+    """When it was merged, microseconds since 1970."""
 
 
 class BundleDay(Value):

@@ -9,17 +9,21 @@ from pathlib import Path
 import dagster as dg
 import lancedb
 import numpy as np
+import orjson
 import pytest
 
 from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB, ROLLUPS_JOB
 from assets.external import without_credentials
 from assets.partitions import DAILY, MONTHLY
+from context_plane.index import fulltext_shard
 from context_plane.index.blocks import row_text_digests, row_vectors, rows_to_embed
 from context_plane.index.rows import Rows, decode_rows, encode_rows
 from context_plane.index.vector_shard import write_dataset
+from context_plane.layout.compression import decompress
 from context_plane.model import Event, event_record
 from context_plane.wire import HORIZON_US
+from tests.golden.content import MANIFEST, encoded
 from tests.retrieval.world import DIM, block_of, embed, grouped, made_events
 
 OUTSIDE = {"object_store": set(), "read_api": {"published", "rollups", "bundles/customer_context_v0"}}
@@ -94,12 +98,9 @@ def test_every_asset_is_a_day_or_month_under_one_policy_with_an_owner_and_a_desc
     assert node.tags
 
 
-@pytest.mark.parametrize(
-    "name", ["segments", "vector_shards", "entity_shards", "fulltext_shards", "bundles/customer_context_v0"]
-)
-def test_what_holds_rows_shows_its_columns(name: str) -> None:
-    schema = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/"))).metadata["dagster/column_schema"]
-    assert len(schema.columns) >= 2
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_asset_shows_its_columns(name: str) -> None:
+    assert len(columns_of(name)) >= 2
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))
@@ -116,10 +117,31 @@ def columns_of(name: str) -> dict[str, tuple[str, str | None]]:
     return {column.name: (column.type, column.description) for column in schema.columns}
 
 
-def test_columns_of_segments_are_those_of_a_stored_event() -> None:
+@pytest.mark.parametrize("name", ["landing", "segments"])
+def test_columns_of_events_are_those_of_a_stored_event(name: str) -> None:
     """Seen to fail with a column removed."""
     whole = Event("a", 0, "i", "s", "k", "t", "text", {"a": 1}, np.ones(2, np.float32))
-    assert list(columns_of("segments")) == list(event_record(whole))
+    assert list(columns_of(name)) == list(event_record(whole))
+
+
+def test_columns_of_fulltext_shards_are_the_fields_of_the_index(tmp_path: Path) -> None:
+    """As tantivy writes them down. Seen to fail with a field of another name, and of another type."""
+    fulltext_shard.build(block_of(next(iter(grouped(made_events(1, 60, days=1)).values()))), tmp_path)
+    written = orjson.loads((tmp_path / "meta.json").read_bytes())["schema"]
+    assert {name: kind for name, (kind, _) in columns_of("fulltext_shards").items()} == {
+        field["name"]: field["type"] for field in written
+    }
+
+
+@pytest.mark.parametrize(("name", "held"), [("published", "days"), ("rollups", "months")])
+def test_columns_of_commits_are_those_of_a_stored_manifest(name: str, held: str) -> None:
+    """Each with its meaning. Seen to fail with a field left out, and with one whose meaning is not told."""
+    manifest = orjson.loads(decompress(encoded()[MANIFEST], size_max=1 << 20))
+    entry = next(iter(manifest[held].values()))
+    shown = columns_of(name)
+    assert list(shown) == list(entry)
+    assert all(text for _, text in shown.values())
+    assert shown["built_us"][0] == "int"
 
 
 def test_columns_of_vector_shards_are_those_of_the_dataset(tmp_path: Path) -> None:
