@@ -99,8 +99,8 @@ def test_a_dead_worker_costs_one_tenant(workers: RayCluster, tmp_path: Path, mon
 def test_a_day_whose_worker_is_killed_is_named_and_mended_by_the_next_run(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A day as Dagster builds it, with a worker of the cluster killed in the middle. Seen to fail (published without
-    its name) with what died left out of what failed."""
+    """A day as Dagster builds it, with a worker of the cluster killed in the middle. Seen to fail with
+    `WorkerCrashedError` let out."""
     monkeypatch.setattr(units, "HERE_BYTES_MAX", 0)
     environment = {"CONTEXT_PLANE_WORKERS": "ray", "CONTEXT_PLANE_RAY_ADDRESS": cluster.address}
     killed_and_mended(tmp_path, monkeypatch, environment)
