@@ -1,7 +1,8 @@
 """One of several processes over one cache folder: `python -m tests.cache.sharer FOLDER BUDGET NUMBER OF ROUNDS`.
 
-It writes its own share of the entries, reads all of them in random order, and fails on a payload that is not the one
-of its name. Prints how many entries of others it has found, and how many it has evicted.
+It says that it is ready, begins with a line on its standard input, writes its own share of the entries, reads all of
+them in random order, and fails on a payload that is not the one of its name. Then it prints how many entries of others
+it has found, and how many it has evicted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def payload(n: int) -> bytes:
 def main(folder: str, budget: int, number: int, of: int, rounds: int) -> None:
     disk = DiskCache(Path(folder), budget)
     random, found = Random(number), 0
+    print("ready", flush=True)
+    sys.stdin.readline()
     for n in (random.randrange(ENTRIES) for _ in range(rounds)):
         held = disk.get(f"entry-{n}")
         if held is not None and held != payload(n):

@@ -25,9 +25,16 @@ def test_processes_share_a_folder_and_its_budget(tmp_path: Path) -> None:
     budget = sum(len(payload(n)) for n in range(ENTRIES)) // 2
     command = [sys.executable, "-m", "tests.cache.sharer", str(tmp_path), str(budget)]
     running = [
-        subprocess.Popen([*command, str(number), str(PROCESSES), str(ROUNDS)], stdout=PIPE, stderr=PIPE)
+        subprocess.Popen([*command, str(number), str(PROCESSES), str(ROUNDS)], stdin=PIPE, stdout=PIPE, stderr=PIPE)
         for number in range(PROCESSES)
     ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
     ended = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0] * PROCESSES, [said.decode() for _, said in ended]
     told = [orjson.loads(out) for out, _ in ended]
