@@ -12,8 +12,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
@@ -66,12 +67,15 @@ def moto() -> Iterator[Server]:
     """moto looks and then writes for `If-None-Match: *`, so two creates at once may both succeed: one at a time."""
     app, turn = DomainDispatcherApplication(create_backend_app), Lock()
 
-    def in_turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with turn:
+    def creating_in_turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        creates = environ["REQUEST_METHOD"] == "PUT" and "HTTP_IF_NONE_MATCH" in environ
+        if creates:  # a body that never comes must hold up nobody
+            environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        with turn if creates else nullcontext():
             answer: Iterable[bytes] = app(environ, start_response)
             return answer
 
-    server = make_server("127.0.0.1", 0, in_turn, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, creating_in_turn, threaded=True, request_handler=MotoRequestHandler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
