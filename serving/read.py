@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.bundle.render import render_text
 from context_plane.cache.tiers import track_lookups
-from context_plane.model import day_start_us
 from context_plane.recall.values import BundleAnswer, SearchAnswer, SearchRequest, TimelineRequest
 from serving import answers, cursors, examples, fields, limits, shapes, wire
 from serving.auth import Caller, Reads
@@ -66,17 +65,16 @@ class EntitiesQuery(_Query):
     consistency: fields.Consistent = "strong"
 
 
+def _a_bundle() -> dict[int | str, Any]:
+    """`responses` of what answers with one."""
+    description = "the bundle: canonical JSON, or prompt-ready text"
+    return gives(200, BundleOut, description, headers=OF_BUNDLES, text=examples.BUNDLE_TEXT)
+
+
 @router.get(
     "/entities/{entity}/context",
     summary="The bundle of an entity",
-    responses=gives(
-        200,
-        BundleOut,
-        "the bundle: canonical JSON, or prompt-ready text",
-        headers=OF_BUNDLES,
-        text=examples.BUNDLE_TEXT,
-    )
-    | unchanged("`If-None-Match` names the bundle", headers=OF_BUNDLES),
+    responses=_a_bundle() | unchanged("`If-None-Match` names the bundle", headers=OF_BUNDLES),
 )
 async def get_context(
     caller: Reads, entity: Entity, query: Annotated[ContextQuery, Query()], if_none_match: IfNoneMatch = ""
@@ -87,8 +85,7 @@ async def get_context(
 
 
 async def bundle_of(caller: Reads, entity: str, query: ContextQuery) -> BundleAnswer:
-    if query.as_of is not None:
-        day_start_us(query.as_of)
+    wire.check_day(query.as_of, "query", "as_of")
     return await caller.service.plane.bundle(
         caller.name,
         entity,
@@ -103,13 +100,7 @@ async def bundle_of(caller: Reads, entity: str, query: ContextQuery) -> BundleAn
     "/entities/{entity}/context",
     summary="A bundle for a question",
     openapi_extra=takes(OnDemandBody),
-    responses=gives(
-        200,
-        BundleOut,
-        "the bundle: canonical JSON, or prompt-ready text",
-        headers=OF_BUNDLES,
-        text=examples.BUNDLE_TEXT,
-    ),
+    responses=_a_bundle(),
 )
 async def post_context(request: Request, caller: Reads, entity: Entity) -> Response:
     """Materialized on demand, events not built yet included. Same inputs, same bytes."""

@@ -300,13 +300,18 @@ class BatchBody(_Request):
 
     def day(self) -> str | None:
         """`as_of`. Raises `Invalid(query_invalid)` where it is no day."""
-        if self.as_of is not None:
-            try:
-                day_start_us(self.as_of)
-            except Invalid as error:
-                error.located("as_of")
-                raise
-        return self.as_of
+        return check_day(self.as_of, "as_of")
+
+
+def check_day(day: str | None, *place: str) -> str | None:
+    """`place`: where the request has it. Raises `Invalid(query_invalid)` that names it."""
+    if day is not None:
+        try:
+            day_start_us(day)
+        except Invalid as error:
+            error.located(*place)
+            raise
+    return day
 
 
 def time_of(text: str | None, *place: str) -> int | None:

@@ -371,7 +371,8 @@ async def test_reads_that_cannot_succeed_say_why(served: Served) -> None:
     get, context = served.client.get, served.of("acct-0042", "context")
     timeline = served.of("acct-0042", "timeline")
     problem(await get(context, params={"spec": "nope_v0"}), 404, "spec_not_found")
-    problem(await get(context, params={"as_of": "4 March"}), 422, "query_invalid")
+    found = problem(await get(context, params={"as_of": "4 March"}), 422, "query_invalid")
+    assert [fault["pointer"] for fault in found["errors"]] == ["/query/as_of"]
     problem(await get(context, params={"format": "pdf"}), 422, "query_invalid")
     problem(await get(context, params={"colour": "red"}), 422, "query_invalid")
     problem(await served.post("/context:batch", {"spec": "nope_v0", "entities": "*"}), 404, "spec_not_found")
