@@ -3,7 +3,7 @@
 Six families: `Invalid` (change the request), `Denied` (use another key), `NotFound` (it is not
 there, or no longer), `Conflict` (reread and decide), `Unavailable` (wait and retry), `Corrupt`
 (stop; stored bytes are not what was written). HTTP status codes live in `serving/problems.py` only.
-A message is a lowercase fact, then `key=value` pairs, then what to do.
+A message is a lowercase fact and what to do, then what it is about: `(key=value, ...)`.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class PlaneError(Exception):
         self.fields: Mapping[str, object] = fields
         self.faults = tuple(faults)
         self.retry_after_s = retry_after_s
-        shown = "".join(f" {name}={value!r}" for name, value in fields.items())
-        self.detail = f"{detail}{shown}"
+        shown = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        self.detail = f"{detail} ({shown})" if shown else detail
         super().__init__(f"{code}: {self.detail}")
 
     def located(self, *place: str | int) -> Self:

@@ -75,7 +75,9 @@ def loads(raw: bytes) -> Any:
 
 
 class EventBody(_Request):
-    """One event. Documentation only: bodies are validated by `context_plane.wire`."""
+    """One event: a fact about an entity, with its time and its source."""
+
+    # For the document alone: `context_plane.wire` validates bodies.
 
     entity: str = Field(description=f"whom the event is about: 1-{ENTITY_BYTES_MAX} bytes", examples=["acct-0042"])
     ts: fields.Moment = Field(

@@ -268,7 +268,8 @@ class Bundles:
         if entity in view.latest:
             detail = "the entity's events wait to be built; build the days, or ask on demand"
             return NotFound("bundle_not_built", detail, entity=entity, as_of=day)
-        return NotFound("entity_not_found", "the entity has no bundle on that day", entity=entity, as_of=day)
+        detail = "nothing of it is known by that day; check the id, or ask for its newest day"
+        return NotFound("entity_not_found", detail, entity=entity, as_of=day)
 
     def _freshness(self, cut: Outline, spec: str, day: str, entry: BundleDay) -> Freshness:
         """`stale`: the spec changed or a day of the look-back was published since; `building`: writes wait to be."""

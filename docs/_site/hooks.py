@@ -34,6 +34,14 @@ EXAMPLE_CHARS_MAX: Final = 80
 _LINK: Final = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]*)(#[^)\s]*)?\)")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the decisions in the navigation, by their numbers."""
+    assert config.nav is not None
+    [section] = [each for each in config.nav if "Decisions" in each]
+    section["Decisions"] = [f"decisions/{path.name}" for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the made pages, and the plots of the report."""
     for name in COPIED:
@@ -171,7 +179,7 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"[{name}](#{_id(name)})"
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
-        return " or ".join(dict.fromkeys(_type(each) for each in choices))
+        return " or ".join(dict.fromkeys(part for each in choices for part in _type(each).split(" or ")))
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if "const" in schema:

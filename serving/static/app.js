@@ -157,6 +157,8 @@ const dialog = byId("key");
 const keyInput = byId("key-input");
 
 function askKey(error) {
+  byId("access").textContent = error || !keep.key.get() ? "API key" : "API key set";
+  byId("key-forget").hidden = !keep.key.get();
   byId("key-why").textContent = error?.message ? `The service says: ${error.message}.` : "A key with the scope read opens its tenant.";
   keyInput.value = "";
   if (!dialog.open) dialog.showModal();

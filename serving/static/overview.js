@@ -59,11 +59,18 @@ function calendar(info) {
   const names = days.map((day, n) => (n % 7 === 0 && (n === 0 || monthOf(day) !== monthOf(days[n - 7])) ? el("span", { vars: { week: n / 7 + 1 } }, monthOf(day)) : null));
   const weekdays = el("div", { class: "weekdays", "aria-hidden": "true" }, ["Mon", "", "Wed", "", "Fri", "", "Sun"].map((name) => el("span", {}, name)));
   const whole = el("div", { class: "calendar" }, el("div", { class: "month-names", "aria-hidden": "true" }, names), strip);
-  readout.textContent = `${count(built.size, "day")} built, ${shortDay(all[0])} to ${shortDay(last)}${all[0] < first ? "; the newest year is shown" : ""}`;
+  readout.textContent = `${within(info.days, "built")}${all[0] < first ? "; the newest year is shown" : ""}`;
   queueMicrotask(() => { whole.scrollLeft = whole.scrollWidth; });
   const legend = Object.entries({ built: "built", renew: "built, newer writes wait", waits: "waits", gap: "no events" });
   return [el("div", { class: "weeks" }, weekdays, whole), el("div", { class: "row spread" }, readout,
     el("ul", { class: "legend" }, legend.map(([state, text]) => el("li", {}, el("span", { class: `day ${state}`, "aria-hidden": "true" }), text))))];
+}
+
+/** How many days, and from which to which. */
+function within(days, what) {
+  const sorted = [...days].sort();
+  const ends = sorted.length > 1 ? `, ${shortDay(sorted[0])} to ${shortDay(sorted.at(-1))}` : sorted.length ? `, ${shortDay(sorted[0])}` : "";
+  return `${count(sorted.length, "day")} ${what}${ends}`;
 }
 
 const MEANINGS = {

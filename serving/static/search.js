@@ -8,6 +8,7 @@ import { format } from "./route.js";
 
 const UNESCAPED = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'" };
 const STEPS = ["plan", "fetch", "score", "present"];
+const JOINED = "Its words are those of the message before it: a short reply is ranked together with what it answers.";
 const WHERE_HINT = '{"gte": ["attrs.seats", 10]}';
 
 /** `open(hit)` shows its source. The answer's `know(kinds, sources)` names what filters offer. */
@@ -39,8 +40,9 @@ export function searchCard({ route, open }) {
     stop = new AbortController();
     fill(results, waiting("Searching"));
     try {
-      const { body, ms } = await api.search(route.tenant, request(route, inputs), stop.signal);
-      fill(results, cost(body, ms), hits(body, route, open), plan(body.explain));
+      const asked = request(route, inputs);
+      const { body, ms } = await api.search(route.tenant, asked, stop.signal);
+      fill(results, cost(body, ms), hits(body, asked.entities ? route : { ...route, entity: null }, open), plan(body.explain));
     } catch (error) {
       if (error.name !== "AbortError") fill(results, problem(error));
     }
@@ -140,7 +142,8 @@ function hits({ hits: all }, route, open) {
         el("span", { class: "kind" }, label(hit.kind)),
         hit.entity !== route.entity && el("a", { href: format({ tenant: route.tenant, entity: hit.entity }) }, hit.entity),
         el("span", { class: "muted small number" }, `${hit.source} · ${minute(hit.ts)}`)),
-      button(marked(hit.snippet || excerpt(hit.text, 200) || "No text"), () => open(hit), { class: "hit-text" })),
+      button(marked(hit.snippet || excerpt(hit.text, 200) || "No text"), () => open(hit), { class: "hit-text" }),
+      hit.ranks.text !== null && hit.snippet && !hit.snippet.includes("<b>") && el("p", { class: "muted small" }, JOINED)),
     el("dl", { class: "scores" },
       leg("Text", hit.scores.text, hit.ranks.text, most.text), leg("Vector", hit.scores.vector, hit.ranks.vector, most.vector),
       el("div", { class: "fused" }, el("dt", {}, "Fused"), el("dd", { class: "number" }, score(hit.score)))))));
@@ -162,6 +165,19 @@ export function marked(snippet) {
   });
 }
 
+function costs(name, held) {
+  return el("tr", {}, el("th", { scope: "row" }, name), [number(held.round_trips), number(held.gets), bytes(held.bytes)].map((shown) => el("td", { class: "right number" }, shown)));
+}
+
+/** What was going to be read, beside what was. */
 function plan(explain) {
-  return explain && el("details", { class: "more", open: true }, el("summary", {}, "The plan, and what it came to"), el("pre", { class: "json" }, JSON.stringify(explain, null, 2)));
+  if (!explain) return null;
+  const { expected, measured, reads, pruned, path, scope, entities } = explain;
+  const within = scope === "tenant" ? "the whole tenant" : count(entities, "entity", "entities");
+  return el("section", { class: "plan", "aria-label": "The plan, and what it came to" },
+    el("p", {}, `${path === "exact" ? "Every row is scored" : "Indexes propose rows, which are scored exactly"}, of ${within}: ${count(reads.length, "shard")} read, ${number(pruned)} passed over.`),
+    el("div", { class: "table" }, el("table", {},
+      el("thead", {}, el("tr", {}, ["", "Round trips", "GETs", "Read"].map((name) => el("th", { scope: "col", class: name && "right" }, name)))),
+      el("tbody", {}, costs("Expected, at most", expected), costs("Measured", measured)))),
+    el("details", { class: "more" }, el("summary", {}, "The whole plan"), el("pre", { class: "json" }, JSON.stringify(explain, null, 2))));
 }
