@@ -50,6 +50,8 @@ NOISE: Final = 0.8
 """Length of the noise beside a unit centre: members of a cluster have a cosine of about 0.6."""
 COSINE_QUESTIONS: Final = 16
 """Questions multiplied with the vectors of a tenant at once."""
+TIE: Final = 1e-5
+"""Scores that differ by less are equal: of one text, added up in another order."""
 QUERY_NOISE: Final = 0.5
 """Beside the event asked about: a cosine of about 0.9."""
 
@@ -247,11 +249,14 @@ def _scope(rng: Random, corpus: Corpus, event: Event) -> tuple[tuple[str, ...] |
 # --- exact answers ------------------------------------------------------------------------------
 
 
-def exact(corpus: Corpus, questions: Sequence[Question], *, leg: Leg, k: int = 10) -> list[list[int]]:
+def exact(
+    corpus: Corpus, questions: Sequence[Question], *, leg: Leg, k: int = 10, tied: bool = False
+) -> list[list[int]]:
     """The best `k` events of each question by brute force over the events in its scope, best first.
 
     Text is BM25 with the product's analyzer and parameters and the scope's statistics, vectors are float32
-    cosines; hybrid adds each leg's scores relative to its best, as the product fuses by default. Ties: newest first.
+    cosines; hybrid adds each leg's scores relative to its best, as the product fuses by default. Ties: newest first. `tied`: and
+    all that score as the last of them does, and are as right: texts repeat among hundreds of thousands of events.
     """
     search = _Exact(corpus, questions if leg != "vector" else ())
     found = []
@@ -266,7 +271,9 @@ def exact(corpus: Corpus, questions: Sequence[Question], *, leg: Leg, k: int = 1
             vector = _nothing(scope)
             if asked is not None:
                 vector[scope] = next(columns)[scope] if question.entities is None else corpus.vectors[scope] @ asked
-            found.append(_top(_fused(text, vector) if leg == "hybrid" else text if leg == "text" else vector, k))
+            found.append(
+                _top(_fused(text, vector) if leg == "hybrid" else text if leg == "text" else vector, k, tied=tied)
+            )
     return found
 
 
@@ -331,11 +338,12 @@ class _Exact:
         return np.where(scores > 0, scores, -np.inf)
 
 
-def _top(scores: Scores, k: int) -> list[int]:
-    """Places of the best `k` finite scores, best first; of equal ones the latest, as events ascend by time."""
+def _top(scores: Scores, k: int, *, tied: bool = False) -> list[int]:
+    """Places of the best `k` finite scores, best first; of equal ones the latest, as events ascend by time. `tied`:
+    and those within `TIE` of the last."""
     if k < len(scores):
-        rows = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k] - TIE * tied)
     else:
         rows = np.arange(len(scores))
     rows = rows[np.isfinite(scores[rows])]
-    return [int(n) for n in rows[np.lexsort((-rows, -scores[rows].astype(np.float32)))][:k]]
+    return [int(n) for n in rows[np.lexsort((-rows, -scores[rows].astype(np.float32)))][: None if tied else k]]

@@ -97,7 +97,8 @@ def _opening(verdicts: Sequence[Verdict], results: Sequence[Result]) -> str:
         "`python -m benchmarks SCENARIO` measures one again.",
         "",
         f"**{count['missed']} bars missed, {count['met']} met, {count['not measured']} not measured.**"
-        " A bar counts once for every case it was measured in.",
+        " A bar counts once for every case it was measured in. Latencies are p50 / p99; *prototype* is what the one"
+        " that this project answers took for the same shape.",
         "",
         "Measured on: " + "; ".join(machines) + "." if machines else "Nothing has been measured yet.",
     ]

@@ -52,7 +52,7 @@ def run(*, quick: bool, seed: int) -> Sequence[Row]:
     warm, cold = (QUICK_QUESTIONS, QUICK_QUESTIONS) if quick else (WARM_QUESTIONS, COLD_QUESTIONS)
     with world("tenant_1m", seed=seed, quick=quick, open_months=0) as found:
         some = found.questions[: min(warm, RECALL_QUESTIONS)]
-        best = {leg: exact(found.corpus, some, leg=leg) for leg in LEGS}
+        best = {leg: exact(found.corpus, some, leg=leg, tied=True) for leg in LEGS}
         rows = _warm(found, warm, best)
         cases = [
             Case(f"{leg}, cold", 0.0, partial(_requests, leg, found.questions[:cold]), best=best[leg])

@@ -198,6 +198,19 @@ def test_a_result_is_kept_and_the_one_before_stays(tmp_path: Path) -> None:
     }
 
 
+def test_what_ties_with_the_last_is_as_right() -> None:
+    """Each event written twice: of eleven best, the last two share a score. Seen to fail without the ties."""
+    made, asked = corpus("hybrid_warm", seed=3, quick=True, questions=20)
+    twice = replace(made, events=[*made.events, *made.events], vectors=np.concatenate([made.vectors] * 2))
+    for cut, whole in zip(
+        exact(twice, asked, leg="vector", k=9), exact(twice, asked, leg="vector", k=9, tied=True), strict=True
+    ):
+        assert len(cut) == 9
+        assert len(whole) >= 10
+        assert whole[:9] == cut
+        assert {n % len(made.events) for n in whole} == {n % len(made.events) for n in cut}
+
+
 def test_what_services_answered_is_held_against_the_right_questions() -> None:
     """Fails when the answers of one service come before those of the other, or those beyond the known ones count."""
     dealt = ["a", "b", "c", "d", "e"]
