@@ -107,7 +107,8 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
         description=(
             "Asks for a run of every day with unbuilt log batches, of newest days with stale bundles, of closed months "
             "with days that are not rolled up, and, in the room that is left, of days whose bundles come from a spec "
-            "as it was before it changed, or were held back since a run failed."
+            "as it was before it changed, or were held back since a run failed. New writes rest for five minutes, so "
+            "that a day is built once for many of them; reads find them meanwhile."
         ),
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
@@ -123,12 +124,13 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
         )
         for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
-        cost = f"looked at {found.tenants} tenants in {meter}"
-        context.log.info(f"{cost}; {len(tick.requests)} runs asked for, {tick.left} left for a later tick")
+        cost = f"tenants looked at: {found.tenants}, in {meter}"
+        rest = f"runs whose writes still rest: {tick.resting}"
+        context.log.info(f"{cost}; runs asked for: {len(tick.requests)}, left for a later tick: {tick.left}, {rest}")
         return dg.SensorResult(
             run_requests=[run_request(request) for request in tick.requests],
             cursor=encode_cursor(tick.asked),
-            skip_reason=None if tick.requests else f"nothing is due; {cost}",
+            skip_reason=None if tick.requests else f"nothing is due; {rest}; {cost}",
         )
 
     return dirt
@@ -160,7 +162,7 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
         asked = schedule_requests(inside, today, _days_under_way(context.instance))
         requests = [run_request(request) for request in asked if DAILY.has_partition_key(request.day)]
-        context.log.info(f"looked at {found.tenants} tenants in {meter}; {len(requests)} runs asked for")
+        context.log.info(f"tenants looked at: {found.tenants}, in {meter}; runs asked for: {len(requests)}")
         return requests or dg.SkipReason("no day has a partition, or a run of each is under way")
 
     return daily

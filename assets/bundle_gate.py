@@ -92,8 +92,11 @@ def share_told(changes: BundleChanges) -> str:
 
 
 def metadata_of(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-    """Counts under stable names, and a table by tenant: those that wait first, then those that change most. Pure."""
+    """Counts under stable names, and a table by tenant: those that wait first, then those that change most. Nothing
+    where no bundles replaced others. Pure."""
     found = {tenant: v for tenant, v in verdicts.items() if v.replacement is not None}
+    if not found:
+        return {}
     changes = [v.replacement.changes for v in found.values() if v.replacement is not None]
     replaced = sum(each.removed + each.changed + each.unchanged for each in changes)
     touched = sum(each.removed + each.changed for each in changes)
@@ -161,7 +164,7 @@ _SCHEMA: Final = dg.TableSchema(
 
 def _result(name: str, day: str, judged: int, found: Mapping[str, str], what: str, text: str) -> dg.AssetCheckResult:
     """`found`: tenant -> why. `text`: what to do."""
-    counts: dict[str, Any] = {"tenant_days": judged, "withheld": len(found)}
+    counts: dict[str, Any] = {"judged": judged, "withheld": len(found)}
     if not found:
         return dg.AssetCheckResult(passed=True, check_name=name, metadata=counts, description="nothing is withheld")
     named = "; ".join(f"{tenant} {day}: {why}" for tenant, why in sorted(found.items())[:NAMED_MAX])

@@ -63,9 +63,25 @@ def field_texts(held: type[Any]) -> dict[str, str]:
 
 
 def _type_name(hint: Any, declared: Any) -> str:
-    """`int32[]` of an array of numpy, else as the class declares it."""
+    """`int32[]` of an array of numpy, else as JSON stores it: `string`, `int`, `list of string`, `map`, `object`."""
     for argument in get_args(hint):
         for scalar in get_args(argument):
             if isinstance(scalar, type) and issubclass(scalar, np.generic):
                 return f"{scalar.__name__}[]"
-    return declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
+    return _stored(declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared)))
+
+
+def _stored(declared: str) -> str:
+    """Of an annotation as it is written. What may be None is told by its description."""
+    name, _, of = declared.removesuffix(" | None").partition("[")
+    match name:
+        case "str":
+            return "string"
+        case "tuple" | "Sequence" | "list":
+            return f"list of {_stored(of.rstrip(']').partition(',')[0])}"
+        case "Mapping" | "dict":
+            return "map"
+        case "int" | "float" | "bool" | "bytes":
+            return name
+        case _:
+            return "object"

@@ -86,7 +86,7 @@ async def embedding_ranges(plane: Plane, tenants: Mapping[str, int], day: str) -
 async def entities(plane: Plane, tenant: str, day: str) -> Made:
     stage = await index_entities(plane.engine, tenant=tenant, day=day)
     if stage.shard is None:
-        return Made("")
+        return Made("", events=0, entities=0)
     return Made(
         digest=stage.shard.digest[:VERSION_CHARS],
         rows=stage.rows,
@@ -188,11 +188,11 @@ VECTOR_SHARDS: Final = daily_asset(
     ),
     metadata=columns(
         ("row", "int64", "row number, shared by all shards of the day"),
-        ("entity", "string", ""),
+        ("entity", "string", "whom the event is about"),
         ("id", "string", "event id"),
-        ("ts", "timestamp[us, UTC]", ""),
-        ("source", "string", ""),
-        ("kind", "string", ""),
+        ("ts", "timestamp[us, UTC]", "when the fact came to be"),
+        ("source", "string", "system it came from"),
+        ("kind", "string", "what kind of fact"),
         ("chunk_start", "int32", "first character of the chunk in the event's text"),
         ("chunk_stop", "int32", "character after the chunk"),
         ("text_digest", "fixed_size_binary[16]", "key under which a vector is reused"),

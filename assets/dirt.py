@@ -78,11 +78,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a tick asks for. `asked`: the run keys to remember. `left`: (job, day) pairs that wait for a later one."""
+    """What a tick asks for. `asked`: the run keys to remember. `left`: (job, day) pairs that wait for a later one.
+    `resting`: those whose writes are so new that more are waited for."""
 
     requests: tuple[Request, ...]
     asked: tuple[str, ...]
     left: int
+    resting: int = 0
 
 
 def plan_tick(
@@ -104,12 +106,11 @@ def plan_tick(
     for item in dirt:
         groups.setdefault((item.job, item.day), []).append(item)
     keys = {group: run_key(*group, items) for group, items in groups.items()}
+    waiting = {group: items for group, items in groups.items() if keys[group] not in asked and group[1] not in running}
     due = {
         group: items
-        for group, items in groups.items()
-        if keys[group] not in asked
-        and group[1] not in running
-        and any(item.urgent or now_us - item.oldest_us >= DIRT_AGE_US for item in items)
+        for group, items in waiting.items()
+        if any(item.urgent or now_us - item.oldest_us >= DIRT_AGE_US for item in items)
     }
     backfills = {group: items for group, items in due.items() if all(item.backfill for item in items)}
     chosen = _take_turns({group: items for group, items in due.items() if group not in backfills}, requests_max)
@@ -119,7 +120,7 @@ def plan_tick(
     requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]
     remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
-    return Tick(requests, tuple(remembered), len(due) - len(requests))
+    return Tick(requests, tuple(remembered), len(due) - len(requests), len(waiting) - len(due))
 
 
 def run_key(job: str, day: str, items: Iterable[Dirt]) -> str:

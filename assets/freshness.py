@@ -138,8 +138,8 @@ def _made() -> dg.AssetChecksDefinition:
             asset=PUBLISHED,
             name=FRESHNESS.name,
             description=(
-                "No day has had unbuilt writes for more than 15 minutes, nor stale bundles. A warning then, and an "
-                "error after 26 hours, when the daily schedule did not build it either."
+                "Warns when a day has had unbuilt writes or stale bundles for more than 15 minutes; an error after 26 "
+                "hours, when the daily schedule did not build it either. Evaluated every quarter of an hour."
             ),
         )
         def fresh(context: dg.AssetCheckExecutionContext, plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:

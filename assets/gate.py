@@ -144,7 +144,7 @@ def check_result(day: str, judged: int, withheld: Sequence[Withheld]) -> dg.Asse
     """The check's verdict on a day. Pure."""
     if not withheld:
         return dg.AssetCheckResult(
-            passed=True, check_name=CHECK, metadata={"tenant_days": judged, "withheld": 0}, description="all agree"
+            passed=True, check_name=CHECK, metadata={"judged": judged, "withheld": 0}, description="all agree"
         )
     named = "; ".join(f"{item.tenant} {day}: {item.reason}" for item in withheld[:NAMED_MAX])
     rows = [
@@ -157,7 +157,7 @@ def check_result(day: str, judged: int, withheld: Sequence[Withheld]) -> dg.Asse
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(withheld)} of {judged} tenant-days withheld, the others published. {named}. {RECOVERY}",
         metadata={
-            "tenant_days": judged,
+            "judged": judged,
             "withheld": len(withheld),
             "recovery": RECOVERY,
             "counts": dg.MetadataValue.table(rows),

@@ -55,12 +55,13 @@ class Failed(_Model):
 
 
 class Held(_Model):
-    """What one artefact of a tenant's published day comes to. `digest`: of the content. `bytes`: as stored."""
+    """What one artefact of a tenant's published day comes to. `digest`: of the content. `bytes`: as stored. `events`
+    and `entities`: None where its step does not know them."""
 
     digest: str
     rows: int = 0
-    events: int = 0
-    entities: int = 0
+    events: int | None = None
+    entities: int | None = None
     bytes: int = 0
     newest_us: int = 0
 
@@ -163,12 +164,13 @@ async def segment_bytes(store: Store, entry: DayEntry) -> int:
 def held_of(entry: DayEntry, segments: int = 0) -> dict[str, Held]:
     """What is published of a day by the asset that makes it. `segments`: their bytes beside their list's. Pure."""
     listed, shards = entry.segments, entry.shards
-    found = {"segments": Held(digest="")}
+    none = {"events": 0, "entities": 0}
+    found = {"segments": Held(digest="", **none)}
     if listed is not None:
         counts = {"rows": listed.events, "events": listed.events, "entities": listed.entities}
         found["segments"] = Held(digest=listed.digest[:VERSION_CHARS], bytes=listed.bytes + segments, **counts)
     if shards is None:
-        return {**found, "published": Held(digest=_version(found))}
+        return {**found, "published": Held(digest=_version(found), **none)}
     vectors, counts = shards.vector, {"events": shards.events, "entities": shards.entities}
     size = sum(file.bytes for file in vectors.files)
     newest = {"newest_us": shards.last_ts_us}

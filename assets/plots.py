@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
-WIDTH: Final = 640
+WIDTH: Final = 420
+"""As much as a cell of metadata shows beside the menu on a screen of 1,440 pixels."""
 ROW: Final = 18
-LABEL: Final = 190
-NUMBER: Final = 80
+LABEL: Final = 140
+NUMBER: Final = 64
+NAME_CHARS_MAX: Final = 20
+"""Of a bar, beside it."""
 BARS_MAX: Final = 15
 """Rows of a bar chart; what is smaller is summed up in the last one."""
 LINE_HEIGHT: Final = 120
@@ -39,17 +42,17 @@ def bars(values: Mapping[str, float], *, unit: str) -> str:
     for n, (name, value) in enumerate(shown):
         top = PAD + n * ROW
         length = max(1.0, room * value / most)
-        drawn.append(_text(LABEL - 6, top + 13, name[:28], anchor="end"))
+        drawn.append(_text(LABEL - 6, top + 13, _shortened(name), anchor="end"))
         drawn.append(f'<rect x="{LABEL}" y="{top + 3}" width="{length:.1f}" height="{ROW - 6}" rx="2" fill="{FILL}"/>')
         drawn.append(_text(LABEL + length + 6, top + 13, f"{value:,.0f}"))
     return _image("".join(drawn), 2 * PAD + ROW * len(shown), alt=f"{unit}, by name")
 
 
 def line(points: Sequence[tuple[str, float]], *, unit: str) -> str:
-    """Markdown of a line over partitions in the order given; empty for fewer than two points."""
-    if len(points) < 2:
+    """Markdown of a line over partitions in the order given; empty for fewer than two points, or where all are 0."""
+    most = max((value for _, value in points), default=0)
+    if len(points) < 2 or most == 0:
         return ""
-    most = max(value for _, value in points) or 1
     step = (WIDTH - 2 * PAD) / (len(points) - 1)
     placed = [
         (PAD + n * step, PAD + 16 + (LINE_HEIGHT - 56) * (1 - value / most)) for n, (_, value) in enumerate(points)
@@ -62,6 +65,10 @@ def line(points: Sequence[tuple[str, float]], *, unit: str) -> str:
         _text(WIDTH - PAD, LINE_HEIGHT - 8, points[-1][0], anchor="end"),
     ]
     return _image("".join(drawn), LINE_HEIGHT, alt=f"{unit}, by partition")
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_CHARS_MAX else f"{name[: NAME_CHARS_MAX - 1]}…"
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start") -> str:

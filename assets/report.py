@@ -21,6 +21,7 @@ TABLE_TENANTS_MAX: Final = 50
 """Rows of the table in the UI: the largest tenants; the sums cover all."""
 SERIES_MAX: Final = 30
 """Partitions of a plot."""
+STATES: Final = "ok: something was written; unchanged: made again, and nothing differs; kept: the run left it alone"
 NAMED_MAX: Final = 20
 """Failures spelled out in a message; the table lists more."""
 
@@ -32,8 +33,9 @@ class Made:
 
     digest: str
     rows: int = 0
-    events: int = 0
-    entities: int = 0
+    events: int | None = None
+    """None where the step does not know; `entities` too."""
+    entities: int | None = None
     bytes: int = 0
     objects: int = 0
     reused: int = 0
@@ -68,8 +70,7 @@ def metadata(
     return {
         "dagster/row_count": sum(item.rows for item in values),
         "rows": sum(item.rows for item in values),
-        "events": sum(item.events for item in values),
-        "entities": sum(item.entities for item in values),
+        **_known({"events": [item.events for item in values], "entities": [item.entities for item in values]}),
         "bytes": sum(item.bytes for item in values),
         "rows_rebuilt": sum(item.rows for item in values if not item.unchanged),
         "objects": sum(item.objects for item in values),
@@ -83,11 +84,17 @@ def metadata(
         "lists": spent.lists,
         "bytes_read": spent.bytes_read,
         "bytes_written": spent.bytes_written,
-        "requests_usd": round(requests_usd(spent, prices), 6),
-        "storage_usd_month": round(storage_usd_month(spent.bytes_written, prices), 6),
+        "requests_usd": round(requests_usd(spent, prices), 9),
+        "storage_usd_month": round(storage_usd_month(sum(item.bytes for item in values), prices), 9),
         "tenant_days": _table(made, kept, failed),
         **_freshness(values),
     }
+
+
+def _known(counts: Mapping[str, Sequence[int | None]]) -> dict[str, int]:
+    """Sums of what the step knows of any tenant."""
+    told = {name: [value for value in values if value is not None] for name, values in counts.items()}
+    return {name: sum(values) for name, values in told.items() if values}
 
 
 def _freshness(values: Sequence[Made]) -> dict[str, Any]:
@@ -147,13 +154,13 @@ def _record(tenant: str, made: Made, state: str) -> dg.TableRecord:
 _SCHEMA: Final = dg.TableSchema(
     columns=[
         dg.TableColumn("tenant", "string"),
-        dg.TableColumn("state", "string"),
+        dg.TableColumn("state", "string", description=STATES),
         dg.TableColumn("rows", "int"),
         dg.TableColumn("events", "int"),
         dg.TableColumn("entities", "int"),
-        dg.TableColumn("bytes", "int"),
-        dg.TableColumn("objects", "int"),
+        dg.TableColumn("bytes", "int", description="of all of it, as stored"),
+        dg.TableColumn("objects", "int", description="written by the run"),
         dg.TableColumn("seconds", "float"),
-        dg.TableColumn("version", "string"),
+        dg.TableColumn("version", "string", description="digest of the content, its first twelve digits"),
     ]
 )

@@ -17,13 +17,18 @@ from context_plane.layout import pack
 
 @dataclass(frozen=True, slots=True)
 class BundleEntry:
-    """Address of one bundle in its bucket's pack. `digest` is the SHA-256 of its canonical JSON, hex."""
+    """Address of one bundle in its bucket's pack."""
 
     entity: str
+    """Whom the bundle is about."""
     offset: int
+    """Of its block in the pack, bytes."""
     length: int
+    """Of its block, bytes."""
     digest: str
+    """SHA-256 of its canonical JSON, hex."""
     tokens: int
+    """Of its text, as counted for the budget."""
 
 
 @dataclass(frozen=True, slots=True)

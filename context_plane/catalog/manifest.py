@@ -144,7 +144,7 @@ class MonthEntry(Value):
     shards: Shards
     """The three shards over all of its days."""
     days: ObjectRef
-    """The list (`ListKey`) that keeps the days' entries."""
+    """The object that lists the days' entries."""
     covered: Mapping[str, int]
     """The month's days -> log number up to which the day's writes are built."""
     masked: tuple[str, ...] = ()

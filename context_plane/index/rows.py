@@ -48,11 +48,16 @@ class Rows:
     entities: tuple[str, ...]
     """Ascending; one element in an entity block."""
     sources: tuple[str, ...]
+    """Names of systems, each once."""
     kinds: tuple[str, ...]
+    """Names of kinds, each once."""
     # events
     ids: tuple[str, ...]
+    """[E] identity within entity and day."""
     threads: tuple[str | None, ...]
+    """[E] conversation within the entity, or None."""
     attrs: tuple[Mapping[str, AttrValue] | None, ...]
+    """[E] flat attributes, or None."""
     texts: tuple[str | None, ...] | None
     """None where texts are not loaded (a shard's columns)."""
     event_entity: I32
@@ -80,9 +85,11 @@ class Rows:
     terms: tuple[str, ...]
     """[T] ascending by code point."""
     post_indptr: I32
-    """[T + 1]"""
+    """[T + 1] where each term's postings begin in the two below."""
     post_rows: I32
+    """[P] row of a posting, ascending within a term."""
     post_counts: U16
+    """[P] how often the term stands in the row."""
     # vectors
     dim: int
     """0 where no vectors are loaded."""

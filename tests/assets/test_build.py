@@ -92,7 +92,7 @@ def test_a_run_reports_under_stable_names(tmp_path: Path) -> None:
     told = materialized(result)
     assert set(told) == {*BEFORE_COMMIT, "published", BUNDLES}
     for name, one in told.items():
-        assert {"rows", "events", "entities", "bytes", "objects", "seconds", "tenants", "failed"} <= set(one.metadata)
+        assert {"rows", "bytes", "objects", "seconds", "tenants", "failed"} <= set(one.metadata)
         assert one.metadata["failed"].value == 0
         assert version_of(one), name
     assert told["segments"].metadata["events"].value == 80

@@ -191,4 +191,4 @@ def test_the_table_has_those_that_wait_first_and_sums_cover_all() -> None:
     assert records[2]["fields"] == "recent 1"
     assert (told["bundles_added"], told["bundles_removed"], told["bundles_changed"]) == (3, 2, 3)
     assert (told["bundles_waiting"], told["bundles_changed_share"]) == (1, 0.3125)
-    assert metadata_of({})["bundles_changed_share"] == 0.0
+    assert metadata_of({"d": Verdict()}) == {}, "a first build replaces nothing"

@@ -117,6 +117,12 @@ def columns_of(name: str) -> dict[str, tuple[str, str | None]]:
     return {column.name: (column.type, column.description) for column in schema.columns}
 
 
+@pytest.mark.parametrize("name", sorted(ASSETS))
+def test_every_column_says_what_it_means(name: str) -> None:
+    """Seen to fail with a column of vectors, and with a field of bundles, left bare."""
+    assert [column for column, (_, text) in columns_of(name).items() if not text] == []
+
+
 @pytest.mark.parametrize("name", ["landing", "segments"])
 def test_columns_of_events_are_those_of_a_stored_event(name: str) -> None:
     """Seen to fail with a column removed."""
@@ -142,6 +148,7 @@ def test_columns_of_commits_are_those_of_a_stored_manifest(name: str, held: str)
     assert list(shown) == list(entry)
     assert all(text for _, text in shown.values())
     assert shown["built_us"][0] == "int"
+    assert not [kind for kind, _ in shown.values() if set(kind) & set("[]|")], "types as they are stored"
 
 
 def test_columns_of_vector_shards_are_those_of_the_dataset(tmp_path: Path) -> None:

@@ -28,8 +28,6 @@ from tests.assets.world import DAYS, SPEC, World, events
 NAMES = {
     "dagster/row_count",
     "rows",
-    "events",
-    "entities",
     "bytes",
     "rows_rebuilt",
     "objects",
@@ -67,30 +65,32 @@ def test_metadata_names_stay() -> None:
 
 
 OWN = {
-    "landing": {"rows_rejected"},
-    "segments": {"entities_changed", "oldest_unbuilt_s"},
+    "landing": {"events", "rows_rejected"},
+    "segments": {"events", "entities", "entities_changed", "oldest_unbuilt_s"},
     "vector_shards": {"texts_embedded"},
-    "entity_shards": {"newest_event"},
+    "entity_shards": {"events", "entities", "newest_event"},
     "fulltext_shards": set(),
-    "published": {"newest_event"},
-    f"bundles/{SPEC}": {
-        "tokens",
-        "bundles_added",
-        "bundles_removed",
-        "bundles_changed",
-        "bundles_unchanged",
-        "bundles_changed_share",
-        "bundles_waiting",
-        "citations_added",
-        "citations_removed",
-        "bundle_changes",
-    },
+    "published": {"events", "entities", "newest_event"},
+    f"bundles/{SPEC}": {"entities", "tokens"},
 }
-"""What each step tells beside `NAMES`."""
+"""What each step tells beside `NAMES`: counts of what it knows alone."""
+REPLACED = {
+    "bundles_added",
+    "bundles_removed",
+    "bundles_changed",
+    "bundles_unchanged",
+    "bundles_changed_share",
+    "bundles_waiting",
+    "citations_added",
+    "citations_removed",
+    "bundle_changes",
+}
+"""What bundles tell beside these where they replace others."""
 
 
 def test_every_step_tells_its_names_and_no_others(tmp_path: Path) -> None:
-    """Seen to fail with a name that the list lacks, and with one that no step tells."""
+    """Seen to fail with a name that the list lacks, with one that no step tells, and with counts of events that a step
+    does not know, as 0."""
     world = World.local(tmp_path)
     world.write("acme", events("acme"))
     ran = world.run(list(OWN), DAYS[0])
@@ -99,10 +99,14 @@ def test_every_step_tells_its_names_and_no_others(tmp_path: Path) -> None:
     told = {one.asset_key.to_user_string(): {*one.metadata} - {"rows_by_tenant", "rows_by_partition"} for one in made}
     assert told == {name: NAMES | {"units", "workers_lost"} | own for name, own in OWN.items()}
     values = {one.asset_key.to_user_string(): one.metadata for one in made}
+    [again] = world.run([f"bundles/{SPEC}"], DAYS[0]).get_asset_materialization_events()
+    assert {*again.materialization.metadata} >= REPLACED
     newest_us = max(identity_us(write) for write in events("acme", DAYS[:1]))
     assert values["published"]["newest_event"].value == newest_us / 1e6
     assert 0 < float(str(values["segments"]["oldest_unbuilt_s"].value)) < 600
     assert all(one["requests_usd"].value for one in values.values())
+    priced = {name for name, one in values.items() if one["storage_usd_month"].value}
+    assert priced == {*values} - {"landing"}, "the bytes that are there, not those written; no file landed"
 
 
 def test_every_request_of_a_run_is_told(tmp_path: Path) -> None:
@@ -192,11 +196,17 @@ def test_names_are_no_markup() -> None:
     assert texts(plots.bars({"<script>": 1.0}, unit="rows"))[0] == "<script>"
 
 
+def test_a_long_name_is_cut_beside_its_bar() -> None:
+    assert texts(plots.bars({"a" * 21: 1.0}, unit="rows"))[0] == "a" * 19 + "…"
+    assert texts(plots.bars({"a" * 20: 1.0}, unit="rows"))[0] == "a" * 20
+
+
 def test_a_line_has_a_point_for_each_partition() -> None:
     found = drawn(plots.line([(f"2026-03-{n:02}", float(n)) for n in range(1, 11)], unit="rows"))
     (path,) = [element for element in found.iter() if element.tag.endswith("polyline")]
     assert len(path.attrib["points"].split()) == 10
     assert plots.line([("2026-03-01", 1.0)], unit="rows") == ""
+    assert plots.line([("2026-03-01", 0.0), ("2026-03-02", 0.0)], unit="rows") == "", "nothing to see"
 
 
 def test_plots_join_earlier_partitions_in_order() -> None:
