@@ -255,8 +255,8 @@ def exact(
     """The best `k` events of each question by brute force over the events in its scope, best first.
 
     Text is BM25 with the product's analyzer and parameters and the scope's statistics, vectors are float32
-    cosines; hybrid adds each leg's scores relative to its best, as the product fuses by default. Ties: newest first. `tied`: and
-    all that score as the last of them does, and are as right: texts repeat among hundreds of thousands of events.
+    cosines; hybrid adds each leg's scores relative to its best, as the product fuses by default. Ties: newest first.
+    `tied`: and all that score as the last of them does, and are as right: texts repeat among so many events.
     """
     search = _Exact(corpus, questions if leg != "vector" else ())
     found = []

@@ -354,6 +354,54 @@ def test_a_search_shows_the_scores_of_each_leg_and_what_it_cost(site: Site, visi
     expect(visit.get_by_role("complementary", name="Source event")).to_contain_text(answer["hits"][0]["id"])
 
 
+def test_a_plan_is_told_beside_what_it_came_to(site: Site, visit: Page) -> None:
+    """Seen to fail with what was measured shown as what was expected."""
+    visit.goto(f"{site.url}/#/{TENANT}")
+    settled(visit)
+    visit.get_by_text("More filters").click()
+    visit.get_by_label("explain the plan").check()
+    visit.get_by_label("Search for").fill("price too high")
+    with visit.expect_response("**/search") as answered:
+        visit.keyboard.press("Enter")
+    told = answered.value.json()["explain"]
+    section = visit.get_by_role("region", name="The plan")
+    expect(section).to_contain_text(f"of the whole tenant: {len(told['reads'])} shards read")
+    for name, held in (("Expected, at most", told["expected"]), ("Measured", told["measured"])):
+        row = section.get_by_role("row", name=name)
+        expect(row.get_by_role("cell").nth(0)).to_have_text(str(held["round_trips"]))
+        expect(row.get_by_role("cell").nth(1)).to_have_text(f"{held['gets']:,}")
+    expect(section.locator("pre")).to_be_hidden()
+    section.get_by_text("The whole plan").click()
+    expect(section.locator("pre")).to_contain_text('"path": "exact"')
+
+
+def test_a_hit_that_shows_none_of_the_words_says_why(tmp_path: Path, page: Page) -> None:
+    """A short reply is ranked with the message before it. Seen to fail without the note, and with one at every hit."""
+    store = tmp_path / "store"
+    said = ["How long does the export of invoices take?", "Ten minutes, as always."]
+    events = [
+        {"entity": "acct-1", "ts": f"2026-03-04T09:0{n}:00Z", "source": "chat", "kind": "message", "id": f"m{n}",
+         "thread": "t1", "text": text} for n, text in enumerate(said)
+    ]  # fmt: skip
+
+    async def fill(opened: Plane) -> None:
+        await put_tenant(opened.engine, TENANT, TenantSettings())
+        await write(opened, events)
+        await opened.build(TENANT, ["2026-03-04"])
+
+    change(store, fill)
+    with served(store, tmp_path) as url, watched(page, url):
+        page.goto(f"{url}/#/{TENANT}")
+        settled(page)
+        page.get_by_label("Mode").select_option("text")
+        page.get_by_label("Search for").fill("export of invoices")
+        page.keyboard.press("Enter")
+        expect(page.locator(".hit")).to_have_count(2)
+        note = page.get_by_text("ranked together with what it answers")
+        expect(note).to_have_count(1)
+        expect(page.locator(".hit").filter(has=note)).to_contain_text(said[1])
+
+
 def test_tenants_are_listed_page_by_page_and_a_list_that_was_cut_says_so(tmp_path: Path, page: Page) -> None:
     """Pages of one tenant here, so that ten pages do not reach the last of twelve."""
     names = [f"team-{n:02}" for n in range(12)]
