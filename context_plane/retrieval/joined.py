@@ -63,9 +63,9 @@ def join(parts: Sequence[Columns], names: Sequence[str]) -> Joined:
 
 
 def _one_table(rows: Rows) -> Rows:
-    """Each entity named once: joined parts name one once each."""
+    """Each entity named once, ascending: parts name one each, and follow each other by day."""
     names = tuple(sorted(set(rows.entities)))
-    if len(names) == len(rows.entities):
+    if names == rows.entities:
         return rows
     place = {name: n for n, name in enumerate(names)}
     code = np.fromiter((place[name] for name in rows.entities), np.int32, len(rows.entities))
