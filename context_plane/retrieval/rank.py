@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from context_plane.index.rows import F32
 from context_plane.retrieval.columns import Mask
 from context_plane.retrieval.fuse import Fusion, Hit, Leg, by_rank, group_by_entity
 from context_plane.retrieval.legs import Pool, Posting, TextLeg, VectorLeg, postings, text_leg, vector_leg
-from context_plane.retrieval.order import Index, best_first
+from context_plane.retrieval.order import Index, best_first, name
 from context_plane.retrieval.scope import Part, both, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.where import Where
 
@@ -37,7 +37,11 @@ RUN_MIN: Final = 2
 REFINE_MIN: Final = 64
 """More candidates than this, beyond the depth, are narrowed in float32 before they are scored exactly."""
 GROUP_DEPTH: Final = 1_000
-"""Groups by entity are filled from so many of the best events, or from ten times those asked for."""
+"""Groups by entity are filled from so many of the best events, or from ten times those asked for; where one entity's
+many events keep others out, from `GROUP_DEEPER` times as many, and again, up to `GROUP_DEPTH_MAX`, in a tenth of a
+second."""
+GROUP_DEEPER: Final = 8
+GROUP_DEPTH_MAX: Final = 64_000
 SLACK: Final = 1e-6
 """Of float32 sums of shares, each at most 1 times its weight."""
 
@@ -59,6 +63,7 @@ class RankQuery:
     group_by_entity: bool = False
     """Then `limit` counts groups, and each has at most `per_group` hits."""
     per_group: int = 3
+    group_depth: int = GROUP_DEPTH
     bm25: Bm25Settings = field(default_factory=Bm25Settings)
 
     @property
@@ -76,7 +81,7 @@ class RankQuery:
     @property
     def depth(self) -> int:
         """Events to order."""
-        return max(GROUP_DEPTH, 10 * self.limit * self.per_group) if self.group_by_entity else self.limit
+        return max(self.group_depth, 10 * self.limit * self.per_group) if self.group_by_entity else self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +114,54 @@ def rank_parts(parts: Sequence[Part], query: RankQuery, statistics: ScopeStatist
         held = [each.postings for each in found]
         text = text_leg(pool, held, rows, query.terms, query.bm25, statistics, filtered=query.where is not None)
     vector = vector_leg(pool, rows, query.vector) if query.wants_vector and query.vector is not None else None
-    if query.fusion.mode != "hybrid":
-        hits = _by_one(pool, text, vector, query)
-    elif query.fusion.method == "reciprocal_rank":
-        hits = _by_rank(pool, text, vector, query)
-    else:
-        hits = _by_share(pool, text, vector, query)
+    hits = _ordered(pool, text, vector, query)
     if query.group_by_entity:
-        hits = group_by_entity(parts, hits, groups=query.limit, per_group=query.per_group)
+        hits = _grouped(parts, hits, pool, text, vector, query)
     return Ranking(tuple(hits), _rows_scored(parts, rows, query), statistics)
+
+
+def _ordered(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+    """The best events, `query.depth` of them or all there are."""
+    if query.fusion.mode != "hybrid":
+        return _by_one(pool, text, vector, query)
+    if query.fusion.method == "reciprocal_rank":
+        return _by_rank(pool, text, vector, query)
+    return _by_share(pool, text, vector, query)
+
+
+def _grouped(
+    parts: Sequence[Part],
+    hits: list[Hit],
+    pool: Pool,
+    text: TextLeg | None,
+    vector: VectorLeg | None,
+    query: RankQuery,
+) -> list[Hit]:
+    """Hits of the best entities, as many as asked for, or of all that match."""
+    wanted = query.limit
+    while True:
+        found = group_by_entity(parts, hits, groups=query.limit, per_group=query.per_group)
+        groups = len({name(parts, hit.part, hit.event)[0] for hit in found})
+        if groups >= wanted or len(hits) < query.depth or query.depth >= GROUP_DEPTH_MAX:
+            return found
+        wanted = min(wanted, _entities(parts, pool, text, vector))
+        if groups >= wanted:
+            return found
+        query = replace(query, group_depth=min(GROUP_DEEPER * query.depth, GROUP_DEPTH_MAX))
+        hits = _ordered(pool, text, vector, query)
+
+
+def _entities(parts: Sequence[Part], pool: Pool, text: TextLeg | None, vector: VectorLeg | None) -> int:
+    """How many entities have an event that a leg scores."""
+    legs = [] if text is None else [text.event]
+    legs += [] if vector is None else [np.flatnonzero(vector.approximate > -np.inf)]
+    found: set[str] = set()
+    for events in legs:
+        part, event = pool.places(events)
+        for n in np.unique(part).tolist():
+            rows = parts[n].rows
+            found.update(rows.entities[code] for code in np.unique(rows.event_entity[event[part == n]]).tolist())
+    return len(found)
 
 
 def scope_statistics(parts: Sequence[Part], query: RankQuery) -> ScopeStatistics:
@@ -383,7 +427,7 @@ def _tied(pool: Pool, events: Index) -> dict[int, int]:
 
 
 def _by_rank(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
-    depth = max(LEG_DEPTH, query.limit)
+    depth = max(LEG_DEPTH, query.depth)
     none = Leg.empty()
     left = none if text is None else _leg(pool, text.event, text.row, text.score, depth)
     right = none

@@ -16,6 +16,7 @@ from context_plane.index.blocks import join_blocks
 from context_plane.index.bm25 import Bm25Params, Bm25Settings
 from context_plane.model import Event
 from context_plane.retrieval import order
+from context_plane.retrieval import rank as ranking
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.fuse import Fusion, FusionMethod, Hit, Mode
 from context_plane.retrieval.order import best_first, name
@@ -234,6 +235,26 @@ def test_groups_hold_the_best_hits_of_each_entity() -> None:
     order = list(dict.fromkeys(entity(hit) for hit in flat))[:3]
     expected = [hit for each in order for hit in [h for h in flat if entity(h) == each][:2]]
     assert rank(parts, replace(query, group_by_entity=True, limit=3, per_group=2)) == expected
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "text", "vector"])
+@pytest.mark.parametrize("method", ["relative_score", "reciprocal_rank"])
+def test_groups_are_found_behind_one_entitys_many_events(
+    mode: Mode, method: FusionMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with groups filled from the best events alone, however many of them are of one entity."""
+    monkeypatch.setattr(ranking, "LEG_DEPTH", 20)
+    many = [Event("a", FIRST_DAY + n, f"a{n:03}", "s", "ticket", text="export fails") for n in range(300)]
+    few = [Event(each, FIRST_DAY, each, "s", "ticket", text="export and much else to say of it") for each in ("b", "c")]
+    parts = [Part.of(block_of(own)) for own in grouped([*many, *few]).values()]
+    query = RankQuery(
+        terms=(("export", 1),), vector=embed(["export fails"])[0], fusion=Fusion(mode, method), limit=2,
+        group_by_entity=True, per_group=2, group_depth=10,
+    )  # fmt: skip
+    found = [name(parts, hit.part, hit.event)[0] for hit in rank(parts, query)]
+    assert found[:2] == ["a", "a"]
+    assert len(set(found)) == 2
+    assert len({name(parts, hit.part, hit.event)[0] for hit in rank(parts, replace(query, limit=9))}) == 3
 
 
 def test_a_leg_without_weight_or_query_does_not_run() -> None:
