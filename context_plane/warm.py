@@ -33,6 +33,7 @@ from context_plane.recall.bundles import Bundles
 from context_plane.recall.periods import Period, periods_of
 from context_plane.recall.plan import block_bytes, read_of
 from context_plane.recall.search import Searcher
+from context_plane.recall.tail_view import OF_TAIL
 from context_plane.recall.values import DEADLINE_MS_MAX, SearchRequest
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Snapshots
@@ -312,7 +313,7 @@ class Warmer:
             else:
                 await self._wide(manifest.tenant, unit.period, unit.vectors)
                 found.rows = True
-            found.names.update(dict.fromkeys(lookups.names or ()))
+            found.names.update(dict.fromkeys(name for name in lookups.names or () if not name.startswith(OF_TAIL)))
 
         await _each(one, units)
         return results

@@ -36,8 +36,8 @@ T = TypeVar("T")
 
 LEAST_WAIT_S: Final = 0.02
 """Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""
-PLANS_KNOWN: Final = 4_096
-"""Plans of recent reads, about a kilobyte a period at most."""
+PLANS_KNOWN: Final = 131_072
+"""Reads of the recent plans together, some hundred bytes each. A plan holds what its manifest says of its periods."""
 HELD_READS_MAX: Final = 4_096
 """Blocks looked for one by one in memory: some microseconds each. A longer read is fetched as if nothing were known."""
 JOIN_ROWS_MAX: Final = 250_000
@@ -47,7 +47,7 @@ JOINS_ASKED: Final = 4_096
 VIEWS_KNOWN: Final = 64
 """Masks of joined parts under recent cuts: a byte an event at most, some 16 MiB."""
 PLAN_ENTITIES_MAX: Final = 64
-"""Plans of longer lists are not remembered: the next list is another one."""
+"""Plans of longer lists, a filter's included, are not remembered: the next list is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Scope:
     text: bool = False
     """Whether the text leg will rank, as `vectors` says of the other."""
     exact_rows_max: int = EXACT_ROWS_MAX
+    embeds_tail: bool = True
+    """Whether the tail's rows need vectors: what ranks by them, and bundles. Others do not wait for an embedder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,8 @@ class Assembler:
         self._engine = engine
         self._reader = reader
         self._tail = TailRows(engine.embedder, reader.cache)
-        self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN)
+        self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN, lambda plan: 1 + len(plan.reads))
+        self._versions: LRUCache[str, int] = LRUCache(PLANS_KNOWN)
         self._asked: LRUCache[str, bool] = LRUCache(JOINS_ASKED)
         self._joining: set[asyncio.Task[Joined]] = set()
         self._views: LRUCache[tuple[str, str, int], tuple[Mask | None, tuple[Source, ...]]] = LRUCache(VIEWS_KNOWN)
@@ -227,13 +230,21 @@ class Assembler:
                 bounds=scope.bounds,
                 exact_rows_max=scope.exact_rows_max,
             )
-            if len(scope.entities or ()) <= PLAN_ENTITIES_MAX:
+            if max(len(scope.entities or ()), _named(scope.bounds)) <= PLAN_ENTITIES_MAX:
+                self._forget_older(manifest)
                 self._plans[key] = found
         return found
 
+    def _forget_older(self, manifest: Manifest) -> None:
+        """Plans of the versions before the newest of a tenant: nobody but a pinned read asks for them again."""
+        if manifest.version > self._versions.get(manifest.tenant, -1):
+            self._versions[manifest.tenant] = manifest.version
+            for key in [each for each in self._plans if each[0] == manifest.tenant and each[1] < manifest.version]:
+                del self._plans[key]
+
     def clear(self) -> None:
         """Forget what is known beside the cache."""
-        for known in (self._plans, self._asked, self._views):
+        for known in (self._plans, self._versions, self._asked, self._views):
             known.clear()
 
     async def parts(self, view: TailView, scope: Scope, fetches: Fetches) -> Assembled:
@@ -372,14 +383,18 @@ class Assembler:
 
     async def _tail_parts(self, view: TailView, scope: Scope) -> list[Columns]:
         if scope.entities is None:
-            whole = await self._tail.of_tenant(view)
-            return [] if whole is None else [whole]
-        return await self._tail.of_entities(view, [name for name in scope.entities if name in view.latest])
+            return list(await self._tail.of_tenant(view, vectors=scope.embeds_tail))
+        names = [name for name in scope.entities if name in view.latest]
+        return await self._tail.of_entities(view, names, vectors=scope.embeds_tail)
 
     def _tail_days(self, view: TailView, scope: Scope) -> set[str]:
         names: Iterable[str] = view.latest if scope.entities is None else scope.entities
         held: Mapping[str, Mapping[str, object]] = view.latest
         return {day for name in names for day in held.get(name, ())}
+
+
+def _named(bounds: Bounds | None) -> int:
+    return 0 if bounds is None else len(bounds.entities or ())
 
 
 def _joined_name(found: Plan) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from cachetools import LRUCache
@@ -30,6 +31,7 @@ from context_plane.index.analyzer import ANALYZER
 from context_plane.layout.pack import decode_block
 from context_plane.materialize import compiled, sources_of
 from context_plane.model import add_days, day_end_us, day_of, day_start_us
+from context_plane.recall.assemble import Started as StartedReads
 from context_plane.recall.assemble import abandon
 from context_plane.recall.listing import Listing
 from context_plane.recall.periods import LAST_US
@@ -115,24 +117,20 @@ class Bundles:
         if held is not None:
             return held
         lookups = track_lookups()
-        reads: dict[str, asyncio.Task[tuple[BundleEntry, bytes] | None]] = {}
+        reads: StartedReads[str, tuple[BundleEntry, bytes] | None] = StartedReads()
 
         def start(manifest: Manifest) -> None:
             """Look while the log is still being listed; only the confirmed cut's day is answered from."""
             entry = manifest.bundles.get(spec, {}).get(as_of or _newest_built(manifest, spec))
-            if entry is not None and entry.directory.key not in reads:
-                reads[entry.directory.key] = asyncio.ensure_future(self._read(entry, entity))
+            if entry is not None and not reads.closed:
+                reads.once(entry.directory.key, partial(self._read, entry, entity))
 
-        try:
+        with reads:
             cut = await self.cut(tenant, snapshot, start, consistency)
             built = self.day(cut, spec, as_of)
-            start(cut.manifest)
             found = None
             if not cut.erasures.hides_built(entity, built.entry.erasures):
-                found = await reads[built.entry.directory.key]
-        finally:
-            for read in reads.values():
-                abandon(read)
+                found = await reads.once(built.entry.directory.key, partial(self._read, built.entry, entity))
         if found is None:
             raise await self.absent(cut, entity, built.as_of)
         return answer_of(built, found[0], found[1], lookups.temperature)
@@ -170,7 +168,8 @@ class Bundles:
         as_of = _newest_day(cut) if until_us is None else day_of(until_us - 1)
         first_us = day_start_us(add_days(as_of, 1 - spec.spec.lookback_days))
         since_us = first_us if request.since_us is None else min(first_us, request.since_us)
-        found = await self._listing.entity_parts(view, request.entity, since_us, day_end_us(as_of))
+        entity, until = request.entity, day_end_us(as_of)
+        found = await self._listing.entity_parts(view, entity, since_us, until, vectors=True)
         history = History(tuple(Part(part.rows, part.live) for part in found.parts))
         vector = request.vector
         if vector is None and request.text:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from context_plane.cache.folders import Folders
@@ -31,6 +32,9 @@ CANDIDATES_MIN: Final = 200
 CANDIDATES_PER_HIT: Final = 20
 """Rows a shard proposes per hit asked for: tantivy's k1, b and quantized lengths are not ours, so it proposes more than
 is wanted of it; over 30 day shards, twice the limit from each found all of the true top 10."""
+LOST_KNOWN: Final = 1_024
+HITS_MAX: Final = 1_000
+"""Hits that rows are proposed for: those of a thousand groups are found among them, and may be fewer for each."""
 ROWS_PER_CANDIDATE: Final = 500
 """A large shard's text proposes in proportion: quantized lengths make ties, and more of them among more rows."""
 
@@ -49,6 +53,16 @@ class Proposers:
     def __init__(self, reader: Reader, folders: Folders) -> None:
         self._reader = reader
         self._folders = folders
+        self._lost: LRUCache[str, int] = LRUCache(LOST_KNOWN)
+        """Graph -> how often its files went while it was open."""
+
+    async def again(self, source: Source, *, text: bool, vector: bool) -> Indexes:
+        """What `of` gives, of a graph whose files went since it was opened: the budget of folders evicts large ones."""
+        if source.period is not None and vector and has_graph(source.period.shards):
+            key = source.period.shards.vector.key
+            self._lost[key] = self._lost.get(key, 0) + 1
+            await asyncio.to_thread(self._folders.remove, key)
+        return await self.of(source, text=text, vector=vector)
 
     async def of(self, source: Source, *, text: bool, vector: bool) -> Indexes:
         """What proposes rows of a part for these legs; the tail and shards without a graph need none for theirs."""
@@ -80,12 +94,20 @@ class Proposers:
         return await self._reader.cache.derived(f"{key}|searcher", load)
 
     async def _graph(self, shards: Shards) -> vector_shard.VectorSearcher:
+        key = shards.vector.key
+
+        async def opened() -> vector_shard.VectorSearcher:
+            return await asyncio.to_thread(vector_shard.open_ann, await self._dataset(shards), dataset_name(key))
+
         async def load() -> tuple[vector_shard.VectorSearcher, int]:
-            folder = await self._dataset(shards)
-            searcher = await asyncio.to_thread(vector_shard.open_ann, folder, dataset_name(shards.vector.key))
+            try:
+                searcher = await opened()
+            except (OSError, ValueError, Corrupt):  # damaged on disk, or evicted while it was opened
+                await asyncio.to_thread(self._folders.remove, key)
+                searcher = await opened()
             return searcher, searcher.bytes
 
-        return await self._reader.cache.derived(f"{shards.vector.key}|graph", load)
+        return await self._reader.cache.derived(f"{key}|graph|{self._lost.get(key, 0)}", load)
 
     async def _dataset(self, shards: Shards) -> Path:
         ref = shards.vector
@@ -107,6 +129,7 @@ class Proposals(Started[tuple[str, str] | None, Indexes]):
     def __init__(self, proposers: Proposers, *, text: bool, vector: bool) -> None:
         super().__init__()
         self._open = partial(proposers.of, text=text, vector=vector)
+        self._open_again = partial(proposers.again, text=text, vector=vector)
 
     def start(self, plan: Plan) -> None:
         """Start to open the indexes of every part of a plan, unless closed."""
@@ -114,9 +137,17 @@ class Proposals(Started[tuple[str, str] | None, Indexes]):
             self.of(Source(read.period))
 
     def of(self, source: Source) -> asyncio.Task[Indexes]:
+        return self.once(self._name(source), partial(self._open, source))
+
+    def again(self, source: Source) -> asyncio.Task[Indexes]:
+        """Opened anew: files went, or were damaged, since."""
+        self._tasks.pop(self._name(source), None)
+        return self.once(self._name(source), partial(self._open_again, source))
+
+    @staticmethod
+    def _name(source: Source) -> tuple[str, str] | None:
         shards = None if source.period is None else source.period.shards
-        name = None if shards is None else (shards.fulltext.key, shards.vector.key)
-        return self.once(name, partial(self._open, source))
+        return None if shards is None else (shards.fulltext.key, shards.vector.key)
 
 
 def rank_candidates(parts: Sequence[Part], indexes: Sequence[Indexes], query: RankQuery) -> Ranking:
@@ -141,11 +172,12 @@ def _limited(part: Part, indexes: Indexes, query: RankQuery, weights: Sequence[t
     scope = scope_mask(part, query.entities, query.since_us, query.until_us)
     mask = rows_of(part, filter_mask(part, scope, query.where))
     text = vector = None
+    hits = min(query.limit * (query.per_group if query.group_by_entity else 1), HITS_MAX)
     if indexes.text is not None:
-        depth = text_depth(query.limit, part.rows.row_count)
+        depth = text_depth(hits, part.rows.row_count)
         text = fulltext_shard.candidates(indexes.text, weights, depth, mask)
     if indexes.vector is not None and query.vector is not None:
-        vector = vector_shard.candidates(indexes.vector, query.vector, vector_depth(query.limit), mask)
+        vector = vector_shard.candidates(indexes.vector, query.vector, vector_depth(hits), mask)
     return part.limited(text=_mask(text, part), vector=_mask(vector, part))
 
 

@@ -115,6 +115,7 @@ class Fleet:
                             yield name, await self._bundles.absent(cut, name, built.as_of)
                         continue
                     yield answer_of(built, place, await current.body(home, place), lookups.temperature)
+                current.end()
                 current, following = following, _Window(_Run(), ())
                 following = self._begin(await asyncio.to_thread(next, runs, _Run()), gate)
         finally:

@@ -25,6 +25,7 @@ from context_plane.retrieval import where
 from context_plane.retrieval.reader import Reader
 from context_plane.retrieval.snapshots import Consistency, Snapshot, Snapshots, Started
 from context_plane.retrieval.timeline import select_events
+from context_plane.store import deadline
 
 READ_DEADLINE_S: Final = 30.0
 """Listings have no partial answer: past this they fail."""
@@ -46,7 +47,11 @@ class Listing:
 
     async def timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
         """Events of one entity, newest first unless asked otherwise. Raises `NotFound(entity_not_found)`."""
-        scope = self._scope(request.entity, request.since_us, request.until_us)
+        with deadline.within(READ_DEADLINE_S):
+            return await self._timeline(tenant, request)
+
+    async def _timeline(self, tenant: str, request: TimelineRequest) -> TimelineAnswer:
+        scope = self._scope(request.entity, request.since_us, request.until_us, vectors=False)
         with self._assembler.fetches(scope) as fetches:
             snapshot = await self._snapshot(tenant, request.snapshot, request.consistency, fetches.start)
             view = await self._snapshots.derived(snapshot, TailView.of)
@@ -69,15 +74,18 @@ class Listing:
         next_cursor = (events[-1].ts_us, events[-1].id) if more else None
         return TimelineAnswer(tuple(events), next_cursor, snapshot.id)
 
-    async def entity_parts(self, view: TailView, entity: str, since_us: int | None, until_us: int | None) -> Assembled:
-        """Every part of one entity in a window. Raises `Unavailable` when something is missing."""
-        scope = self._scope(entity, since_us, until_us)
-        with self._assembler.fetches(scope) as fetches:
+    async def entity_parts(
+        self, view: TailView, entity: str, since_us: int | None, until_us: int | None, *, vectors: bool = False
+    ) -> Assembled:
+        """Every part of one entity in a window, the tail's with `vectors` where these are asked for. Raises
+        `Unavailable` when something is missing."""
+        scope = self._scope(entity, since_us, until_us, vectors=vectors)
+        with deadline.within(READ_DEADLINE_S), self._assembler.fetches(scope) as fetches:
             return (await self._assembler.parts(view, scope, fetches)).whole()
 
-    def _scope(self, entity: str, since_us: int | None, until_us: int | None) -> Scope:
+    def _scope(self, entity: str, since_us: int | None, until_us: int | None, *, vectors: bool) -> Scope:
         until_s = self._engine.monotonic_s() + READ_DEADLINE_S
-        return Scope((entity,), since_us, until_us, vectors=True, until_s=until_s)
+        return Scope((entity,), since_us, until_us, vectors=True, until_s=until_s, embeds_tail=vectors)
 
     async def entities(
         self,
@@ -90,6 +98,12 @@ class Listing:
         consistency: Consistency = "strong",
     ) -> EntitiesAnswer:
         """Entities in key order, after `cursor`, with live event count and last event time."""
+        with deadline.within(READ_DEADLINE_S):
+            return await self._entities(tenant, prefix, limit, cursor, snapshot, consistency)
+
+    async def _entities(
+        self, tenant: str, prefix: str, limit: int, cursor: str | None, snapshot: str | None, consistency: Consistency
+    ) -> EntitiesAnswer:
         cut = await self._snapshot(tenant, snapshot, consistency)
         view = await self._snapshots.derived(cut, TailView.of)
         periods = periods_of(cut.manifest, None, None)

@@ -19,11 +19,11 @@ from context_plane.cache.tiers import Lookups, track_lookups
 from context_plane.catalog.manifest import Manifest
 from context_plane.catalog.models import check_model
 from context_plane.engine import Engine
-from context_plane.errors import Unavailable
+from context_plane.errors import Corrupt, Unavailable
 from context_plane.index.rows import F32
 from context_plane.model import day_of
-from context_plane.recall.assemble import Assembled, Assembler, Scope, within
-from context_plane.recall.candidates import Proposals, Proposers, rank_candidates
+from context_plane.recall.assemble import Assembled, Assembler, Scope, Source, within
+from context_plane.recall.candidates import Indexes, Proposals, Proposers, rank_candidates
 from context_plane.recall.clock import Clock
 from context_plane.recall.plan import EXACT_ROWS_MAX
 from context_plane.recall.present import Place, Presenter, Show
@@ -142,6 +142,7 @@ class Searcher:
             bounds=None if statistics or request.where is None else bounds(request.where),
             text=query.wants_text,
             exact_rows_max=self._exact_rows_max,
+            embeds_tail=wants_vector(request),
         )
 
     async def _known(self, tenant: str, request: SearchRequest, query: RankQuery, clock: Clock) -> _Asked | None:
@@ -241,8 +242,16 @@ class Searcher:
                 rank_parts(found.parts, query) if inline else await asyncio.to_thread(rank_parts, found.parts, query)
             )
             return _Ranked(ranking, found, exact=True)
-        tasks = [proposals.of(source) for source in found.sources]
-        indexes = await within(tasks, until_s - self._engine.monotonic_s())
+        try:
+            return await self._ranked(found, query, proposals.of, until_s)
+        except Corrupt:  # a graph's files were evicted since it was opened; damage is met again
+            return await self._ranked(found, query, proposals.again, until_s)
+
+    async def _ranked(
+        self, found: Assembled, query: RankQuery, opened: Callable[[Source], asyncio.Task[Indexes]], until_s: float
+    ) -> _Ranked:
+        """Of what the parts' indexes propose."""
+        indexes = await within([opened(source) for source in found.sources], until_s - self._engine.monotonic_s())
         found = found.without([n for n, each in enumerate(indexes) if each is None])
         kept = [each for each in indexes if each is not None]
         return _Ranked(await asyncio.to_thread(rank_candidates, found.parts, kept, query), found, exact=False)

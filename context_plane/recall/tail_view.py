@@ -28,14 +28,16 @@ from context_plane.retrieval.snapshots import Snapshot
 
 LOG_FIRST_LINE: Final = 2
 """Line 1 of a log object is its header."""
-VECTORS_KEPT: Final = 65_536
-"""Of tail texts, by digest: a full tail of ordinary events, 64 MiB at 256 dimensions."""
-
-
+VECTORS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of tail texts, by digest: a full tail of ordinary events at 256 dimensions."""
 INLINE_WRITES_MAX: Final = 100
 """Fewer writes are looked through in under half a millisecond, on the event loop."""
 TAIL_ROW_BYTES: Final = 2048
-"""About what a row of the tail takes in memory: text, terms, vector."""
+"""About what a row of the tail takes in memory beside its vector: text, terms."""
+OF_TAIL: Final = "tail|"
+"""How the names of its rows in the cache begin."""
+PLAIN: Final = "plain"
+"""In the names of rows without vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,33 +92,44 @@ class TailRows:
     def __init__(self, embedder: Embedder, cache: Cache) -> None:
         self._embedder = embedder
         self._cache = cache
-        self._vectors: LRUCache[bytes, F32] = LRUCache(VECTORS_KEPT)
+        self._vectors: LRUCache[bytes, F32] = LRUCache(VECTORS_BYTES_MAX, lambda vector: vector.nbytes)
 
-    async def of_entities(self, view: TailView, entities: Collection[str]) -> list[Columns]:
-        """One part per entity and day that the tail touches with a put. What lacks a vector is embedded at once."""
+    async def of_entities(self, view: TailView, entities: Collection[str], *, vectors: bool) -> list[Columns]:
+        """One part per entity and day that the tail touches with a put. What lacks a vector is embedded at once;
+        without `vectors` nothing is, and rows have none."""
         if view.count(entities) <= INLINE_WRITES_MAX:
             wanted = _wanted(view, entities)
         else:
             wanted = await asyncio.to_thread(_wanted, view, entities)
+        if not vectors:
+            return list(await asyncio.gather(*(self._plain(*one) for one in wanted)))
         unmade = [events for name, _, _, events in wanted if not self._cache.has(name)]
-        vectors = await self._vectors_of(await asyncio.to_thread(_texts, unmade)) if unmade else {}
-        made = (self._block(*one, vectors) for one in wanted)
+        known = await self._vectors_of(await asyncio.to_thread(_texts, unmade)) if unmade else {}
+        made = (self._block(*one, known) for one in wanted)
         return list(await asyncio.gather(*made))
 
-    async def of_tenant(self, view: TailView) -> Columns | None:
-        """The whole tail as one part."""
+    async def of_tenant(self, view: TailView, *, vectors: bool) -> tuple[Columns, ...]:
+        """The whole tail as one part; none where it holds no put."""
         if not view.latest:
-            return None
+            return ()
 
-        async def load() -> tuple[Columns | None, int]:
-            parts = await self.of_entities(view, view.latest.keys())
+        async def load() -> tuple[tuple[Columns, ...], int]:
+            parts = await self.of_entities(view, view.latest.keys(), vectors=vectors)
             if not parts:
-                return None, 0
+                return (), 0
             joined = await asyncio.to_thread(blocks.join_blocks, [part.rows for part in parts], day=None)
-            return Columns(joined), joined.row_count * TAIL_ROW_BYTES
+            return (Columns(joined),), _size(joined)
 
-        name = f"tail|{view.snapshot.tenant}|{view.snapshot.id}|{view.snapshot.erasures.newest}"
-        return await self._cache.derived(name, load)
+        name = f"{OF_TAIL}{view.snapshot.tenant}|{view.snapshot.id}|{view.snapshot.erasures.newest}"
+        return await self._cache.derived(name if vectors else f"{name}|{PLAIN}", load)
+
+    async def _plain(self, name: str, entity: str, day: str, events: list[Event]) -> Columns:
+        async def load() -> tuple[Columns, int]:
+            none = np.zeros((0, 0), np.float32)
+            rows = await asyncio.to_thread(blocks.build_block, entity, day, events, none)
+            return Columns(rows), _size(rows)
+
+        return await self._cache.derived(f"{name}|{PLAIN}", load)
 
     async def _block(
         self, name: str, entity: str, day: str, events: list[Event], vectors: Mapping[bytes, F32]
@@ -132,7 +145,7 @@ class TailRows:
                 return blocks.build_block(entity, day, events, blocks.row_vectors(events, embedded, dim))
 
             rows = await asyncio.to_thread(build)
-            return Columns(rows), rows.row_count * TAIL_ROW_BYTES
+            return Columns(rows), _size(rows)
 
         return await self._cache.derived(name, load)
 
@@ -147,6 +160,10 @@ class TailRows:
         return found
 
 
+def _size(rows: Rows) -> int:
+    return rows.row_count * TAIL_ROW_BYTES + rows.vectors.nbytes
+
+
 def _wanted(view: TailView, entities: Iterable[str]) -> list[tuple[str, str, str, list[Event]]]:
     """(cache name, entity, day, puts) of every entity and day with puts, ascending."""
     found = []
@@ -156,7 +173,7 @@ def _wanted(view: TailView, entities: Iterable[str]) -> list[tuple[str, str, str
             if events:
                 numbers = sorted((item.number, item.line) for item in view.latest[entity][day].values())
                 digest = sha256_hex(repr((entity, day, numbers)).encode())
-                found.append((f"tail|{view.snapshot.tenant}|{digest}", entity, day, events))
+                found.append((f"{OF_TAIL}{view.snapshot.tenant}|{digest}", entity, day, events))
     return found
 
 

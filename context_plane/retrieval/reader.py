@@ -32,8 +32,6 @@ from context_plane.retrieval.columns import Columns
 from context_plane.store.base import ByteRange
 from context_plane.store.pieces import Pieces
 
-PARALLEL_BLOCKS: Final = 128
-"""Blocks of one read in flight: a year of one entity in three rounds of the network at most."""
 PLACES_KNOWN: Final = 262_144
 """Addresses of blocks remembered beside the pages: a year of a few hundred entities, some 150 MiB. Then all are
 forgotten at once: they are found again in the pages, and keeping their order would cost every read."""
@@ -75,7 +73,6 @@ class Reader:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self._gate = asyncio.Semaphore(PARALLEL_BLOCKS)
         self._places: dict[tuple[str, str], _Place | None] = {}
 
     def clear(self) -> None:
@@ -117,13 +114,12 @@ class Reader:
         return None if entry is None else await self.block_at(tenant, period, shards, entry)
 
     async def block_at(self, tenant: str, period: str, shards: Shards, entry: BlockEntry) -> Columns:
-        async with self._gate:
-            return await self.cache.value(
-                shards.entity.key,
-                lambda frame: _block(tenant, period, entry, frame),
-                byte_range=entry.whole,
-                form=BLOCK,
-            )
+        return await self.cache.value(
+            shards.entity.key,
+            lambda frame: _block(tenant, period, entry, frame),
+            byte_range=entry.whole,
+            form=BLOCK,
+        )
 
     def held_block(self, shards: Shards, entity: str) -> Held:
         """What `block` gives, where that is known without waiting; ABSENT where the shard has no block of it."""

@@ -38,6 +38,8 @@ EVENTUAL_AGE_MAX_S: Final = 1.0
 CONFIRM_AFTER_S: Final = 0.75
 """A cut in use is confirmed beside the read that finds it this old: a busy tenant's reads never wait for the store,
 and a store with a p99 of 80 ms answers twice over before the cut is too old. A third more listings for it."""
+CONFIRMING: Final = "confirming"
+"""Of a flight that no read waits for, so that it outlives the one that began it: see `store/deadline.py`."""
 SNAPSHOT_TTL_US: Final = 24 * 3600 * 1_000_000
 """How long a replaced cut stays readable."""
 CUT_READS_MAX: Final = 3
@@ -48,7 +50,11 @@ HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
 BODIES_BYTES_MAX: Final = 256 * 1024 * 1024
 """Log batches kept, decoded: the full tails of a few tenants."""
 WRITE_BYTES: Final = 400
-"""What a decoded write takes beside its text."""
+"""What a decoded write takes beside its text, its vector and its attributes."""
+ATTR_BYTES: Final = 128
+CUT_WRITES_MAX: Final = 1_000_000
+"""Of the tails of recent cuts together: some 300 MB of places, beside the writes themselves. Each write of a busy
+tenant makes a cut of its own, with the whole tail."""
 INLINE_WRITES_MAX: Final = 100
 """A tail of fewer writes is looked through in under half a millisecond, on the event loop."""
 _SNAPSHOT = re.compile(r"(\d{1,18})\.(\d{1,18})")
@@ -96,8 +102,15 @@ def without_tail(outline: Outline) -> Snapshot:
 
 
 def _body_bytes(writes: list[Write]) -> int:
-    texts = sum(len(write.event.text or "") for write in writes if isinstance(write, Put))
-    return min(texts + WRITE_BYTES * len(writes), BODIES_BYTES_MAX)
+    events = [write.event for write in writes if isinstance(write, Put)]
+    texts = sum(len(event.text or "") for event in events)
+    vectors = sum(event.vector.nbytes for event in events if event.vector is not None)
+    attrs = ATTR_BYTES * sum(len(event.attrs or ()) for event in events)
+    return min(texts + vectors + attrs + WRITE_BYTES * len(writes), BODIES_BYTES_MAX)
+
+
+def _cut_writes(tail: Tail) -> int:
+    return min(1 + len(tail.writes), CUT_WRITES_MAX)
 
 
 @dataclass(slots=True)
@@ -120,8 +133,13 @@ class Snapshots:
     _pinned: LRUCache[tuple[str, str], Outline] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
     _replaced: LRUCache[tuple[str, int], int] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     """When a version got its successor, microseconds since 1970."""
-    _complete: LRUCache[tuple[str, str, int], Snapshot] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
-    _derived: LRUCache[tuple[str, str, int], Any] = field(default_factory=lambda: LRUCache(SNAPSHOTS_KNOWN))
+    _complete: LRUCache[tuple[str, str, int], Snapshot] = field(
+        default_factory=lambda: LRUCache(CUT_WRITES_MAX, getsizeof=lambda snapshot: _cut_writes(snapshot.tail))
+    )
+    _derived: LRUCache[tuple[str, str, int], tuple[int, Any]] = field(
+        default_factory=lambda: LRUCache(CUT_WRITES_MAX, getsizeof=lambda held: held[0])
+    )
+    """What a cut was made into, after the writes of its tail."""
 
     async def current(self, tenant: str, consistency: Consistency, started: Started | None = None) -> Snapshot:
         """The newest cut; for `eventual`, one that is at most a second old."""
@@ -156,7 +174,8 @@ class Snapshots:
         if age_s > EVENTUAL_AGE_MAX_S:
             return None
         if age_s > CONFIRM_AFTER_S:
-            self._flight((tenant,), lambda: self._refresh(tenant, None))
+            with deadline.unbounded():  # nobody waits for it, and the next read needs it
+                self._flight((tenant, CONFIRMING), lambda: self._refresh(tenant, None))
         return known.value
 
     def look(self, tenant: str) -> Held[Outline] | None:
@@ -218,11 +237,13 @@ class Snapshots:
     async def derived(self, snapshot: Snapshot, make: Callable[[Snapshot], T]) -> T:
         """What `make` gives for a cut, computed once per cut while it is among the recent ones."""
         key = (snapshot.tenant, snapshot.id, snapshot.erasures.newest)
-        held: T | None = self._derived.get(key)
+        held = self._derived.get(key)
         if held is None:
             inline = len(snapshot.tail.writes) <= INLINE_WRITES_MAX
-            held = self._derived[key] = make(snapshot) if inline else await asyncio.to_thread(make, snapshot)
-        return held
+            made = make(snapshot) if inline else await asyncio.to_thread(make, snapshot)
+            held = self._derived[key] = _cut_writes(snapshot.tail), made
+        found: T = held[1]
+        return found
 
     def known_derived(self, tenant: str, make: Callable[[Snapshot], T]) -> T | None:
         """The same of the cut that an eventual read answers from, where the cut and its tail are known or the tail is
@@ -231,10 +252,11 @@ class Snapshots:
         if known is None:
             return None
         key = (tenant, known.id, known.erasures.newest)
-        held: T | None = self._derived.get(key)
+        held = self._derived.get(key)
         if held is None and not known.pending:
-            held = self._derived[key] = make(without_tail(known))
-        return held
+            held = self._derived[key] = 1, make(without_tail(known))
+        found: T | None = None if held is None else held[1]
+        return found
 
     def waiting(self, *, age_max_s: float) -> tuple[float, int]:
         """What waits for a build in cuts confirmed within `age_max_s`: how long the oldest write of all has waited, in

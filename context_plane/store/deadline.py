@@ -82,6 +82,16 @@ def within(seconds: float) -> Iterator[Deadline]:
         _current.reset(token)
 
 
+@contextmanager
+def unbounded() -> Iterator[None]:
+    """Work begun inside is not of the request that begins it. It must be joined by none that has a deadline."""
+    token = _current.set(NEVER)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def fly(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task to be shared; its reads end at the latest deadline of its starter and of those who call `joined`."""
     latest = _Latest(current())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from context_plane.errors import NotFound
 from context_plane.plane import Plane
 from context_plane.recall.values import BundleAnswer
 from context_plane.retrieval.snapshots import CONFIRM_AFTER_S, EVENTUAL_AGE_MAX_S
+from context_plane.store import deadline
 from tests.laws.plane_world import DAY, SPEC, TENANT, World, event, puts
 
 NAME = str(SPEC["name"])
@@ -69,6 +71,23 @@ async def test_a_busy_tenants_cut_is_confirmed_before_it_is_too_old(timed: World
     assert held is not None
     assert held.snapshot != first.snapshot
     assert held.freshness == "building"
+
+
+async def test_a_confirmation_outlives_the_read_that_began_it(timed: World) -> None:
+    """Reads with less time than the store takes still meet a young cut. Seen to fail with the read's own deadline."""
+    assert timed.clock is not None
+    writer, reader = timed.plane(), timed.plane()
+    await timed.write(writer, puts([event(1)]))
+    await writer.build(TENANT, [DAY])
+    await reader.bundle(TENANT, "acct-01", spec=NAME)
+    timed.clock.advance((CONFIRM_AFTER_S + EVENTUAL_AGE_MAX_S) / 2)
+    with deadline.within(0.001):
+        assert reader.snapshots.known(TENANT) is not None
+        [confirming] = reader.snapshots._flights.values()
+    assert deadline._flights[confirming].at_s == math.inf
+    await confirming
+    timed.clock.advance(EVENTUAL_AGE_MAX_S / 2)
+    assert _held(reader) is not None
 
 
 def test_a_bucket_finds_each_of_its_entities_and_no_other() -> None:

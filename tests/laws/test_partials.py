@@ -153,6 +153,25 @@ async def test_a_tail_that_is_not_ready_is_named(world: World) -> None:
     assert "e90" not in [hit.id for hit in answer.hits]
 
 
+async def test_reads_that_rank_by_no_vector_do_not_wait_for_an_embedder(world: World) -> None:
+    """It is away. Seen to fail with the tail embedded for every read: no timeline came, and no newest day."""
+    await built(world)
+    plane = world.plane()
+    new = event(90, entity="acct-00", day=SECOND, text="beacon of the tail")
+    await world.write(plane, puts([new]))
+
+    async def away(texts: object) -> None:
+        raise Unavailable("embedder_unavailable", "the embedding endpoint does not answer")
+
+    world.embedder.embed_documents = away  # type: ignore[method-assign,assignment]  # an endpoint that is away
+    assert new.id in [each.id for each in (await timeline(plane, "acct-00")).events]
+    for entities in (None, ("acct-00",)):
+        assert new.id in await ids(plane, entities=entities)
+    assert len((await plane.entities(TENANT)).entities) == 2
+    answer = await plane.search(TENANT, QUERY)
+    assert answer.missing_days == (SECOND,)
+
+
 @pytest.mark.parametrize("part", ["/manifests/", "/log/"])
 async def test_without_a_cut_there_is_no_answer(world: World, part: str) -> None:
     """Late is `deadline_exceeded`, not an empty answer. Seen to fail with the plan made without the deadline."""
