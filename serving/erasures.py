@@ -39,14 +39,14 @@ ErasureId = Annotated[
     responses=gives(
         202,
         shapes.ErasureOut,
-        "no read shows the entity any more; the rest follows",
+        "no read shows the entity any more (`eventual` ones of other processes within a second); the rest follows",
         links={"get_erasure": {"erasure": "$response.body#/erasure"}},
     ),
 )
 async def delete_entity(request: Request, caller: Administers, entity: Entity) -> Response:
-    """Everything written of the entity so far is hidden on every snapshot when this answers, and leaves the store
-    when the job `erase_entities` or `context-plane erase` has run. Asked again it is the same erasure, unless
-    anything was written to the tenant since. Needs the scope `admin`."""
+    """Everything written of the entity so far is hidden on every snapshot when this answers (from `eventual` reads of
+    other processes a second later), and leaves the store when the job `erase_entities` or `context-plane erase` ran.
+    Asked again it is the same erasure, unless anything was written to the tenant since. Needs the scope `admin`."""
     plane = caller.service.plane
     erasure = await start(plane.engine, caller.name, entity, actor=caller.actor(request))
     plane.snapshots.forget(caller.name)

@@ -122,6 +122,8 @@ class Snapshots:
     newer: Callable[[Manifest, Manifest], object] | None = None
     """Told the manifest known before and a newer one, when a read learns of it. Returns at once."""
     _known: Latest[Outline] = field(default_factory=lambda: Latest(TENANTS_KNOWN))
+    _forgotten: int = 0
+    """How often any tenant was forgotten: a cut whose reading began before is kept for no later read."""
     _heads: LRUCache[str, Manifest] = field(default_factory=lambda: LRUCache(TENANTS_KNOWN))
     _flights: dict[tuple[str, ...], asyncio.Task[Any]] = field(default_factory=dict)
     _batches: LRUCache[tuple[str, int], Batch] = field(
@@ -268,8 +270,11 @@ class Snapshots:
         return max(0.0, (now_us - oldest_us) / 1e6), max(map(len, pending), default=0)
 
     def forget(self, tenant: str) -> None:
-        """Drop what is known, so that the next read asks the store."""
+        """Drop what is known, a read under way included, so that the next read asks the store."""
         self._known.pop(tenant, None)
+        for name in ((tenant,), (tenant, CONFIRMING)):
+            self._flights.pop(name, None)
+        self._forgotten += 1
 
     def clear(self) -> None:
         """Forget every tenant's cuts, log batches and tails, so that the next read asks the store for all of them."""
@@ -282,7 +287,7 @@ class Snapshots:
     # --- reading cuts ---------------------------------------------------------------------------
 
     async def _refresh(self, tenant: str, started: Started | None) -> Outline:
-        at_s = self.engine.monotonic_s()
+        at_s, forgotten = self.engine.monotonic_s(), self._forgotten
         known = self._known.get(tenant)
         manifest, objects = await self._read_head(tenant, known.value.manifest if known else None, started)
         self._learned(manifest)
@@ -296,7 +301,7 @@ class Snapshots:
             return known.value
         outline = await self._outlined(manifest, objects, newest, Erasures.of(manifest))
         held = self._known.get(tenant)
-        if held is None or held.at_s <= at_s:
+        if self._forgotten == forgotten and (held is None or held.at_s <= at_s):
             self._known[tenant] = Held(outline, at_s, CONFIRM_AFTER_S)
         return outline
 
@@ -365,7 +370,8 @@ class Snapshots:
         return flight
 
     def _landed(self, name: tuple[str, ...], flight: asyncio.Task[Any]) -> None:
-        self._flights.pop(name, None)
+        if self._flights.get(name) is flight:  # else it was forgotten, and another one may be under way
+            del self._flights[name]
         if not flight.cancelled():
             flight.exception()  # every reader may have gone: then nobody else asks
 

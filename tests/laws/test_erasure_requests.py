@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from context_plane.fulfil import fulfil, kind_of, start, state_of
 from context_plane.layout.keys import LandingKey
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
+from context_plane.retrieval.snapshots import Consistency
+from context_plane.store import ObjectInfo
 from context_plane.store.faults import Mishap
 from tests.laws.plane_world import BEACON, TENANT, World, event, ids, month_of, puts
 from tests.store.dictionary import DictStore
@@ -27,7 +29,7 @@ GONE = "acct-01"
 
 
 class Turns(DictStore):
-    """Before the first create, or get, of a key that holds a part, what is set for it happens."""
+    """Before the first create, get or list of a key that holds a part, what is set for it happens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +42,11 @@ class Turns(DictStore):
     async def get(self, key: str) -> bytes:
         await self._turn("get", key)
         return await super().get(key)
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
+        await self._turn("list", prefix)
+        async for info in super().list(prefix, start_after=start_after, limit=limit):
+            yield info
 
     async def _turn(self, operation: str, key: str) -> None:
         for (wanted, part), happens in list(self.before.items()):
@@ -227,3 +234,46 @@ async def test_what_was_written_before_it_was_asked_is_hidden_whoever_else_asks(
     assert begun.done()
     assert ours != theirs
     assert await ids(world.plane(), entities=(GONE,)) == []
+
+
+async def erased_meanwhile(
+    store: Turns, plane: Plane, consistency: Consistency
+) -> tuple[asyncio.Task[object], asyncio.Event]:
+    """A read that has listed the manifests before the entity is erased, and goes on with what it found when told to."""
+    waits, go = asyncio.Event(), asyncio.Event()
+
+    async def held() -> None:
+        waits.set()
+        await go.wait()
+
+    store.before["list", "/log/"] = held
+    begun: asyncio.Task[object] = asyncio.create_task(plane.snapshots.outline(TENANT, consistency))
+    await waits.wait()
+    await start(plane.engine, TENANT, GONE)
+    plane.snapshots.forget(TENANT)
+    return begun, go
+
+
+@pytest.mark.parametrize("consistency", ["eventual", "strong"])
+async def test_a_cut_read_while_an_entity_is_erased_is_kept_for_no_later_read(
+    tmp_path: Path, consistency: Consistency
+) -> None:
+    """Seen to fail with the cut kept, since nothing else was known."""
+    store = Turns()
+    plane = await built(World(store, tmp_path))
+    begun, go = await erased_meanwhile(store, plane, consistency)
+    go.set()
+    await begun
+    assert await ids(plane, entities=(GONE,), consistency="eventual") == []
+
+
+async def test_a_read_joins_none_that_began_before_the_erasure(tmp_path: Path) -> None:
+    """Seen to fail with the read under way left where the next one finds it."""
+    store = Turns()
+    plane = await built(World(store, tmp_path))
+    begun, go = await erased_meanwhile(store, plane, "eventual")
+    next_one = asyncio.create_task(ids(plane, entities=(GONE,), consistency="eventual"))
+    await asyncio.sleep(0)
+    go.set()
+    assert await next_one == []
+    await begun
