@@ -2,8 +2,8 @@
 
 A file is known by its source and the SHA-256 of its bytes. What became of it is recorded under
 `control/landing/{source}/{digest}.json` after its last batch is durable; every batch is appended under an
-idempotency key of file and content, so a landing that died halfway writes nothing twice. Rows that were refused
-are an object beside the record.
+idempotency key of file, content and the record of the landing before: one that died halfway writes nothing twice, and
+one under a mapping that came back writes again. Rows that were refused are an object beside the record.
 
 The mapping of a source is `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one of that
 name. A file is read again when its mapping changed: events keep their ids, so the later reading replaces.
@@ -159,7 +159,7 @@ async def _land_source(plane: Plane, tenant: str, source: str, day: str) -> Land
                 known.append(before)
                 continue
             try:
-                landed.append(await _land_file(plane, tenant, mapping, day, path, digest, record, info.size))
+                landed.append(await _land_file(plane, tenant, mapping, day, path, digest, record, info.size, before))
             except PlaneError as error:
                 failed.append((f"{source}/{path.name}", error))
     return Landing(tuple(landed), tuple(known), tuple(failed))
@@ -216,9 +216,18 @@ class _Batch:
 
 
 async def _land_file(
-    plane: Plane, tenant: str, mapping: _Mapping, day: str, path: Path, digest: str, record: str, size: int
+    plane: Plane,
+    tenant: str,
+    mapping: _Mapping,
+    day: str,
+    path: Path,
+    digest: str,
+    record: str,
+    size: int,
+    before: Landed | None,
 ) -> Landed:
     read, rejects = _Read(), bytearray()
+    since = sha256_hex(before.model_dump_json().encode())[:32] if before is not None else ""
     batches = _batches(plane, mapping.mapping, path, read, rejects)
     numbers: list[int] = []
     days: set[str] = set()
@@ -228,7 +237,7 @@ async def _land_file(
             batch.writes,
             body_bytes=batch.bytes,
             visible="after_build",
-            idempotency_key=f"landing:{digest}:{len(numbers)}:{batch.digest[:32]}",
+            idempotency_key=f"landing:{digest}:{since}:{len(numbers)}:{batch.digest[:32]}",
             body_digest=batch.digest,
             actor=JOB,
         )

@@ -12,6 +12,7 @@ from context_plane import landing as module
 from context_plane.catalog.log import list_log
 from context_plane.landing import Landing, land_day
 from context_plane.layout.keys import ControlKey, LandingKey
+from context_plane.recall.values import TimelineRequest
 from tests.assets.world import World
 
 DAY = "2026-03-04"
@@ -135,6 +136,34 @@ def test_a_mended_mapping_reads_the_file_again(world: World) -> None:
     mended = MAPPING.replace("ts: opened", "ts: {column: opened, format: ['%Y-%m-%dT%H:%M:%SZ']}")
     put(world, ControlKey("acme", "mappings/helpdesk.yaml"), mended)
     assert len(land(world).landed) == 1
+
+
+def texts(world: World) -> list[str | None]:
+    """Of an account with two tickets, newest first, as built."""
+    with world.open() as opened:
+        opened.run(opened.plane.build("acme", ["2026-03-03", DAY], specs=()))
+        answer = opened.run(opened.plane.timeline("acme", TimelineRequest("acct-1")))
+    return [event.text for event in answer.events]
+
+
+def test_a_mapping_that_comes_back_is_what_the_file_says_again(world: World) -> None:
+    """Seen to fail with keys of file and content alone: the third landing was answered with the batch of the first."""
+    with_tickets(world)
+    for text in ("subject", "number", "subject"):
+        put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING.replace("subject", text))
+        assert len(land(world).landed) == 1
+    assert texts(world) == ["Export fails", "Invoice is wrong"]
+
+
+def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
+    """Seen to fail with a nonce in the key."""
+    with_tickets(world)
+    (first,) = land(world).landed
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING.replace("subject", "number"))
+    for _ in range(2):
+        (later,) = land(world).landed
+        assert later.batches == (2,)
+        put(world, ControlKey("acme", f"landing/helpdesk/{first.digest}.json"), first.model_dump_json())
 
 
 def test_a_file_without_a_mapping_is_named_and_the_others_land(world: World) -> None:
