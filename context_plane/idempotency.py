@@ -4,7 +4,8 @@ A claim is created before the append and holds the log head of that moment; a re
 retry that finds a claim without a result looks for the key's hash in the headers of the batches above the
 claim's head: the append itself is the truth. Not finding it, it either meets a request still under way (409)
 or, once the claim is old enough for its maker to have given up, makes the next claim. Claims of a key are
-numbered and created exclusively, so of concurrent requests, first ones and retries alike, one appends.
+numbered and created exclusively, so of concurrent requests, first ones and retries alike, one appends. A collector
+takes objects one by one, and numbers then begin anew: a result names the maker of its claim, and is no other's.
 Draft: draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -97,7 +98,8 @@ async def _append(
             await engine.store.delete([_key(tenant, hashed, number, "claim")])
         raise
     with contextlib.suppress(Unavailable):  # a shortcut only: the batch is durable and names the key
-        await engine.store.put(_key(tenant, hashed, number, "result"), orjson.dumps({"batch": batch}))
+        result = orjson.dumps({"batch": batch, "maker": claim.maker})
+        await engine.store.put(_key(tenant, hashed, number, "result"), result)
     return Recorded(batch, claim.version)
 
 
@@ -133,15 +135,16 @@ async def _create(engine: Engine, key: str, claim: _Claim) -> bool:
 
 async def _earlier(engine: Engine, tenant: str, hashed: str, number: int, held: _Claim) -> int | None:
     """The batch that the claim's maker wrote, if it did."""
-    try:
-        found: int = orjson.loads(await engine.store.get(_key(tenant, hashed, number, "result")))["batch"]
-    except NotFound:
-        objects = await list_log(engine.store, tenant, after=held.head)
-        for batch in await read_headers(engine.store, tenant, objects):
-            if hashed in batch.header.requests:
-                return batch.number
-        return None
-    return found
+    with contextlib.suppress(NotFound):
+        result = orjson.loads(await engine.store.get(_key(tenant, hashed, number, "result")))
+        if result.get("maker") == held.maker:
+            found: int = result["batch"]
+            return found
+    objects = await list_log(engine.store, tenant, after=held.head)
+    for batch in await read_headers(engine.store, tenant, objects):
+        if hashed in batch.header.requests:
+            return batch.number
+    return None
 
 
 def _key(tenant: str, hashed: str, number: int, what: str) -> str:

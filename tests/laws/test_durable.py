@@ -150,6 +150,23 @@ async def test_concurrent_retries_of_an_old_claim_append_once(timed: World, age_
     assert len(batches(timed)) == 1
 
 
+async def test_a_result_that_outlives_its_claim_answers_no_later_request(timed: World) -> None:
+    """Each is collected by itself. Seen to fail with the result believed whoever made it: a lost write was answered."""
+    assert timed.clock is not None
+    plane = timed.plane()
+    first = await keyed(plane, "k", 1)
+    claims = [info.key async for info in timed.inner.list(f"tenants/{TENANT}/control/") if info.key.endswith(".claim")]
+    await timed.inner.delete(claims)
+    timed.clock.advance(26 * 3600)
+    with timed.faults.on("/log/", UNSENT, "put_new"), pytest.raises(Unavailable):
+        await keyed(plane, "k", 1)
+    timed.clock.advance(ABANDONED_US / 1e6 + 1)
+    again = await keyed(plane, "k", 1)
+    assert again.batch == first.batch + 1
+    assert len(batches(timed)) == 2
+    assert await keyed(timed.plane(), "k", 1) == again
+
+
 async def test_a_full_tail_refuses_before_it_writes_and_opens_after_a_build(timed: World) -> None:
     """Bulk loads still pass; a refused key may be used again at once. Seen to fail without the claim given back."""
     assert timed.clock is not None
