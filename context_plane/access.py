@@ -292,6 +292,11 @@ class Keyring:
         return await self._any.get(_ANY)
 
 
+def is_token(token: str) -> bool:
+    """Whether a token reads as one of a key, known or not. Asks nobody."""
+    return _TOKEN.fullmatch(token) is not None
+
+
 async def any_key(store: Store) -> bool:
     async for _ in store.list(_PREFIX, limit=1):
         return True

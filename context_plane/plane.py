@@ -347,7 +347,7 @@ class Plane:
         store = self.engine.store
         if await load_tenant(store, tenant) is not None:
             return True
-        version, log = await asyncio.gather(newest_version(store, tenant), list_log(store, tenant, after=0))
+        version, log = await asyncio.gather(newest_version(store, tenant), list_log(store, tenant, after=0, limit=1))
         return (version > 0 or bool(log)) and await load_tenant_erasure(store, tenant) is None
 
 

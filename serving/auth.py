@@ -14,7 +14,7 @@ from typing import Annotated, Final, TypeAlias
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPBearer
 
-from context_plane.access import AccessKey, Scope
+from context_plane.access import AccessKey, Scope, is_token
 from context_plane.audit import Actor, actor_of
 from context_plane.cache.recent import Held
 from context_plane.errors import Denied, NotFound
@@ -90,16 +90,24 @@ async def authenticate(service: Service, request: Request) -> AccessKey | None:
 
     Raises `Denied(key_missing | key_invalid)`.
     """
+    token = _token(request)
+    if token is None:
+        await _check_open_mode(service, request)
+        return None
+    key = await service.keyring.authenticate(token)
+    request.scope[KEY_ID] = key.id
+    return key
+
+
+def _token(request: Request) -> str | None:
+    """The token as it was sent; None without an Authorization. Raises `Denied(key_invalid)` for another scheme."""
     header = request.headers.get("authorization")
     if header is None:
-        await _check_open_mode(service, request)
         return None
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Denied("key_invalid", "send the API key as Authorization: Bearer cp_<id>_<secret>")
-    key = await service.keyring.authenticate(token.strip())
-    request.scope[KEY_ID] = key.id
-    return key
+    return token.strip()
 
 
 async def _check_open_mode(service: Service, request: Request) -> None:
@@ -136,7 +144,9 @@ async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
 
 
 async def _admitted(service: Service, request: Request, tenant: str, scope: Scope) -> Caller:
-    service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
+    token = _token(request)
+    if token is not None and is_token(token):  # without any the store is not asked for the tenant
+        service.tenants.prefetch(tenant)  # in one round trip with the key; a refusal does not wait for it
     key = await authorize(service, request, tenant, scope)
     found = await service.tenants.get(tenant)
     if found is None:

@@ -30,11 +30,11 @@ class LogObject:
     modified_us: int
 
 
-async def list_log(store: Store, tenant: str, *, after: int) -> list[LogObject]:
-    """Batches numbered above `after`, ascending. One LIST per thousand."""
+async def list_log(store: Store, tenant: str, *, after: int, limit: int | None = None) -> list[LogObject]:
+    """Batches numbered above `after`, ascending; the first `limit` of them. One LIST per thousand."""
     start = str(LogKey(tenant, after)) if after else ""
     found = []
-    async for info in store.list(log_prefix(tenant), start_after=start):
+    async for info in store.list(log_prefix(tenant), start_after=start, limit=limit):
         key = parse(info.key)
         assert isinstance(key, LogKey)
         found.append(LogObject(key.number, info.size, info.modified_us))

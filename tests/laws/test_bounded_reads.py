@@ -15,6 +15,7 @@ from context_plane.embed.given import GivenEmbedder
 from context_plane.embed.open import MemoizedEmbedder
 from context_plane.erase import begin_erasure
 from context_plane.index import vector_shard
+from context_plane.layout.keys import LogKey
 from context_plane.model import Event, Put, add_days
 from context_plane.plane import Plane
 from context_plane.recall import assemble, candidates, plan, search
@@ -229,3 +230,13 @@ async def test_blocks_are_not_asked_of_their_shards_graph(world: World, monkeypa
     assert {hit.entity for hit in answer.hits} == {"acct-01"}
     assert answer.stats.exact
     assert DAY in {hit.citation.segment.split("/segments/")[1][:10].replace("/", "-") for hit in answer.hits}
+
+
+async def test_whether_a_tenant_exists_is_asked_of_one_batch(world: World) -> None:
+    """However long its log is. Seen to fail with the whole log listed: one more request for each thousand batches."""
+    plane = world.plane()
+    for number in range(1, 2002):
+        await world.inner.put(str(LogKey(TENANT, number)), b"")
+    with plane.store.trace() as cost:
+        assert await plane.tenant_exists(TENANT)
+    assert cost.lists == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -90,6 +91,20 @@ async def test_a_refusal_waits_for_nothing_of_the_tenant(served: Served, monkeyp
     async with asyncio.timeout(30):
         problem(await served.client.get(served.base, headers=key), 404, "tenant_not_found")
     never.set()
+
+
+async def test_a_request_without_a_key_costs_the_store_nothing(settings: Settings) -> None:
+    """What cannot be one neither. Seen to fail with the tenant asked for beside the key, whatever was sent."""
+    async with serve(settings, loopback=False) as served:
+        total = served.service.plane.store.total
+        before = (total.gets, total.lists)
+        sent: list[dict[str, str]] = [{}, {"authorization": "Bearer x"}, {"authorization": "Basic eDp5"}]
+        for number, headers in itertools.product(range(20), sent):
+            for path in ("", "/entities", "/entities/acct-1/context"):
+                answer = await served.client.get(f"/v1/tenants/t-{number}{path}", headers=headers)
+                problem(answer, 401, "key_invalid" if headers else "key_missing")
+        await asyncio.sleep(0)  # what was begun beside the answers has its turn
+        assert (total.gets, total.lists) == before
 
 
 async def test_keys_open_what_their_scopes_say(served: Served) -> None:
