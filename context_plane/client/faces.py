@@ -79,7 +79,8 @@ class Client(Methods):
         progress: Callable[[Ingested], None] | None = None,
     ) -> Ingested:
         """Write any number of events, in order, in requests within the limits; each is durable when `progress` hears
-        of it. `run` names the load: what it wrote is not written again within 24 hours, by whom ever."""
+        of it. `run` names the load: what it wrote is not written again within 24 hours, by whom ever, but with another
+        `visible`."""
         loading = Loading(visible, run)
 
         def flush() -> None:

@@ -197,8 +197,8 @@ class Lines:
 
 
 class Loading:
-    """A load of any length as writes within the limits. `run` names it: the same events under the same name are
-    written once in 24 hours, whoever sends them."""
+    """A load of any length as writes within the limits. `run` names it: the same events under the same name, with the
+    same `visible`, are written once in 24 hours, whoever sends them."""
 
     def __init__(self, visible: Visible, run: str | None) -> None:
         self._visible: Visible = visible
@@ -220,7 +220,8 @@ class Loading:
             return None
         ndjson = b"".join(self._lines)
         self._lines, self._bytes = [], 0
-        name = uuid.uuid5(uuid.NAMESPACE_OID, f"{self._run} {self.total.requests} {_digest(ndjson)}")
+        asked = f"{self._run} {self.total.requests} {self._visible} {_digest(ndjson)}"
+        name = uuid.uuid5(uuid.NAMESPACE_OID, asked)
         made = write_call(ndjson, visible=self._visible, idempotency_key=f"load-{name}")
         self._sent = len(made.request.content or b"")
         return made
