@@ -10,6 +10,7 @@ request, and after writes it is another one. The key is the tenant's, which leav
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from typing import Final
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from context_plane.audit import PROCESS, Actor, audited
 from context_plane.catalog.erasures import entity_hash
-from context_plane.catalog.head import commit
+from context_plane.catalog.head import commit, load_head
 from context_plane.catalog.log import read_log_head
 from context_plane.engine import Engine
 from context_plane.erase import load_receipt
@@ -28,6 +29,8 @@ from context_plane.model import check_entity, check_tenant
 from context_plane.store.base import Store
 
 FOLDER: Final = "erasure-requests/"
+PARALLEL_REQUESTS: Final = 32
+"""Read at once by whoever looks for one."""
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -51,12 +54,9 @@ async def request_erasure(
     """
     check_tenant(tenant)
     check_entity(entity)
-    for known in () if anew else await open_requests(engine.store, tenant):
-        try:
-            if (await load_request(engine.store, tenant, known)).entity == entity:
-                return known
-        except NotFound:  # done since it was listed
-            continue
+    known = None if anew else await _open_request(engine, tenant, entity)
+    if known is not None:
+        return known
     made = ErasureRequest(id=await _id(engine, tenant, entity), entity=entity, requested_us=engine.now_us())
     if await load_receipt(engine.store, tenant, made.id) is not None:
         return made.id
@@ -66,6 +66,30 @@ async def request_erasure(
             await engine.store.put_new(_key(tenant, made.id), made.model_dump_json().encode())
             counts["filed"] = 1
     return made.id
+
+
+async def _open_request(engine: Engine, tenant: str, entity: str) -> str | None:
+    """The entity's open request, the one begun last. Whose the begun ones are is told by their tombstones: only those
+    that are not begun, or wait for their check, are read."""
+    head, listed = await asyncio.gather(load_head(engine.store, tenant), open_requests(engine.store, tenant))
+    hashed = entity_hash(head.erasure_key, entity)
+    begun = {stone.erasure: stone.hash == hashed for stone in head.tombstones}
+    still_open = set(listed)
+    own = [erasure for erasure, same in begun.items() if same and erasure in still_open]
+    if own:
+        return own[-1]
+    gate = asyncio.Semaphore(PARALLEL_REQUESTS)
+
+    async def asks(erasure: str) -> bool:
+        async with gate:
+            try:
+                return (await load_request(engine.store, tenant, erasure)).entity == entity
+            except NotFound:  # done since it was listed
+                return False
+
+    others = [erasure for erasure in listed if erasure not in begun]
+    found = await asyncio.gather(*map(asks, others))
+    return next((erasure for erasure, same in zip(others, found, strict=True) if same), None)
 
 
 async def _id(engine: Engine, tenant: str, entity: str) -> str:

@@ -236,6 +236,20 @@ async def test_what_was_written_before_it_was_asked_is_hidden_whoever_else_asks(
     assert await ids(world.plane(), entities=(GONE,)) == []
 
 
+async def test_one_more_erasure_costs_the_same_however_many_are_open(world: World) -> None:
+    """Seen to fail with each of the open requests read; and (another id) with the tombstones compared with nobody."""
+    plane = await built(world)
+    started: list[str] = []
+    gets: list[int] = []
+    for n in range(51):
+        with plane.store.trace() as cost:
+            started.append(await start(plane.engine, TENANT, f"acct-{n:02}"))
+        gets.append(cost.gets)
+    assert gets[50] == gets[1]
+    await plane.write(TENANT, puts([event(7, id="again")]), body_bytes=10)
+    assert await request_erasure(plane.engine, TENANT, "acct-07") == started[7]
+
+
 async def erased_meanwhile(
     store: Turns, plane: Plane, consistency: Consistency
 ) -> tuple[asyncio.Task[object], asyncio.Event]:
