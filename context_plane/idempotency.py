@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Final
 
 import orjson
@@ -27,8 +28,10 @@ from context_plane.errors import Conflict, Invalid, NotFound, PlaneError, Unavai
 from context_plane.layout.keys import ControlKey
 
 KEEP_US: Final = 24 * 3600 * 1_000_000
+APPEND_START_S: Final = 30.0
+"""From its claim on: no request of the store that writes its batch is begun later."""
 ABANDONED_US: Final = 60 * 1_000_000
-"""No request lives this long (its own deadline is half of it): an older claim has lost its maker."""
+"""An older claim has lost its maker: what it began in time was ended by the timeout of a store's request, 30 s."""
 KEY_BYTES_MAX: Final = 256
 CLAIM_RACES_MAX: Final = 5
 """Claims lost in a row before a request gives way to whoever wins them."""
@@ -63,14 +66,15 @@ def key_hash(key: str) -> str:
 
 
 async def once(
-    engine: Engine, tenant: str, hashed: str, body_digest: str, append: Callable[[], Awaitable[int]]
+    engine: Engine, tenant: str, hashed: str, body_digest: str, append: Callable[[float], Awaitable[int]]
 ) -> Recorded:
     """Where the request is recorded: by its first writing, or by `append`, which returns the batch, now.
+    `append` is told until when it may begin to write (`monotonic_s`).
 
     Raises `Invalid(idempotency_key_reused)` for another body, `Conflict(idempotency_in_progress)`.
     """
     for _ in range(CLAIM_RACES_MAX):
-        now_us = engine.now_us()
+        start_by_s, now_us = engine.monotonic_s() + APPEND_START_S, engine.now_us()
         number, held = await _newest_claim(engine, tenant, hashed)
         if held is not None and now_us - held.at_us <= KEEP_US:
             if held.body != body_digest:
@@ -84,7 +88,7 @@ async def once(
         head = await read_log_head(engine, tenant, manifest)
         claim = _Claim(body_digest, now_us, head.number, manifest.version, engine.nonce())
         if await _create(engine, _key(tenant, hashed, number + 1, "claim"), claim):
-            return await _append(engine, tenant, hashed, number + 1, claim, append)
+            return await _append(engine, tenant, hashed, number + 1, claim, partial(append, start_by_s))
     raise _in_progress()
 
 

@@ -9,6 +9,7 @@ built. Group commit: DeWitt et al., "Implementation techniques for main memory d
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -88,11 +89,14 @@ class _Request:
     key_hash: str | None
     body_bytes: int
     actor: Actor
+    start_by_s: float
     done: asyncio.Future[int]
 
     @classmethod
-    def of(cls, writes: list[Write], key_hash: str | None, body_bytes: int, actor: Actor) -> _Request:
-        return cls(writes, key_hash, body_bytes, actor, asyncio.get_running_loop().create_future())
+    def of(
+        cls, writes: list[Write], key_hash: str | None, body_bytes: int, actor: Actor, start_by_s: float
+    ) -> _Request:
+        return cls(writes, key_hash, body_bytes, actor, start_by_s, asyncio.get_running_loop().create_future())
 
     @property
     def origin(self) -> Origin:
@@ -141,14 +145,16 @@ class Ingest:
         visible: Visible = "now",
         key_hash: str | None = None,
         actor: Actor = PROCESS,
+        start_by_s: float = math.inf,
     ) -> Accepted:
         """Durable when it returns. `body_bytes`: decoded size of the request the writes came in; `actor`: who sent it.
+        Nothing of it is begun in the store after `start_by_s` (`monotonic_s`).
 
-        Raises `Unavailable(tail_full | store_unavailable)`, `Conflict(tenant_erased)`."""
+        Raises `Unavailable(tail_full | store_unavailable | deadline_exceeded)`, `Conflict(tenant_erased)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
-        number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes, actor))
+        number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes, actor, start_by_s))
         return Accepted(
             accepted=len(unique),
             duplicates=len(writes) - len(unique),
@@ -211,7 +217,8 @@ class Ingest:
             )
         )
         try:
-            head = await append(self._engine, tenant, data, writer=writer, head=self._heads.get(tenant))
+            known, start_by_s = self._heads.get(tenant), min(request.start_by_s for request in group)
+            head = await append(self._engine, tenant, data, writer=writer, head=known, start_by_s=start_by_s)
         except Conflict:
             self._heads.pop(tenant, None)  # too far behind: the next append lists
             raise

@@ -135,10 +135,16 @@ class Plane:
                 return await self.ingest.write(tenant, writes, body_bytes=body_bytes, visible=visible, actor=actor)
         hashed = key_hash(idempotency_key)
 
-        async def append() -> int:
+        async def append(start_by_s: float) -> int:
             with paid:
                 accepted = await self.ingest.write(
-                    tenant, writes, body_bytes=body_bytes, visible=visible, key_hash=hashed, actor=actor
+                    tenant,
+                    writes,
+                    body_bytes=body_bytes,
+                    visible=visible,
+                    key_hash=hashed,
+                    actor=actor,
+                    start_by_s=start_by_s,
                 )
             return accepted.batch
 

@@ -7,6 +7,7 @@ is known by listing and by the manifest's floor (an erasure may delete the newes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,30 +58,35 @@ async def read_log_head(engine: Engine, tenant: str, manifest: Manifest | None =
     return LogHead(guards.next_log_number(newest, known.log_floor) - 1, at_s)
 
 
-async def append(engine: Engine, tenant: str, data: bytes, *, writer: str, head: LogHead | None) -> LogHead:
-    """Make one encoded batch durable; returns the head with its number. `writer` is in the batch's header.
+async def append(
+    engine: Engine, tenant: str, data: bytes, *, writer: str, head: LogHead | None, start_by_s: float = math.inf
+) -> LogHead:
+    """Make one encoded batch durable; returns the head with its number. `writer` is in the batch's header; no request
+    of the store that writes it starts after `start_by_s` (`monotonic_s`).
 
-    Raises `Unavailable` when the fate of the write is unknown or the knowledge behind it grew too old;
+    Raises `Unavailable` when the fate of the write is unknown, it is too late, or the knowledge behind it grew too old;
     the batch may then still appear, and a retry is a second write of the same identities.
     """
     if head is None or engine.monotonic_s() - head.at_s > guards.HEAD_AGE_MAX_S / 2:
         head = await read_log_head(engine, tenant)
     number = head.number + 1
     for _ in range(APPEND_ATTEMPTS_MAX):
-        if await _create(engine.store, str(LogKey(tenant, number)), data, writer):
+        if await _create(engine, str(LogKey(tenant, number)), data, writer, start_by_s):
             guards.young_knowledge(engine.monotonic_s() - head.at_s)
             return LogHead(number, head.at_s)
         number += 1
     raise Conflict("commit_conflict", "lost too many races for the next log number; retry")
 
 
-async def _create(store: Store, key: str, data: bytes, writer: str) -> bool:
+async def _create(engine: Engine, key: str, data: bytes, writer: str, start_by_s: float) -> bool:
     for _ in range(LOST_RESPONSES_MAX):
+        if engine.monotonic_s() > start_by_s:
+            raise Unavailable("deadline_exceeded", "the write waited too long to be begun; send it again", key=key)
         try:
-            await store.put_new(key, data)
+            await engine.store.put_new(key, data)
         except (Conflict, Unavailable) as error:
             try:
-                first = bytes(await store.get_range(key, ByteRange(0, HEADER_READ_BYTES)))
+                first = bytes(await engine.store.get_range(key, ByteRange(0, HEADER_READ_BYTES)))
             except NotFound:
                 if isinstance(error, Conflict):
                     return False  # it existed and was collected since: the number is spent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from context_plane.ingest import GAUGE_AGE_MAX_S, Accepted
 from context_plane.plane import Plane
 from context_plane.store import Store
 from context_plane.store.faults import Mishap
-from tests.laws.plane_world import BEACON, DAY, TENANT, World, event, ids, puts
+from tests.laws.plane_world import BEACON, DAY, TENANT, Clock, World, event, ids, puts
+from tests.store.dictionary import DictStore
 
 LOST = Mishap(lost="response")
 UNSENT = Mishap(lost="request")
@@ -165,6 +167,36 @@ async def test_a_result_that_outlives_its_claim_answers_no_later_request(timed: 
     assert again.batch == first.batch + 1
     assert len(batches(timed)) == 2
     assert await keyed(timed.plane(), "k", 1) == again
+
+
+class Slow(DictStore):
+    """The first create of a log batch waits until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.go = asyncio.Event(), asyncio.Event()
+
+    async def put_new(self, key: str, data: bytes) -> None:
+        if "/log/" in key and not self.waits.is_set():
+            self.waits.set()
+            await self.go.wait()
+        await super().put_new(key, data)
+
+
+async def test_a_write_that_was_held_up_does_not_follow_its_retry(tmp_path: Path) -> None:
+    """Its claim counts as abandoned by then. Seen to fail with the next number tried however late: a second batch."""
+    store = Slow()
+    world = World(store, tmp_path, clock=Clock())
+    assert world.clock is not None
+    held = asyncio.create_task(keyed(world.plane(), "k", 1))
+    await store.waits.wait()
+    world.clock.advance(ABANDONED_US / 1e6 + 1)
+    again = await keyed(world.plane(), "k", 1)
+    store.go.set()
+    with pytest.raises(Unavailable, match="deadline_exceeded"):
+        await held
+    assert len(batches(world)) == 1
+    assert await keyed(world.plane(), "k", 1) == again
 
 
 async def test_a_full_tail_refuses_before_it_writes_and_opens_after_a_build(timed: World) -> None:

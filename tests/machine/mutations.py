@@ -28,9 +28,9 @@ async def _hint_alone(store: Store, tenant: str) -> int:
     return hint.version if hint is not None else 0
 
 
-async def _create_once(store: Store, key: str, data: bytes, writer: str) -> bool:
+async def _create_once(engine: Any, key: str, data: bytes, writer: str, start_by_s: float) -> bool:
     try:
-        await store.put_new(key, data)
+        await engine.store.put_new(key, data)
     except (Conflict, Unavailable):
         return False
     return True
