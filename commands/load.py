@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,23 +112,20 @@ def build(
     days, name = run(_days(store, tenant, since, until))
     if not days:
         if as_json:
-            show.json({"tenant": name, "days": [], "seconds": 0.0})
+            show.json({"tenant": name, "days": [], "not_built": [], "seconds": 0.0})
         else:
             window = " in this window" if since or until else ""
             print(f"nothing to build{window}: every event of {name} is built")
         return
+    days, left = _parted(days)
     built = build_days(settings_of(store), days, name, bundle_days=bundle_days)
     if as_json:
-        show.json({"tenant": name, "days": [asdict(day) for day in built.days], "seconds": built.seconds})
+        left_days = [{"day": day, "problem": problem} for day, problem in left.items()]
+        told = [asdict(day) for day in built.days]
+        show.json({"tenant": name, "days": told, "not_built": left_days, "seconds": built.seconds})
     else:
-        print(f"built {show.count(len(days), 'day')} of {name}, {days[0]} to {days[-1]}, in {built.seconds:.1f} s")
-        same = [day for day in built.days if day.unchanged]
-        if same:
-            reused = sum(day.objects_reused for day in same)
-            print(f"  unchanged: {show.count(len(same), 'day')}, {show.count(reused, 'object')} kept, none written")
-        for problem in built.problems:
-            print(f"  withheld: {problem}")
-    if not built.ok:
+        _report_build(built, name, left)
+    if left or not built.ok:
         raise SystemExit(DEFECTS)
 
 
@@ -296,6 +293,34 @@ async def _rolled_up(plane: Plane, tenant: str, month: str) -> dict[str, Any]:
     state, entry = await plane.roll_up(tenant, month)
     days, events = (0, 0) if entry is None else (len(entry.covered), entry.shards.events)
     return {"tenant": tenant, "month": month, "state": state, "days": days, "events": events}
+
+
+def _parted(days: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The days that have a partition, and those that have none, which no run builds, each with what to do."""
+    from assets.partitions import DAILY, START_VARIABLE
+
+    outside = [day for day in days if not DAILY.has_partition_key(day)]
+    first = DAILY.get_first_partition_key() or ""
+    before = f"it lies before the first partition; set {START_VARIABLE}={days[0]} and build again"
+    ahead = "it lies ahead of the last partition; build again when its time has come"
+    left = {day: before if day < first else ahead for day in outside}
+    return [day for day in days if day not in left], left
+
+
+def _report_build(built: BuildSummary, tenant: str, left: Mapping[str, str]) -> None:
+    days = [day.day for day in built.days]
+    span = f", {days[0]} to {days[-1]}" if days else ""
+    print(f"built {show.count(len(days), 'day')} of {tenant}{span}, in {built.seconds:.1f} s")
+    same = [day for day in built.days if day.unchanged]
+    if same:
+        reused = sum(day.objects_reused for day in same)
+        print(f"  unchanged: {show.count(len(same), 'day')}, {show.count(reused, 'object')} kept, none written")
+    for problem in built.problems:
+        print(f"  withheld: {problem}")
+    for problem in dict.fromkeys(left.values()):  # years of days have one problem
+        those = [day for day in left if left[day] == problem]
+        more = f" and {len(those) - 1:,} more" if those[1:] else ""
+        print(f"  not built: {those[0]}{more}: {problem}")
 
 
 async def _days(store: str | None, tenant: str | None, since: str | None, until: str | None) -> tuple[list[str], str]:

@@ -64,8 +64,9 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     ),
     "build": Entry(
         ("context-plane build", "context-plane build --since 2026-03-01 --until 2026-03-31"),
-        ("tenant", "days", "seconds"),
-        "`days` have `day`, `run_ids`, `seconds`, `events`, `rows`, `bundles`, `problems`",
+        ("tenant", "days", "not_built", "seconds"),
+        "`days` have `day`, `run_ids`, `seconds`, `events`, `rows`, `bundles`, `problems`; `not_built` (days without a "
+        "partition) `day`, `problem`",
     ),
     "rollup": Entry(
         ("context-plane rollup --month 2026-03",),

@@ -17,7 +17,8 @@ UNEXPECTED: Final = 1
 """A defect of this program."""
 USAGE: Final = 2
 DEFECTS: Final = 8
-"""The command did its work and found something wrong: rejected rows, a failed check, an unhealthy store."""
+"""The command did its work and found something wrong: rejected rows, days without a partition, a failed check, an
+unhealthy store."""
 INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 """As shells tell of a program that SIGPIPE ended."""
@@ -40,7 +41,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     5: "the API key is missing, wrong or lacks a scope",
     6: "somebody else changed it meanwhile: run it again",
     7: "stored bytes are not what was written: stop, and run `context-plane doctor`",
-    DEFECTS: "done, with defects: rows were rejected, or a check found a fault",
+    DEFECTS: "done, with defects: rows were rejected, days were not built, or a check found a fault",
     INTERRUPTED: "interrupted",
     PIPE_CLOSED: "whoever read standard output went away",
 }

@@ -53,6 +53,25 @@ def test_reads_before_and_after_the_build(cli: Cli) -> None:
     assert cli.json("snapshot")["pending_events"] == 0
 
 
+def test_a_day_without_a_partition_is_named_and_stops_no_other(tmp_path: Path) -> None:
+    """Seen to fail with every dirty day handed to the assets: none was built."""
+    made = Cli(tmp_path)
+    row = '{{"entity": "acct-1", "ts": "{day}T09:00:00Z", "source": "s", "kind": "note", "text": "x"}}\n'
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(day=f"{year}-12-31") for year in (1998, 1999, 2025)))
+    made("ingest", "rows.jsonl", "--tenant", "acme")
+    told = made.json("build", code=outcome.DEFECTS)
+    assert [day["day"] for day in told["days"]] == ["2025-12-31"]
+    assert [left["day"] for left in told["not_built"]] == ["1998-12-31", "1999-12-31"]
+    assert {"set CONTEXT_PLANE_FIRST_DAY=1998-12-31" in left["problem"] for left in told["not_built"]} == {True}
+    again = made("build", code=outcome.DEFECTS)
+    assert "built 0 days of acme, in" in again
+    assert "not built: 1998-12-31 and 1 more: it lies before the first partition; set CONTEXT" in again
+    made.environment["CONTEXT_PLANE_FIRST_DAY"] = "1998-12-31"
+    told = made.json("build")
+    assert ([day["day"] for day in told["days"]], told["not_built"]) == (["1998-12-31", "1999-12-31"], [])
+    assert made.json("snapshot")["pending_events"] == 0
+
+
 def test_explain_prints_the_plan(cli: Cli) -> None:
     cli("build")
     shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
