@@ -146,7 +146,7 @@ CODES: Final[Mapping[str, str]] = {
     "tenant_erased": "a tenant of that name was erased; its name is never given again",
     # unavailable
     "tail_full": "too many batches wait to be built; build the days, then retry",
-    "rate_limited": "the key is over its rate",
+    "rate_limited": "the key is over its rate, or the service has all it can take on",
     "deadline_exceeded": "the deadline passed before the answer was complete",
     "store_unavailable": "the object store did not answer",
     "store_not_exclusive": "the object store lets two creators of one key win",

@@ -150,7 +150,7 @@ class Ingest:
         """Durable when it returns. `body_bytes`: decoded size of the request the writes came in; `actor`: who sent it.
         Nothing of it is begun in the store after `start_by_s` (`monotonic_s`).
 
-        Raises `Unavailable(tail_full | store_unavailable | deadline_exceeded)`, `Conflict(tenant_erased)`."""
+        Raises `Unavailable(tail_full | rate_limited | store_unavailable | deadline_exceeded)`, `Conflict(tenant_erased)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
@@ -176,7 +176,7 @@ class Ingest:
         if len(lane.waiting) >= WAITING_MAX or (
             lane.waiting and waiting_bytes + request.body_bytes > WAITING_BYTES_MAX
         ):
-            raise Unavailable("store_unavailable", "too many writes wait for the log; retry", retry_after_s=1.0)
+            raise Unavailable("rate_limited", "too many writes wait for the log; retry", retry_after_s=1.0)
         lane.waiting.append(request)
         if lane.worker is None or lane.worker.done():
             lane.worker = asyncio.create_task(self._drain(tenant, visible, lane))

@@ -34,7 +34,8 @@ async def test_events_have_a_rate_and_a_full_request_may_always_come(served: Ser
 
 async def test_events_that_are_not_written_are_not_paid(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused or failed before it is durable, and a replay. Seen to fail (429) with events paid before the write and
-    kept, with replays paid, and (409) with the claim kept of a request that was over its rate."""
+    kept, with replays paid, and (409) with the claim kept of a request that was over its rate, or for which too many
+    waited already."""
     await served.create(events_per_s=1)
     frozen = time.monotonic()
     monkeypatch.setattr(served.service.rates, "monotonic_s", lambda: frozen)
@@ -44,10 +45,10 @@ async def test_events_that_are_not_written_are_not_paid(served: Served, monkeypa
         headers = NDJSON if key is None else NDJSON | {"idempotency-key": key}
         return await served.client.post(f"{served.base}/events", content=body, headers=headers)
 
-    for bound, status, code in (("TAIL_OBJECTS_MAX", 429, "tail_full"), ("WAITING_MAX", 503, "store_unavailable")):
+    for bound, code in (("TAIL_OBJECTS_MAX", "tail_full"), ("WAITING_MAX", "rate_limited")):
         with monkeypatch.context() as patched:
             patched.setattr(ingest, bound, 0)
-            problem(await post(many), status, code)
+            problem(await post(many, "load"), 429, code)
     first = await post(many, "load")
     assert first.status_code == 201
     again = await post(many, "load")
