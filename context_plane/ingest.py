@@ -46,6 +46,8 @@ WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 INLINE_WRITES_MAX: Final = 100
 """Requests of fewer writes are looked through in under half a millisecond, on the event loop."""
 HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
+TENANTS_KNOWN: Final = 1024
+"""Tenants whose manifest, tail size and log head are remembered: of any other, the next write asks the store again."""
 TAIL_RETRY_AFTER_S: Final = 15.0
 GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two of the largest requests: an object stays below half of what a batch may decode to."""
@@ -106,7 +108,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _Lane:
-    """The waiting requests of one tenant and visibility."""
+    """The waiting requests of one tenant and visibility. It goes once none is left."""
 
     waiting: list[_Request] = field(default_factory=list)
     worker: asyncio.Task[None] | None = None
@@ -129,8 +131,8 @@ class Ingest:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lanes: dict[tuple[str, Visible], _Lane] = {}
-        self._heads: dict[str, LogHead] = {}
-        self._gauges: dict[str, _Gauge] = {}
+        self._heads: LRUCache[str, LogHead] = LRUCache(TENANTS_KNOWN)
+        self._gauges: LRUCache[str, _Gauge] = LRUCache(TENANTS_KNOWN)
         self._gauging: dict[str, asyncio.Task[_Gauge]] = {}
         self._headers: LRUCache[tuple[str, int], Batch] = LRUCache(
             HEADERS_BYTES_MAX, getsizeof=lambda batch: batch.held_bytes
@@ -200,6 +202,7 @@ class Ingest:
                     if not request.done.done():
                         request.done.set_result(number)
             spans.enter(None)  # the trace of the request that began this ends with its own group
+        del self._lanes[tenant, visible]
 
     async def _append(self, tenant: str, visible: Visible, group: list[_Request]) -> int:
         writer = self._engine.nonce()

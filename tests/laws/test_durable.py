@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from context_plane import fold
+from context_plane import fold, ingest
 from context_plane.catalog.log import LogObject, list_log
 from context_plane.catalog.tail import TAIL_OBJECTS_MAX
 from context_plane.errors import Conflict, Invalid, PlaneError, Unavailable
@@ -226,6 +226,19 @@ async def test_bulk_loads_stay_out_of_the_searched_tail_and_are_built(world: Wor
     assert await ids(world.plane()) == ["e1"]
     await plane.build(TENANT, world.days())
     assert await ids(world.plane()) == ["e1", "e2"]
+
+
+async def test_a_process_remembers_a_bounded_number_of_tenants(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that it forgot is written to as before, and nobody who waits is forgotten. Seen to fail with plain dicts, and
+    with lanes that stay when nobody waits in them."""
+    monkeypatch.setattr(ingest, "TENANTS_KNOWN", 2)
+    plane = world.plane()
+    for batch in (1, 2):
+        answers = await asyncio.gather(
+            *(plane.write(f"tenant-{n}", puts([event(batch)]), body_bytes=100) for n in range(6))
+        )
+        assert [answer.batch for answer in answers] == [batch] * 6
+    assert (len(plane.ingest._gauges), len(plane.ingest._heads), len(plane.ingest._lanes)) == (2, 2, 0)
 
 
 async def test_a_process_that_slept_through_many_appends_appends_at_once(world: World) -> None:
