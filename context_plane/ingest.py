@@ -53,6 +53,8 @@ GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
 """Two of the largest requests: an object stays below half of what a batch may decode to."""
 GROUP_REQUESTS_MAX: Final = WAITING_MAX // 2
 """A header names them all, and stays within half of the first range that is read of it."""
+GROUP_DAYS_MAX: Final = 2048
+"""Distinct days of joined requests, summed: a header counts the writes of each, beside the names of the requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ def touched_days(writes: Sequence[Write]) -> tuple[str, ...]:
 @dataclass(slots=True)
 class _Request:
     writes: list[Write]
+    days: int
     key_hash: str | None
     body_bytes: int
     actor: Actor
@@ -96,9 +99,9 @@ class _Request:
 
     @classmethod
     def of(
-        cls, writes: list[Write], key_hash: str | None, body_bytes: int, actor: Actor, start_by_s: float
+        cls, writes: list[Write], days: int, key_hash: str | None, body_bytes: int, actor: Actor, start_by_s: float
     ) -> _Request:
-        return cls(writes, key_hash, body_bytes, actor, start_by_s, asyncio.get_running_loop().create_future())
+        return cls(writes, days, key_hash, body_bytes, actor, start_by_s, asyncio.get_running_loop().create_future())
 
     @property
     def origin(self) -> Origin:
@@ -156,7 +159,8 @@ class Ingest:
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
-        number = await self._enqueue(tenant, visible, _Request.of(unique, key_hash, body_bytes, actor, start_by_s))
+        request = _Request.of(unique, len(days), key_hash, body_bytes, actor, start_by_s)
+        number = await self._enqueue(tenant, visible, request)
         return Accepted(
             accepted=len(unique),
             duplicates=len(writes) - len(unique),
@@ -297,11 +301,11 @@ def _check_room(gauge: _Gauge, visible: Visible) -> None:
 def _take_group(waiting: list[_Request]) -> list[_Request]:
     """Remove and return the first requests that fit into one object; always at least one."""
     group: list[_Request] = []
-    size = 0
-    while waiting and (not group or size + waiting[0].body_bytes <= GROUP_BYTES_MAX):
-        if len(group) == GROUP_REQUESTS_MAX:
+    size = days = 0
+    while waiting and len(group) < GROUP_REQUESTS_MAX:
+        size += waiting[0].body_bytes
+        days += waiting[0].days
+        if group and (size > GROUP_BYTES_MAX or days > GROUP_DAYS_MAX):
             break
-        request = waiting.pop(0)
-        group.append(request)
-        size += request.body_bytes
+        group.append(waiting.pop(0))
     return group

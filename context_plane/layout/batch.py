@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 import orjson
 import zstandard
 
-from context_plane.errors import Corrupt
+from context_plane.errors import Corrupt, Invalid
 from context_plane.layout.compression import compress, decompress
 from context_plane.model import (
     Delete,
@@ -34,7 +34,7 @@ from context_plane.model import (
 
 FORMAT: Final = 1
 HEADER_READ_BYTES: Final = 64 * 1024
-"""The first range read of a batch: most batches are wholly inside it, every header is."""
+"""The first range read of a batch: most batches are wholly inside it, every header is, or `encode` refuses it."""
 HEADER_BYTES_MAX: Final = 4 * 1024 * 1024
 BATCH_RAW_BYTES_MAX: Final = 64 * 1024 * 1024
 """Uncompressed writes of one object: four of the largest requests joined."""
@@ -98,7 +98,9 @@ def encode(
     requests: Sequence[str] = (),
     origins: Sequence[Origin] = (),
 ) -> bytes:
-    """At least one write; together at most `BATCH_RAW_BYTES_MAX` uncompressed."""
+    """At least one write; together at most `BATCH_RAW_BYTES_MAX` uncompressed.
+
+    Raises `Invalid(body_too_large)` where the writes lie on more days than a header of `HEADER_READ_BYTES` can name."""
     days: dict[str, int] = {}
     for write in writes:
         day = identity(write)[1]
@@ -117,7 +119,11 @@ def encode(
         "raw_bytes": len(raw),
         "requests": list(requests),
     }
-    return compress(canonical_json(header | _shown(origins)) + b"\n") + body
+    head = compress(canonical_json(header | _shown(origins)) + b"\n")
+    if len(head) > HEADER_READ_BYTES:
+        detail = "the writes lie on more days than the header of a batch can name; write them in several requests"
+        raise Invalid("body_too_large", detail, days=len(days))
+    return head + body
 
 
 def redact(header: BatchHeader) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from context_plane.collect import collect
 from context_plane.erasure_requests import request_erasure
 from context_plane.errors import Conflict, Unavailable
 from context_plane.fulfil import fulfil
-from context_plane.ingest import GROUP_REQUESTS_MAX
-from context_plane.layout.batch import HEADER_READ_BYTES, Origin, decode_header, encode
-from context_plane.model import add_days, day_start_us, sha256_hex
+from context_plane.ingest import GROUP_DAYS_MAX, GROUP_REQUESTS_MAX
+from context_plane.layout.batch import DAY_US, HEADER_READ_BYTES, Origin, decode_header, encode
+from context_plane.model import Delete, add_days, day_start_us, sha256_hex
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
 from context_plane.store.faults import Mishap
@@ -225,13 +226,17 @@ async def test_of_two_who_revoke_a_key_one_has(world: World) -> None:
 
 
 async def test_a_full_group_fits_the_first_range_of_a_header() -> None:
-    """Random ids compress worst. Seen to fail with groups of as many requests as may wait."""
+    """Random ids and days compress worst. Seen to fail with groups of as many requests as may wait, and with as many
+    days as a request has."""
+    rng = random.Random(7)
     origins = [Origin(secrets.token_hex(8), secrets.token_hex(8), 10_000, 9_999) for _ in range(GROUP_REQUESTS_MAX)]
     requests = [sha256_hex(secrets.token_bytes(8)) for _ in range(GROUP_REQUESTS_MAX)]
-    stored = encode(puts([event(1)]), writer="w", created_us=1, visible="now", requests=requests, origins=origins)
+    days = [day for day in rng.sample(range(22_000), GROUP_DAYS_MAX) for _ in range(rng.randrange(1, 40))]
+    writes = [Delete("acct-01", day * DAY_US, "e") for day in days]
+    stored = encode(writes, writer="w", created_us=1, visible="now", requests=requests, origins=origins)
     header, offset = decode_header(stored)
     assert offset < HEADER_READ_BYTES * 2 // 3
-    assert header.origins == tuple(origins)
+    assert (header.origins, len(header.days)) == (tuple(origins), GROUP_DAYS_MAX)
 
 
 def test_a_header_without_origins_is_as_it_was() -> None:

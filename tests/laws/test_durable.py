@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
 
 from context_plane import fold, ingest
+from context_plane.audit import Actor
 from context_plane.catalog.log import LogObject, list_log
-from context_plane.catalog.tail import TAIL_OBJECTS_MAX
+from context_plane.catalog.tail import TAIL_OBJECTS_MAX, read_headers
 from context_plane.errors import Conflict, Invalid, PlaneError, Unavailable
 from context_plane.idempotency import ABANDONED_US, KEEP_US
-from context_plane.ingest import GAUGE_AGE_MAX_S, Accepted
+from context_plane.ingest import GAUGE_AGE_MAX_S, GROUP_REQUESTS_MAX, Accepted
+from context_plane.layout.batch import DAY_US, BatchHeader
+from context_plane.model import Delete, sha256_hex
 from context_plane.plane import Plane
 from context_plane.store import Store
 from context_plane.store.faults import Mishap
@@ -87,6 +91,40 @@ async def test_each_request_is_acknowledged_by_a_batch_that_holds_it(world: Worl
     for n in (0, 7, 39):
         assert f"e{n}" in await ids(reader, snapshot=answers[n].snapshot)
     assert len({answer.batch for answer in answers}) == len(batches(world))
+
+
+async def every_header(world: World) -> list[BatchHeader]:
+    """Read as every read of the tenant begins. Raises `Corrupt`."""
+    batches = await read_headers(world.inner, TENANT, await list_log(world.inner, TENANT, after=0))
+    return [batch.header for batch in batches]
+
+
+async def test_a_group_ends_before_its_header_is_longer_than_what_is_read_of_it(world: World) -> None:
+    """As many keyed requests as may be joined, a hundred days each. Seen to fail with groups that end by requests and
+    bytes alone: all are refused, and without the limit of `encode` no read of the tenant passes."""
+    plane, rng = world.plane(), random.Random(7)
+
+    async def load(n: int) -> None:
+        writes = [Delete("acct-01", day * DAY_US, f"e{n}") for day in rng.sample(range(20_000), 100)]
+        actor = Actor(rng.randbytes(8).hex(), rng.randbytes(8).hex())
+        await plane.ingest.write(TENANT, writes, body_bytes=10_000, key_hash=sha256_hex(rng.randbytes(8)), actor=actor)
+
+    await asyncio.gather(*(load(n) for n in range(GROUP_REQUESTS_MAX)))
+    headers = await every_header(world)
+    assert sum(len(header.requests) for header in headers) == GROUP_REQUESTS_MAX
+    assert sum(header.writes for header in headers) == GROUP_REQUESTS_MAX * 100
+
+
+async def test_a_request_of_a_day_for_each_event_is_read_and_one_of_more_days_is_never_written(world: World) -> None:
+    """The service takes 10,000 events in a request; whoever writes without it may send any number. Seen to fail, with
+    the tenant unreadable, without the limit of `encode`."""
+    plane, rng = world.plane(), random.Random(7)
+    days = [rng.sample(range(22_000), 10_000), rng.sample(range(600_000), 40_000)]
+    largest, beyond = ([Delete("acct-01", day * DAY_US, "e") for day in chosen] for chosen in days)
+    with pytest.raises(Invalid, match="body_too_large"):
+        await plane.write(TENANT, beyond, body_bytes=1_000_000)
+    assert (await plane.write(TENANT, largest, body_bytes=1_000_000)).batch == 1
+    assert [len(header.days) for header in await every_header(world)] == [10_000]
 
 
 async def test_the_same_key_again_is_answered_alike_and_written_once(world: World) -> None:
