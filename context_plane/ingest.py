@@ -30,7 +30,7 @@ from context_plane.catalog.tail import (
 )
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, Unavailable
-from context_plane.layout.batch import Origin, Visible, encode
+from context_plane.layout.batch import Origin, Visible, encode, lines_of
 from context_plane.model import Delete, Write, identity
 from context_plane.store import spans
 from context_plane.tenants import refuse_erased
@@ -45,12 +45,14 @@ WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Decoded bytes of one tenant that may wait for the log: four of the largest requests."""
 INLINE_WRITES_MAX: Final = 100
 """Requests of fewer writes are looked through in under half a millisecond, on the event loop."""
+INLINE_BYTES_MAX: Final = 64 * 1024
+"""Of so many writes and a body of so many bytes the lines are made there, too."""
 HEADERS_BYTES_MAX: Final = 64 * 1024 * 1024
 TENANTS_KNOWN: Final = 1024
 """Tenants whose manifest, tail size and log head are remembered: of any other, the next write asks the store again."""
 TAIL_RETRY_AFTER_S: Final = 15.0
 GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Two of the largest requests: an object stays below half of what a batch may decode to."""
+"""Of requests as they are stored, joined: half of what a batch may decode to. One alone may be more."""
 GROUP_REQUESTS_MAX: Final = WAITING_MAX // 2
 """A header names them all, and stays within half of the first range that is read of it."""
 GROUP_DAYS_MAX: Final = 2048
@@ -90,18 +92,13 @@ def touched_days(writes: Sequence[Write]) -> tuple[str, ...]:
 @dataclass(slots=True)
 class _Request:
     writes: list[Write]
+    lines: bytes
     days: int
     key_hash: str | None
     body_bytes: int
     actor: Actor
     start_by_s: float
-    done: asyncio.Future[int]
-
-    @classmethod
-    def of(
-        cls, writes: list[Write], days: int, key_hash: str | None, body_bytes: int, actor: Actor, start_by_s: float
-    ) -> _Request:
-        return cls(writes, days, key_hash, body_bytes, actor, start_by_s, asyncio.get_running_loop().create_future())
+    done: asyncio.Future[int] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def origin(self) -> Origin:
@@ -159,7 +156,8 @@ class Ingest:
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
-        request = _Request.of(unique, len(days), key_hash, body_bytes, actor, start_by_s)
+        lines = await _lines(unique, body_bytes)
+        request = _Request(unique, lines, len(days), key_hash, body_bytes, actor, start_by_s)
         number = await self._enqueue(tenant, visible, request)
         return Accepted(
             accepted=len(unique),
@@ -221,6 +219,7 @@ class Ingest:
                 visible=visible,
                 requests=keys,
                 origins=[request.origin for request in group],
+                lines=[request.lines for request in group],
             )
         )
         try:
@@ -283,6 +282,12 @@ async def sorted_out(writes: Sequence[Write]) -> tuple[list[Write], tuple[str, .
     return work() if len(writes) <= INLINE_WRITES_MAX else await asyncio.to_thread(work)
 
 
+async def _lines(writes: Sequence[Write], body_bytes: int) -> bytes:
+    if len(writes) <= INLINE_WRITES_MAX and body_bytes <= INLINE_BYTES_MAX:
+        return lines_of(writes)
+    return await asyncio.to_thread(lines_of, writes)
+
+
 def _check_room(gauge: _Gauge, visible: Visible) -> None:
     full = gauge.unbuilt >= UNBUILT_OBJECTS_MAX
     if visible == "now":
@@ -303,7 +308,7 @@ def _take_group(waiting: list[_Request]) -> list[_Request]:
     group: list[_Request] = []
     size = days = 0
     while waiting and len(group) < GROUP_REQUESTS_MAX:
-        size += waiting[0].body_bytes
+        size += len(waiting[0].lines)
         days += waiting[0].days
         if group and (size > GROUP_BYTES_MAX or days > GROUP_DAYS_MAX):
             break

@@ -6,6 +6,7 @@ import asyncio
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from context_plane import fold, ingest
@@ -15,8 +16,8 @@ from context_plane.catalog.tail import TAIL_OBJECTS_MAX, read_headers
 from context_plane.errors import Conflict, Invalid, PlaneError, Unavailable
 from context_plane.idempotency import ABANDONED_US, KEEP_US
 from context_plane.ingest import GAUGE_AGE_MAX_S, GROUP_REQUESTS_MAX, Accepted
-from context_plane.layout.batch import DAY_US, BatchHeader
-from context_plane.model import Delete, sha256_hex
+from context_plane.layout.batch import BATCH_RAW_BYTES_MAX, DAY_US, BatchHeader
+from context_plane.model import VECTOR_DIM_MAX, Delete, sha256_hex
 from context_plane.plane import Plane
 from context_plane.store import Store
 from context_plane.store.faults import Mishap
@@ -125,6 +126,19 @@ async def test_a_request_of_a_day_for_each_event_is_read_and_one_of_more_days_is
         await plane.write(TENANT, beyond, body_bytes=1_000_000)
     assert (await plane.write(TENANT, largest, body_bytes=1_000_000)).batch == 1
     assert [len(header.days) for header in await every_header(world)] == [10_000]
+
+
+async def test_requests_are_joined_by_what_they_become(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the largest bodies, of vectors of one-digit numbers: stored, each is 8/3 of that, and both are more than a
+    batch holds. Seen to fail with groups by the bodies' bytes: neither was written."""
+    monkeypatch.setattr(ingest, "INLINE_WRITES_MAX", 10_000)  # on the loop, so both wait when the group is taken
+    monkeypatch.setattr(ingest, "INLINE_BYTES_MAX", 16 * 1024 * 1024)
+    plane, vector = world.plane(), np.ones(VECTOR_DIM_MAX, np.float32)
+    loads = [puts(event(n, id=f"{part}{n}", text="", vector=vector) for n in range(2_000)) for part in "ab"]
+    answers = await asyncio.gather(*(plane.write(TENANT, load, body_bytes=16 * 1024 * 1024) for load in loads))
+    assert [answer.batch for answer in answers] == [1, 2]
+    assert [header.writes for header in await every_header(world)] == [2_000, 2_000]
+    assert all(header.raw_bytes > BATCH_RAW_BYTES_MAX // 2 for header in await every_header(world))
 
 
 async def test_the_same_key_again_is_answered_alike_and_written_once(world: World) -> None:
