@@ -152,8 +152,8 @@ class Ingest:
         """Durable when it returns. `body_bytes`: decoded size of the request the writes came in; `actor`: who sent it.
         Nothing of it is begun in the store after `start_by_s` (`monotonic_s`).
 
-        Raises `Unavailable(tail_full | rate_limited | store_unavailable | deadline_exceeded)`,
-        `Conflict(tenant_erased)`."""
+        Raises `Invalid(body_too_large)`, `Conflict(tenant_erased)`,
+        `Unavailable(tail_full | rate_limited | store_unavailable | deadline_exceeded)`."""
         gauge = await self._gauge(tenant)
         _check_room(gauge, visible)
         unique, days = await sorted_out(writes)
