@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from context_plane.store import Store, open_store
 from tests.store import servers
 from tests.store.servers import Server
 
 pytest_plugins = ["tests.skips"]
+settings.register_profile("unhurried", deadline=None)  # no test judges how fast a machine is
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
