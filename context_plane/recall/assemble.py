@@ -36,8 +36,10 @@ T = TypeVar("T")
 
 LEAST_WAIT_S: Final = 0.02
 """Given to a step whose deadline has passed: what is at hand is taken, only what must be fetched is late."""
-PLANS_KNOWN: Final = 131_072
-"""Reads of the recent plans together, some hundred bytes each. A plan holds what its manifest says of its periods."""
+PLANS_KNOWN: Final = 4_096
+"""Recent plans; fewer where they read many periods, some hundred bytes each."""
+PLAN_READS: Final = 32
+"""Of a plan that counts as one."""
 HELD_READS_MAX: Final = 4_096
 """Blocks looked for one by one in memory: some microseconds each. A longer read is fetched as if nothing were known."""
 JOIN_ROWS_MAX: Final = 250_000
@@ -204,7 +206,9 @@ class Assembler:
         self._engine = engine
         self._reader = reader
         self._tail = TailRows(engine.embedder, reader.cache)
-        self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(PLANS_KNOWN, lambda plan: 1 + len(plan.reads))
+        self._plans: LRUCache[tuple[Any, ...], Plan] = LRUCache(
+            PLANS_KNOWN * PLAN_READS, lambda plan: max(PLAN_READS, len(plan.reads))
+        )
         self._versions: LRUCache[str, int] = LRUCache(PLANS_KNOWN)
         self._asked: LRUCache[str, bool] = LRUCache(JOINS_ASKED)
         self._joining: set[asyncio.Task[Joined]] = set()

@@ -110,7 +110,9 @@ def _body_bytes(writes: list[Write]) -> int:
 
 
 def _cut_writes(tail: Tail) -> int:
-    return min(1 + len(tail.writes), CUT_WRITES_MAX)
+    """What a cut counts: its writes, and never so few that more than `SNAPSHOTS_KNOWN` cuts, each with its manifest,
+    are kept."""
+    return min(max(len(tail.writes), -(-CUT_WRITES_MAX // SNAPSHOTS_KNOWN)), CUT_WRITES_MAX)
 
 
 @dataclass(slots=True)
@@ -256,7 +258,8 @@ class Snapshots:
         key = (tenant, known.id, known.erasures.newest)
         held = self._derived.get(key)
         if held is None and not known.pending:
-            held = self._derived[key] = 1, make(without_tail(known))
+            empty = without_tail(known)
+            held = self._derived[key] = _cut_writes(empty.tail), make(empty)
         found: T | None = None if held is None else held[1]
         return found
 

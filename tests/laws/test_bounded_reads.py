@@ -20,7 +20,8 @@ from context_plane.model import Event, Put, add_days
 from context_plane.plane import Plane
 from context_plane.recall import assemble, candidates, plan, search
 from context_plane.recall.search import Searcher
-from context_plane.recall.values import SearchRequest
+from context_plane.recall.tail_view import TailView
+from context_plane.recall.values import SearchAnswer, SearchRequest
 from context_plane.retrieval import order, rank, snapshots
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.fuse import Fusion
@@ -79,11 +80,7 @@ async def test_emptied_caches_hold_no_joined_part(world: World) -> None:
     plane = world.plane()
     await world.write(plane, puts(month_of(4, entities=2)))
     await plane.build(TENANT, world.days(), specs=())
-    for _ in range(4):
-        answer = await plane.search(TENANT, replace(WIDE, explain=True))
-        await _joins_settled(plane)
-    assert answer.explain is not None
-    assert answer.explain["joined"]
+    answer = await _searched_until_joined(plane)
     columns = [each.value.columns for name, each in plane.cache._memory._entries.items() if name.endswith("|joined")]
     gone = [weakref.ref(each.rows.vectors) for each in columns]
     assert gone
@@ -101,11 +98,7 @@ async def test_joined_parts_hide_what_was_deleted_rewritten_and_erased(world: Wo
     made += [event(n, id=f"a{n}", entity="acct-01", day=add_days(DAY, 1)) for n in (3, 4)]
     await world.write(plane, puts(made))
     await plane.build(TENANT, world.days(), specs=())
-    for _ in range(4):
-        answer = await plane.search(TENANT, replace(WIDE, explain=True))
-        await _joins_settled(plane)
-    assert answer.explain is not None
-    assert answer.explain["joined"]
+    await _searched_until_joined(plane)
     await world.write(plane, [delete_of(made[0]), Put(replace(made[3], text="beacon anew"))])
     assert await ids(plane, WIDE) == await ids(world.plane(), WIDE) == ["a3", "a4", "z2"]
     await begin_erasure(plane.engine, TENANT, "acct-02", erasure="e" * 32)
@@ -113,9 +106,14 @@ async def test_joined_parts_hide_what_was_deleted_rewritten_and_erased(world: Wo
     assert await ids(plane, WIDE) == await ids(world.plane(), WIDE) == ["a3", "a4"]
 
 
-async def _joins_settled(plane: Plane) -> None:
-    for joining in list(plane.searcher._assembler._joining):
-        await joining
+async def _searched_until_joined(plane: Plane) -> SearchAnswer:
+    for _ in range(4):
+        answer = await plane.search(TENANT, replace(WIDE, explain=True))
+        for joining in list(plane.searcher._assembler._joining):
+            await joining
+    assert answer.explain is not None
+    assert answer.explain["joined"]
+    return answer
 
 
 async def test_what_memory_would_not_keep_is_not_joined(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +156,16 @@ async def test_tails_of_recent_cuts_are_bounded_together(world: World, monkeypat
     for kept in (plane.snapshots._complete, plane.snapshots._derived):
         assert len(kept) == 1, "the newest alone, however large"
         assert kept.currsize <= 100
+
+
+async def test_few_cuts_are_kept_however_small_their_tails(world: World) -> None:
+    """Each holds a manifest. Seen to fail with cuts counted by their writes alone."""
+    plane = world.plane()
+    await world.write(plane, puts([event(1)]))
+    cut = await plane.snapshots.current(TENANT, "strong")
+    for n in range(snapshots.SNAPSHOTS_KNOWN + 5):
+        await plane.snapshots.derived(replace(cut, tail=replace(cut.tail, log_number=n)), TailView.of)
+    assert len(plane.snapshots._derived) <= snapshots.SNAPSHOTS_KNOWN
 
 
 def test_decoded_batches_are_counted_with_vectors_and_attributes() -> None:
