@@ -79,6 +79,7 @@ async def test_metrics_tell_the_hit_ratio_of_each_tier(served: Served) -> None:
     seen = [await figures(served)]
     for forget in (False, False, True):
         if forget:
+            await served.service.plane.cache.settled()  # disk is written behind the reads
             served.service.plane.cache._memory.clear()
         await served.post("/search", search)
         seen.append(await figures(served))
