@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from context_plane.retrieval.order import Index, best_first, name
+from context_plane.retrieval.order import Index, best_first
 from context_plane.retrieval.scope import Part
 
 FUSION_K: Final = 10
@@ -94,21 +94,6 @@ def by_rank(parts: Sequence[Part], text: Leg, vector: Leg, fusion: Fusion, limit
 
 def _reciprocal(k: float, count: int) -> NDArray[np.float64]:
     return 1.0 / (k + np.arange(1, count + 1, dtype=np.float64))
-
-
-def group_by_entity(parts: Sequence[Part], hits: Sequence[Hit], *, groups: int, per_group: int) -> list[Hit]:
-    """Hits of the first `groups` entities in order of their best hit, the best `per_group` of each, together."""
-    chosen: dict[str, list[Hit]] = {}
-    for hit in hits:
-        entity, _ = name(parts, hit.part, hit.event)
-        group = chosen.get(entity)
-        if group is None:
-            if len(chosen) == groups:
-                continue
-            group = chosen[entity] = []
-        if len(group) < per_group:
-            group.append(hit)
-    return [hit for group in chosen.values() for hit in group]
 
 
 def _ranks(places: NDArray[np.intp], count: int) -> Index:

@@ -1,6 +1,7 @@
 """The one order of results: score descending, then ts descending, then entity, then id, ascending.
 
-Events are addressed by (part, event) arrays; strings are looked at only where score and ts both tie.
+`reach` finds what can be among the best at all, `best_first` orders it. Events are addressed by (part, event) arrays;
+strings are looked at only where score and ts both tie.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from numpy.typing import NDArray
 from context_plane.retrieval.scope import Part
 
 Index: TypeAlias = NDArray[np.int64]
+Scores: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 
 FEW_MAX: Final = 64
 """So few are sorted sooner as numbers of Python: each call of numpy costs as much as sorting ten."""
+RUNS_PER_HIT: Final = 4
+RUN_MIN: Final = 2
+"""Runs of scores whose maxima bound the wanted depth: shorter ones save nothing against sorting all out at once."""
 CODED_MIN: Final = 64
 """Shorter runs are sorted by their strings: coding the ids of a part costs a pass over all of them, once."""
 
@@ -96,3 +101,30 @@ def _by_name(parts: Sequence[Part], part: Index, event: Index, run: Index) -> In
         return run[order]
     names = sorted(run.tolist(), key=lambda n: name(parts, int(part[n]), int(event[n])))
     return np.array(names, np.int64)
+
+
+def reach(scores: Scores, depth: int, margin: float) -> Index:
+    """Places of scores (not -inf) at most `margin` below the best `depth`, ascending.
+
+    The `depth`-th best of the maxima of disjoint runs is a score that `depth` others reach: few are left to sort out.
+    """
+    if depth <= 0:
+        return np.zeros(0, np.int64)
+    width = len(scores) // (RUNS_PER_HIT * depth)
+    if width >= RUN_MIN:
+        runs = np.maximum.reduce(scores[: len(scores) // width * width].reshape(-1, width), axis=1)
+        floor = nth_best(runs, depth) - margin
+    else:
+        floor = -np.inf
+    near: Index = (scores >= floor if floor > -np.inf else scores > -np.inf).nonzero()[0]
+    if depth < len(near):
+        held = scores.take(near)
+        near = near[held >= nth_best(held, depth) - margin]
+    return near
+
+
+def nth_best(scores: Scores, depth: int) -> float:
+    """The score that `depth` of them reach, 1 <= depth <= len(scores)."""
+    ordered = scores.copy()
+    ordered.partition(len(scores) - depth)
+    return float(ordered[len(scores) - depth])

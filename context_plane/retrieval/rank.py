@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -21,27 +21,18 @@ from context_plane.index.bm25 import F64, Bm25Settings, ScopeStatistics
 from context_plane.index.planes import ROUNDING
 from context_plane.index.rows import F32
 from context_plane.retrieval.columns import Mask
-from context_plane.retrieval.fuse import Fusion, Hit, Leg, by_rank, group_by_entity
+from context_plane.retrieval.fuse import Fusion, Hit, Leg, by_rank
+from context_plane.retrieval.groups import GROUP_DEPTH, grouped
 from context_plane.retrieval.legs import Pool, Posting, TextLeg, VectorLeg, postings, text_leg, vector_leg
-from context_plane.retrieval.order import Index, best_first, name
+from context_plane.retrieval.order import Index, best_first, reach
+from context_plane.retrieval.ranks import RANKS_MAX, text_ranks, vector_ranks
 from context_plane.retrieval.scope import Part, both, filter_mask, rows_of, scope_mask
 from context_plane.retrieval.where import Where
 
 LEG_DEPTH: Final = 1_000
 """Ranks past this add less than 1/1,000 of a score by reciprocal ranks at k = 10; a larger limit deepens it."""
-RANKS_MAX: Final = 100
-"""A hit further down in a leg tells no rank of it: what a person reads of ranks is whether a leg put it first."""
-RUNS_PER_HIT: Final = 4
-RUN_MIN: Final = 2
-"""Runs of scores whose maxima bound the wanted depth: shorter ones save nothing against sorting all out at once."""
 REFINE_MIN: Final = 64
 """More candidates than this, beyond the depth, are narrowed in float32 before they are scored exactly."""
-GROUP_DEPTH: Final = 1_000
-"""Groups by entity are filled from so many of the best events, or from ten times those asked for; where one entity's
-many events keep others out, from `GROUP_DEEPER` times as many, and again, up to `GROUP_DEPTH_MAX`, in a tenth of a
-second."""
-GROUP_DEEPER: Final = 8
-GROUP_DEPTH_MAX: Final = 64_000
 SLACK: Final = 1e-6
 """Of float32 sums of shares, each at most 1 times its weight."""
 
@@ -114,54 +105,28 @@ def rank_parts(parts: Sequence[Part], query: RankQuery, statistics: ScopeStatist
         held = [each.postings for each in found]
         text = text_leg(pool, held, rows, query.terms, query.bm25, statistics, filtered=query.where is not None)
     vector = vector_leg(pool, rows, query.vector) if query.wants_vector and query.vector is not None else None
-    hits = _ordered(pool, text, vector, query)
     if query.group_by_entity:
-        hits = _grouped(parts, hits, pool, text, vector, query)
+        hits = grouped(
+            pool,
+            text,
+            vector,
+            lambda depth: _ordered(pool, text, vector, query, depth),
+            depth=query.depth,
+            groups=query.limit,
+            per_group=query.per_group,
+        )
+    else:
+        hits = _ordered(pool, text, vector, query, query.depth)
     return Ranking(tuple(hits), _rows_scored(parts, rows, query), statistics)
 
 
-def _ordered(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
-    """The best events, `query.depth` of them or all there are."""
+def _ordered(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery, depth: int) -> list[Hit]:
+    """The best events, `depth` of them or all there are."""
     if query.fusion.mode != "hybrid":
-        return _by_one(pool, text, vector, query)
+        return _by_one(pool, text, vector, depth)
     if query.fusion.method == "reciprocal_rank":
-        return _by_rank(pool, text, vector, query)
-    return _by_share(pool, text, vector, query)
-
-
-def _grouped(
-    parts: Sequence[Part],
-    hits: list[Hit],
-    pool: Pool,
-    text: TextLeg | None,
-    vector: VectorLeg | None,
-    query: RankQuery,
-) -> list[Hit]:
-    """Hits of the best entities, as many as asked for, or of all that match."""
-    wanted = query.limit
-    while True:
-        found = group_by_entity(parts, hits, groups=query.limit, per_group=query.per_group)
-        groups = len({name(parts, hit.part, hit.event)[0] for hit in found})
-        if groups >= wanted or len(hits) < query.depth or query.depth >= GROUP_DEPTH_MAX:
-            return found
-        wanted = min(wanted, _entities(parts, pool, text, vector))
-        if groups >= wanted:
-            return found
-        query = replace(query, group_depth=min(GROUP_DEEPER * query.depth, GROUP_DEPTH_MAX))
-        hits = _ordered(pool, text, vector, query)
-
-
-def _entities(parts: Sequence[Part], pool: Pool, text: TextLeg | None, vector: VectorLeg | None) -> int:
-    """How many entities have an event that a leg scores."""
-    legs = [] if text is None else [text.event]
-    legs += [] if vector is None else [np.flatnonzero(vector.approximate > -np.inf)]
-    found: set[str] = set()
-    for events in legs:
-        part, event = pool.places(events)
-        for n in np.unique(part).tolist():
-            rows = parts[n].rows
-            found.update(rows.entities[code] for code in np.unique(rows.event_entity[event[part == n]]).tolist())
-    return len(found)
+        return _by_rank(pool, text, vector, query, depth)
+    return _by_share(pool, text, vector, query.fusion, depth)
 
 
 def scope_statistics(parts: Sequence[Part], query: RankQuery) -> ScopeStatistics:
@@ -227,18 +192,18 @@ def _rows_scored(parts: Sequence[Part], rows: Sequence[Mask | None], query: Rank
 # --- fusing -------------------------------------------------------------------------------------
 
 
-def _by_one(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+def _by_one(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, depth: int) -> list[Hit]:
     """The best events of the one leg that is asked, by its own score."""
     if text is not None:
-        near = _reach(text.score, query.depth, 0.0)
+        near = reach(text.score, depth, 0.0)
         events, score, row = text.event[near], text.score[near], text.row[near]
     elif vector is not None:
-        events = _reach(vector.approximate, query.depth, 2 * vector.error)
+        events = reach(vector.approximate, depth, 2 * vector.error)
         score, row = vector.exact(events)
     else:
         return []
     part, event = pool.places(events)
-    order = best_first(pool.parts, part, event, score, query.depth)
+    order = best_first(pool.parts, part, event, score, depth)
     columns = (of[order].tolist() for of in (part, event, row, score))
     hits = []
     for place, (own_part, own_event, own_row, own_score) in enumerate(zip(*columns, strict=True), 1):
@@ -248,18 +213,18 @@ def _by_one(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: R
     return hits
 
 
-def _by_share(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
+def _by_share(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, fusion: Fusion, depth: int) -> list[Hit]:
     """The best events by the weighted sum of their scores relative to each leg's best."""
-    shares = _shares(text, vector, query.fusion)
-    events = _candidates(text, vector, shares, query.depth)
+    shares = _shares(text, vector, fusion)
+    events = _candidates(text, vector, shares, depth)
     text_score, text_row = text.of(events) if text else _nothing(events)
     vector_score, vector_row = vector.of(events) if vector else _nothing(events)
     score = shares.of(text_score, vector_score)
     part, event = pool.places(events)
-    order = best_first(pool.parts, part, event, score, query.depth)
+    order = best_first(pool.parts, part, event, score, depth)
     found = events[order]
-    text_rank = _text_ranks(pool, text, found) if text else itertools.repeat(None)
-    vector_rank = _vector_ranks(pool, vector, found, vector_score[order]) if vector else itertools.repeat(None)
+    text_rank = text_ranks(pool, text, found) if text else itertools.repeat(None)
+    vector_rank = vector_ranks(pool, vector, found, vector_score[order]) if vector else itertools.repeat(None)
     columns = (part, event, score, text_row, vector_row, text_score, vector_score)
     return [
         Hit(
@@ -316,13 +281,13 @@ def _shares(text: TextLeg | None, vector: VectorLeg | None, fusion: Fusion) -> _
 
 def _best(vector: VectorLeg) -> float:
     """The leg's best exact score; 0 when nothing scores more."""
-    return float(np.maximum.reduce(vector.exact(_reach(vector.approximate, 1, 2 * vector.error))[0], initial=0.0))
+    return float(np.maximum.reduce(vector.exact(reach(vector.approximate, 1, 2 * vector.error))[0], initial=0.0))
 
 
 def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares, depth: int) -> Index:
     """Events among which the best `depth` surely are, ascending."""
     if vector is None:
-        return np.zeros(0, np.int64) if text is None else text.event[_reach(text.score, depth, 0.0)]
+        return np.zeros(0, np.int64) if text is None else text.event[reach(text.score, depth, 0.0)]
     scores = np.maximum(vector.approximate, np.float32(0.0))
     scores *= np.float32(shares.vector)
     if not vector.whole:
@@ -334,108 +299,31 @@ def _candidates(text: TextLeg | None, vector: VectorLeg | None, shares: _Shares,
         else:
             scores[text.event] = np.maximum(scores[text.event], np.float32(0.0)) + own
     slack = SLACK * max(1.0, shares.weight_text + shares.weight_vector)
-    events = _reach(scores, depth, 2 * (vector.error * shares.vector + slack))
+    events = reach(scores, depth, 2 * (vector.error * shares.vector + slack))
     if len(events) <= REFINE_MIN + depth:
         return events
     nearer = np.zeros(len(events), np.float64)
     has = vector.approximate[events] > -np.inf
     nearer[has] = vector.refined(events[has])
     texts = text.of(events)[0] if text else np.zeros(len(events))
-    return events[_reach(shares.of(texts, nearer), depth, 2 * (ROUNDING * shares.vector + slack))]
-
-
-def _reach(scores: F32 | F64, depth: int, margin: float) -> Index:
-    """Places of scores (not -inf) at most `margin` below the best `depth`, ascending.
-
-    The `depth`-th best of the maxima of disjoint runs is a score that `depth` others reach: few are left to sort out.
-    """
-    if depth <= 0:
-        return np.zeros(0, np.int64)
-    width = len(scores) // (RUNS_PER_HIT * depth)
-    if width >= RUN_MIN:
-        runs = np.maximum.reduce(scores[: len(scores) // width * width].reshape(-1, width), axis=1)
-        floor = _nth_best(runs, depth) - margin
-    else:
-        floor = -np.inf
-    near: Index = (scores >= floor if floor > -np.inf else scores > -np.inf).nonzero()[0]
-    if depth < len(near):
-        held = scores.take(near)
-        near = near[held >= _nth_best(held, depth) - margin]
-    return near
-
-
-def _nth_best(scores: F32 | F64, depth: int) -> float:
-    ordered = scores.copy()
-    ordered.partition(len(scores) - depth)
-    return float(ordered[len(scores) - depth])
-
-
-# --- ranks of hits within their legs ------------------------------------------------------------
-
-
-def _text_ranks(pool: Pool, text: TextLeg, events: Index) -> list[int | None]:
-    score, row = text.of(events)
-    near = _reach(text.score, RANKS_MAX, 0.0)
-    return _ranks(pool, text.event[near], text.score[near], events, np.where(row >= 0, score, -np.inf))
-
-
-def _vector_ranks(pool: Pool, vector: VectorLeg, events: Index, score: F64) -> list[int | None]:
-    """Every event that may be above one of these within RANKS_MAX is compared, exactly where rounding could tell."""
-    found = vector.approximate[events] > -np.inf
-    near = _reach(vector.approximate, RANKS_MAX, 2 * vector.error)
-    held = vector.approximate[near]
-    if len(near) > RANKS_MAX:
-        found &= score + vector.error >= _nth_best(held, RANKS_MAX)  # else so many are surely above
-    if not found.any():
-        return [None] * len(events)
-    near = near[held >= score[found].min() - vector.error]
-    compared = vector.refined(near)
-    asked = np.sort(score[found])
-    close = asked.searchsorted(compared + ROUNDING, side="right") > asked.searchsorted(compared - ROUNDING)
-    compared[close], _ = vector.exact(near[close])
-    return _ranks(pool, near, compared, events, np.where(found, score, -np.inf))
-
-
-def _ranks(pool: Pool, leg: Index, leg_scores: F64, events: Index, scores: F64) -> list[int | None]:
-    """1-based rank of each event in its leg; None beyond RANKS_MAX and for a score of -inf.
-
-    `leg` holds at least every event that ranks above RANKS_MAX and above the worst of `events`."""
-    ascending = np.sort(leg_scores)
-    above = len(ascending) - ascending.searchsorted(scores, side="right")
-    equal = len(ascending) - ascending.searchsorted(scores, side="left") - above
-    found: list[int | None] = []
-    ties: dict[float, dict[int, int]] = {}
-    for event, score, better, tied in zip(
-        events.tolist(), scores.tolist(), above.tolist(), equal.tolist(), strict=True
-    ):
-        rank = better + 1
-        if tied > 1 and rank <= RANKS_MAX:
-            if score not in ties:
-                ties[score] = _tied(pool, leg[leg_scores == score])
-            rank += ties[score].get(event, RANKS_MAX)
-        found.append(rank if tied and rank <= RANKS_MAX else None)
-    return found
-
-
-def _tied(pool: Pool, events: Index) -> dict[int, int]:
-    """Places of the first RANKS_MAX events of one score."""
-    order = best_first(pool.parts, *pool.places(events), np.zeros(len(events)), RANKS_MAX)
-    return {event: place for place, event in enumerate(events[order].tolist())}
+    return events[reach(shares.of(texts, nearer), depth, 2 * (ROUNDING * shares.vector + slack))]
 
 
 # --- reciprocal ranks ---------------------------------------------------------------------------
 
 
-def _by_rank(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery) -> list[Hit]:
-    depth = max(LEG_DEPTH, query.depth)
+def _by_rank(pool: Pool, text: TextLeg | None, vector: VectorLeg | None, query: RankQuery, depth: int) -> list[Hit]:
+    """With groups, everything that either leg has to that depth."""
+    limit = None if query.group_by_entity else depth
+    depth = max(LEG_DEPTH, depth)
     none = Leg.empty()
     left = none if text is None else _leg(pool, text.event, text.row, text.score, depth)
     right = none
     if vector is not None:
-        near = _reach(vector.approximate, depth, 2 * vector.error)
+        near = reach(vector.approximate, depth, 2 * vector.error)
         exact, row = vector.exact(near)
         right = _leg(pool, near, row, exact, depth)
-    return by_rank(pool.parts, left, right, query.fusion, None if query.group_by_entity else query.limit)
+    return by_rank(pool.parts, left, right, query.fusion, limit)
 
 
 def _leg(pool: Pool, events: Index, row: Index, score: F64, depth: int) -> Leg:

@@ -22,10 +22,11 @@ from context_plane.recall import assemble, candidates, plan, search
 from context_plane.recall.search import Searcher
 from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import SearchAnswer, SearchRequest
-from context_plane.retrieval import order, rank, snapshots
+from context_plane.retrieval import order, rank, ranks, snapshots
 from context_plane.retrieval.columns import Columns
 from context_plane.retrieval.fuse import Fusion
 from context_plane.retrieval.rank import RankQuery, rank_parts
+from context_plane.retrieval.ranks import RANKS_MAX
 from context_plane.retrieval.scope import Part
 from context_plane.retrieval.where import parse
 from tests.laws.plane_world import BEACON, DAY, TENANT, World, delete_of, event, ids, month_of, puts
@@ -46,14 +47,15 @@ def test_a_tie_is_put_in_order_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls += 1
         return original(*arguments)  # type: ignore[arg-type]  # as they came
 
-    monkeypatch.setattr(rank, "best_first", counted)
+    for module in (rank, ranks):
+        monkeypatch.setattr(module, "best_first", counted)
     query = RankQuery(terms=(("page", 1), ("view", 1)), vector=embed(["page view"])[0], fusion=Fusion(), limit=400)
     hits = rank_parts([Part.of(block_of(made))], query).hits
     assert len(hits) == 400
     assert calls <= 5
     for leg in ([hit.text_rank for hit in hits], [hit.vector_rank for hit in hits]):
-        assert leg[: rank.RANKS_MAX] == list(range(1, rank.RANKS_MAX + 1))
-        assert set(leg[rank.RANKS_MAX :]) == {None}
+        assert leg[:RANKS_MAX] == list(range(1, RANKS_MAX + 1))
+        assert set(leg[RANKS_MAX:]) == {None}
 
 
 async def test_a_filter_leaves_the_event_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
