@@ -1,7 +1,8 @@
 """The warm scenarios' shared runner: ours over HTTP, ours in process, then every peer, on one corpus.
 
 Over HTTP, open loop at 40 requests a second in fixed steps, hits with texts and attributes as the product
-answers by default; then as fast as answers come, over eight connections. In process, one question after another
+answers by default; then as fast as answers come, over eight connections; once more with processors that do not
+sleep between two requests. In process, one question after another
 through `Plane.search`, ids alone as peers answer, and once more with texts. Every phase has questions of its own
 and a warm-up that is not reported, every case a service of its own: nothing answers from a memory of queries.
 
@@ -29,6 +30,7 @@ from typing import Any, Final
 import orjson
 import uvloop
 
+from benchmarks.awake import awake
 from benchmarks.corpus import Corpus, Leg, Question, corpus, exact, index_of
 from benchmarks.load import Latencies, Request, open_loop, percentiles, saturate
 from benchmarks.peers import Peer, Unsupported, open_peers
@@ -53,6 +55,9 @@ OURS: Final = "context-plane"
 QPS: Final = 40.0
 CONNECTIONS: Final = 8
 CONSISTENCIES: Final[tuple[Consistency, ...]] = ("eventual", "strong")
+AWAKE: Final = "http, processors awake"
+"""Beside the bars, which hold on a machine as it is."""
+OPEN_LOOPS: Final = len(CONSISTENCIES) + 1
 PRIMING: Final = "what happened"
 PRIMING_QPS: Final = 200.0
 PRIMING_MS: Final = 30_000
@@ -88,7 +93,7 @@ class Sizes:
 
     @property
     def all(self) -> int:
-        return 2 * (self.open + self.warm_up) + 2 * self.closed
+        return OPEN_LOOPS * (self.open + self.warm_up) + 2 * self.closed
 
 
 FULL: Final = Sizes(open=1_000, warm_up=100, in_process=1_000, peer=500, recall=300, saturation_s=5.0, closed=4_000)
@@ -105,11 +110,13 @@ class _World:
     sizes: Sizes
 
     def take(self, phase: int) -> Sequence[Question]:
-        """The questions of a phase: 0 and 1 are open loops, 2 and 3 closed ones."""
+        """The questions of an open loop."""
         one = self.sizes.open + self.sizes.warm_up
-        if phase < 2:
-            return self.questions[phase * one : (phase + 1) * one]
-        first = 2 * one + (phase - 2) * self.sizes.closed
+        return self.questions[phase * one : (phase + 1) * one]
+
+    def take_closed(self, phase: int) -> Sequence[Question]:
+        """The questions of a closed loop."""
+        first = OPEN_LOOPS * (self.sizes.open + self.sizes.warm_up) + phase * self.sizes.closed
         return self.questions[first : first + self.sizes.closed]
 
 
@@ -150,12 +157,16 @@ def _over_http(world: _World, case: Case, *, bare_too: bool) -> list[Row]:
             asked = world.take(phase)
             requests = [_request(served, case, question, consistency) for question in asked]
             answered = open_loop(served.url, requests, QPS, warm_up=world.sizes.warm_up)
-            closed = [_request(served, case, question, consistency) for question in world.take(2 + phase)]
+            closed = [_request(served, case, question, consistency) for question in world.take_closed(phase)]
             rate = saturate(served.url, closed, CONNECTIONS, world.sizes.saturation_s)
             measured = http_row(answered) | {"saturation_qps": round(rate, 1), "peak_mb": served.peak_mb()}
             recall = _recall_of_answers(world, case, asked[world.sizes.warm_up :], answered)
             found.append(_ours(case, "http", consistency) | measured | recall)
-    return [*found, _bare(world, case, answered)] if bare_too else found
+        requests = [_request(served, case, question, "eventual") for question in world.take(len(CONSISTENCIES))]
+        with awake():
+            answered = open_loop(served.url, requests, QPS, warm_up=world.sizes.warm_up)
+        found.append(_ours(case, AWAKE, "eventual") | http_row(answered))
+    return [*found, *_bare(world, case, answered)] if bare_too else found
 
 
 def _prime(served: Served, world: _World, case: Case) -> None:
@@ -201,15 +212,18 @@ def _recall_of_answers(world: _World, case: Case, asked: Sequence[Question], ans
     return {"recall_at_10": recall(found, wanted), "recall_questions": len(wanted)}
 
 
-def _bare(world: _World, case: Case, answered: Latencies) -> Row:
+def _bare(world: _World, case: Case, answered: Latencies) -> Iterable[Row]:
     """What the server and the client cost alone: the middle one of our answers, sent by a bare ASGI app."""
     body = sorted(answered.bodies, key=len)[len(answered.bodies) // 2]
     with bare(body) as url:
         requests = [Request("POST", "/", b"{}", JSON)] * (world.sizes.open // 5 + world.sizes.warm_up)
         measured = open_loop(url, requests, QPS, warm_up=world.sizes.warm_up)
         rate = saturate(url, requests, CONNECTIONS, world.sizes.saturation_s)
-    row = {"case": case.name, "system": "bare-asgi", "where": "http", **percentiles(measured.ms), "qps": QPS}
-    return {**row, "saturation_qps": round(rate, 1), "body_bytes": len(body), "runs": len(measured.ms)}
+        with awake():
+            kept_awake = open_loop(url, requests, QPS, warm_up=world.sizes.warm_up)
+    for where, each, more in (("http", measured, {"saturation_qps": round(rate, 1)}), (AWAKE, kept_awake, {})):
+        row = {"case": case.name, "system": "bare-asgi", "where": where, **percentiles(each.ms), "qps": QPS, **more}
+        yield {**row, "body_bytes": len(body), "runs": len(each.ms)}
 
 
 # --- ours in process ----------------------------------------------------------------------------

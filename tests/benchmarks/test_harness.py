@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,10 +19,11 @@ import numpy as np
 import orjson
 import pytest
 
+from benchmarks.awake import awake
 from benchmarks.cold import in_turns, recall
 from benchmarks.corpus import Corpus, Question, corpus, exact, index_of
 from benchmarks.load import Latencies, Request, closed_loop, open_loop, percentiles
-from benchmarks.scenario import keep
+from benchmarks.scenario import REPOSITORY, keep
 from benchmarks.service import Served, build_store, embedder_of, service
 from benchmarks.texts import joined, pieces_of
 from context_plane.index.chunker import chunk
@@ -217,3 +222,42 @@ def test_what_services_answered_is_held_against_the_right_questions() -> None:
     assert in_turns([dealt[0::2], dealt[1::2]]) == dealt
     answers = [{"hits": [{"id": f"e{n}"}, {"id": "e99"}]} for n in range(4)]
     assert recall(answers, [[0, 1], [1]]) == {"recall_at_10": 0.6667, "recall_questions": 2}
+
+
+IDLE_S = 20.0
+
+
+def until(holds: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + IDLE_S
+    while not holds():
+        assert time.monotonic() < give_up_s
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="schedules as Linux does")
+def test_processors_are_kept_awake_by_what_gives_way_to_everybody() -> None:
+    """One loop on each processor, of idle priority, until the block ends. Seen to fail without the priority."""
+    processors = sorted(os.sched_getaffinity(0))
+    with awake() as pids:
+        until(lambda: all(os.sched_getscheduler(pid) == os.SCHED_IDLE for pid in pids))
+        assert [os.sched_getaffinity(pid) for pid in pids] == [{each} for each in processors]
+    assert not any(runs(pid) for pid in pids)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="schedules as Linux does")
+def test_what_keeps_processors_awake_ends_with_a_benchmark_that_is_killed() -> None:
+    """Seen to fail with a loop that never looks."""
+    command = (
+        "import os; from benchmarks.awake import awake\nwith awake() as pids: print(*pids, flush=True); os._exit(1)"
+    )
+    said = subprocess.run([sys.executable, "-c", command], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True).stdout
+    pids = [int(pid) for pid in said.split()]
+    assert pids
+    until(lambda: not any(runs(pid) for pid in pids))
