@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from context_plane.errors import PlaneError
 from context_plane.settings import Settings
-from serving import admin, audit, batch, changes, erasures, explorer, export, problems, read, warm, why, write
+from serving import admin, api_page, audit, batch, changes, erasures, explorer, export, problems, read, warm, why, write
 from serving.auth import CALLER, KEY_ID, Caller, bearer
 from serving.describe import describe
 from serving.direct import Direct
@@ -106,6 +106,7 @@ def create_app(
         version=API_VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -120,6 +121,7 @@ def create_app(
         app.include_router(router, dependencies=[Depends(bearer)])
     for router in OPEN_ROUTERS:
         app.include_router(router)
+    api_page.add(app)
     app.router.routes.append(Route(MCP_PATH, agents, methods=["POST"], include_in_schema=False))
     app.state.methods = [
         (route.path_regex, route.methods)

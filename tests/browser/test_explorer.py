@@ -76,6 +76,14 @@ def settled(page: Page) -> None:
     expect(page.locator(".waiting")).to_have_count(0)
 
 
+def test_the_page_of_the_api_needs_nobody_else(site: Site, visit: Page) -> None:
+    """Seen to fail with the framework's own page."""
+    visit.goto(f"{site.url}/docs")
+    expect(visit.get_by_text("Search events")).to_be_visible()
+    visit.get_by_text("Search events").click()
+    expect(visit.get_by_text("hits, best first")).to_be_visible()
+
+
 def test_a_customer_is_found_and_read_by_keyboard_alone(site: Site, visit: Page) -> None:
     """Seen to fail with the shortcut taken away."""
     visit.goto(site.url)

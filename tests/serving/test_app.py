@@ -122,6 +122,17 @@ async def test_probes_and_pages_need_no_key(served: Served) -> None:
         assert (await served.client.get(path)).status_code == 200, path
 
 
+async def test_the_page_of_the_api_brings_its_files(served: Served) -> None:
+    """Seen to fail with the framework's own page, which loads them from elsewhere."""
+    text = (await served.client.get("/docs")).text
+    files = re.findall(r'(?:src|href)="([^"]+)"', text)
+    assert len(files) == 3
+    for name in files:
+        assert name.startswith("/"), name
+        assert (await served.client.get(name)).status_code == 200, name
+    problem(await served.client.get("/docs/files/none.js"), 404, "route_not_found")
+
+
 async def test_metrics_name_routes_and_temperatures_but_nobody(served: Served) -> None:
     await served.write(event())
     await served.client.get(served.of("acct-0042", "timeline"))
