@@ -190,12 +190,11 @@ def _event(event: FoundEvent) -> dict[str, Any]:
 
 
 def _hit(hit: FoundEvent, include: frozenset[Include]) -> dict[str, Any]:
-    shown = _event(hit) | {
-        "score": hit.score,
-        "ranks": {"text": hit.text_rank, "vector": hit.vector_rank},
-        "scores": {"text": hit.text_score, "vector": hit.vector_score},
-        "citation": _citation(hit.citation),
-    }
+    shown = _event(hit)
+    shown["score"] = hit.score
+    shown["ranks"] = {"text": hit.text_rank, "vector": hit.vector_rank}
+    shown["scores"] = {"text": hit.text_score, "vector": hit.vector_score}
+    shown["citation"] = _citation(hit.citation)
     if "text" in include:
         shown["text"] = hit.text
     if "attrs" in include:

@@ -30,6 +30,7 @@ from serving import admin, api_page, audit, batch, changes, erasures, explorer, 
 from serving.auth import CALLER, KEY_ID, Caller, bearer
 from serving.describe import describe
 from serving.direct import Direct
+from serving.headers import header
 from serving.limits import Ledger
 from serving.mcp.endpoint import PATH as MCP_PATH
 from serving.mcp.endpoint import Endpoint
@@ -183,8 +184,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        scope["request_id"] = self._ids.of(given).decode()
+        scope["request_id"] = self._ids.of(header(scope, b"x-request-id") or b"").decode()
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         scope["path"] = canonical_path(raw_path.partition(b"?")[0])
         sent = _Sent(scope, send)

@@ -20,6 +20,7 @@ from context_plane.cache.recent import Held
 from context_plane.errors import Denied, NotFound
 from context_plane.model import check_tenant
 from context_plane.tenants import Tenant
+from serving.headers import header, header_text
 from serving.rates import Allowance
 from serving.service import Service, service_of
 
@@ -101,17 +102,17 @@ async def authenticate(service: Service, request: Request) -> AccessKey | None:
 
 def _token(request: Request) -> str | None:
     """The token as it was sent; None without an Authorization. Raises `Denied(key_invalid)` for another scheme."""
-    header = request.headers.get("authorization")
-    if header is None:
+    sent = header(request.scope, b"authorization")
+    if sent is None:
         return None
-    scheme, _, token = header.partition(" ")
+    scheme, _, token = sent.decode("latin-1").partition(" ")
     if scheme.lower() != "bearer":
         raise Denied("key_invalid", "send the API key as Authorization: Bearer cp_<id>_<secret>")
     return token.strip()
 
 
 async def _check_open_mode(service: Service, request: Request) -> None:
-    host = request.headers.get("host", "").lower()
+    host = header_text(request.scope, b"host").lower()
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if not service.loopback or name not in LOOPBACK_HOSTS or await service.keyring.configured():
         raise Denied("key_missing", "send an API key as Authorization: Bearer cp_<id>_<secret>")
@@ -132,8 +133,7 @@ def allow(scope: Scope) -> Callable[[Request, str], Awaitable[Caller]]:
 async def admit(request: Request, tenant: str, scope: Scope) -> Caller:
     """The caller of a tenant's route, as every route admits it: key, scope, tenant, rate."""
     service = service_of(request)
-    authorization = next((value for name, value in request.scope["headers"] if name == b"authorization"), b"")
-    asked = (authorization, tenant, scope)
+    asked = (header(request.scope, b"authorization") or b"", tenant, scope)
     admission = service.admissions.get(asked)
     if admission is not None and admission.stands():
         _pay(request, admission.caller)

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from context_plane.errors import PlaneError
 from serving import problems, read
 from serving.auth import admit
+from serving.headers import header_text
 from serving.paths import entity_of
 from serving.prepared import KeptAnswers
 from serving.read import ContextQuery
@@ -62,7 +63,7 @@ class Direct:
     async def _context(self, request: Request, tenant: str, segment: str, query: ContextQuery) -> Response:
         caller = await admit(request, tenant, "read")
         bundle = await read.bundle_of(caller, entity_of(segment), query)
-        response = read.bundle_response(bundle, query.format, request.headers.get("if-none-match", ""))
+        response = read.bundle_response(bundle, query.format, header_text(request.scope, b"if-none-match"))
         self._kept.keep(request.scope, caller, query, bundle, response)
         return response
 

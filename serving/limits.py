@@ -18,6 +18,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from context_plane.errors import Invalid, Unavailable
+from serving.headers import header_text
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class body:
     async def __aenter__(self) -> bytes:
         try:
             sent = await self._sent()
-            encoding = self._request.headers.get("content-encoding", "identity").strip().lower()
+            encoding = header_text(self._request.scope, b"content-encoding", "identity").strip().lower()
             return sent if encoding in ("", "identity") else await self._decoded(sent, encoding)
         except BaseException:
             self._release()
@@ -190,7 +191,7 @@ def check_media_type(request: Request, *allowed: str) -> str:
 
     Being strict here also keeps web pages of other origins out: they cannot send these without a preflight.
     """
-    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    sent = header_text(request.scope, b"content-type").partition(";")[0].strip().lower()
     if sent not in allowed:
         raise Invalid("content_type_invalid", f"send Content-Type: {' or '.join(allowed)}", got=sent[:80])
     return sent

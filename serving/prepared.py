@@ -28,6 +28,7 @@ from context_plane.tenants import Tenant
 from serving import read
 from serving.auth import Caller
 from serving.describe import Plain
+from serving.headers import header
 from serving.limits import Ledger
 from serving.observer import Observer
 from serving.rates import Allowance
@@ -238,8 +239,7 @@ class Prepared:
 
 
 def _asked(scope: Scope) -> Asked:
-    authorization = next((value for name, value in scope["headers"] if name == b"authorization"), None)
-    return scope.get("raw_path"), scope["query_string"], authorization
+    return scope.get("raw_path"), scope["query_string"], header(scope, b"authorization")
 
 
 def _size(asked: Asked, kept: Kept) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -349,15 +350,16 @@ def _query_text(text: str | None) -> str | None:
 
 
 def _query_vector(values: Sequence[float] | None, dim: int) -> Vector | None:
-    """float32 [dim]. Raises `Invalid(vector_invalid | number_not_finite)`."""
+    """float32 [dim] of finite numbers. Raises `Invalid(vector_invalid | number_not_finite)`."""
     if values is None:
         return None
     if len(values) != dim:
         detail = "a vector has the tenant's dimension"
         raise Invalid("vector_invalid", detail, got=len(values), dimension=dim).located("vector")
-    wide = np.array(values, np.float64)
-    if not np.maximum.reduce(np.abs(wide)) <= FLOAT32_MAX:
-        odd = int(np.argmin(np.abs(wide) <= FLOAT32_MAX))
+    try:
+        packed = struct.pack(f"{dim}f", *values)
+    except OverflowError as error:
+        odd = next(n for n, value in enumerate(values) if abs(value) > FLOAT32_MAX)
         detail = "vector components are finite float32"
-        raise Invalid("number_not_finite", detail, field="vector").located("vector", odd)
-    return wide.astype(np.float32)
+        raise Invalid("number_not_finite", detail, field="vector").located("vector", odd) from error
+    return np.frombuffer(packed, np.float32)
