@@ -38,10 +38,9 @@ def exported_days(cut: Snapshot, view: TailView, since_us: int | None = None, un
 
 
 async def export_events(
-    engine: Engine, cut: Snapshot, *, since_us: int | None = None, until_us: int | None = None
+    engine: Engine, cut: Snapshot, view: TailView, *, since_us: int | None = None, until_us: int | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Events of since <= ts < until: by day, then entity, then (ts, id)."""
-    view = TailView.of(cut)
+    """Events of since <= ts < until: by day, then entity, then (ts, id). `view`: of the cut's tail."""
     for day in exported_days(cut, view, since_us, until_us):
         async with aclosing(export_day(engine, cut, view, day)) as events:
             async for event in events:

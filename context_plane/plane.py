@@ -40,6 +40,7 @@ from context_plane.recall.changes import Changes
 from context_plane.recall.fleet import Fleet, FleetItems
 from context_plane.recall.listing import Listing
 from context_plane.recall.search import Searcher
+from context_plane.recall.tail_view import TailView
 from context_plane.recall.values import (
     BundleAnswer,
     BundleInputs,
@@ -309,7 +310,8 @@ class Plane:
             cut = await self.snapshots.current(tenant, "strong")
         else:
             cut = await self.snapshots.pinned(tenant, snapshot)
-        return cut.id, export_events(self.engine, cut, since_us=since_us, until_us=until_us)
+        view = await self.snapshots.derived(cut, TailView.of)
+        return cut.id, export_events(self.engine, cut, view, since_us=since_us, until_us=until_us)
 
     async def _read(self, name: str | None, tenant: str, pinned: str | None, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` gives. Where an erasure or a collector was faster than its cut, it is asked once more: the

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -94,7 +96,7 @@ def parse_ndjson(
     body: bytes, *, now_us: int, events_max: int, dim: int | None = None, horizon_us: int = HORIZON_US
 ) -> list[Write]:
     """Newline-delimited JSON -> writes; blank lines are skipped. All or nothing: raises `Invalid` with faults."""
-    lines = [(n, line) for n, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
+    lines = list(islice(((n, line) for n, line in enumerate(BytesIO(body), start=1) if line.strip()), events_max + 1))
     _check_count(len(lines), events_max)
     writes: list[Write] = []
     faults: list[Fault] = []
@@ -182,7 +184,7 @@ def _loads(line: bytes) -> object:
 
 def _check_count(count: int, events_max: int) -> None:
     if count > events_max:
-        raise Invalid("too_many_events", "split the request", events=count, limit=events_max)
+        raise Invalid("too_many_events", "split the request", limit=events_max)
     if count == 0:
         raise Invalid("malformed_event", "the request holds no events; send at least one line")
 

@@ -223,6 +223,9 @@ class Envelope:
         finally:
             if bounded:
                 self._ledger.leave()
+            caller: Caller | None = scope.get(CALLER)
+            if caller is not None:
+                self._ledger.leave_tenant(caller.name)
 
 
 _METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"})

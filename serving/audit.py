@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.audit import PAGE_MAX, Action, Outcome, read_batches, read_calls
-from context_plane.errors import NotFound
 from context_plane.tenants import Tenant, load_tenant_erasure
 from serving import cursors, examples, wire
-from serving.auth import Caller, TenantName, admit, authorize, let_in
+from serving.auth import Caller, TenantName, authorize, let_in, no_tenant
 from serving.describe import Json, gives
 from serving.service import service_of
 
@@ -84,16 +83,14 @@ class WritesOut(_Answer):
 
 async def audited_tenant(request: Request, tenant: TenantName) -> Caller:
     """Who may read the audit: keys with the scope `admin`, and of an erased tenant operators alone."""
-    try:
-        return await admit(request, tenant, "admin")
-    except NotFound:
-        service = service_of(request)
-        key = await authorize(service, request, tenant, "admin")  # a key of another tenant is refused here again
-        if key is not None and key.tenant is not None:
-            raise
-        if await load_tenant_erasure(service.plane.engine.store, tenant) is None:
-            raise
-        return let_in(service, request, Tenant(tenant=tenant), key)
+    service = service_of(request)
+    key = await authorize(service, request, tenant, "admin")
+    found, operator = await service.tenants.get(tenant), key is None or key.tenant is None
+    if found is None and operator and await load_tenant_erasure(service.plane.engine.store, tenant) is not None:
+        found = Tenant(tenant=tenant)
+    if found is None:
+        raise no_tenant(service, key)
+    return let_in(service, request, found, key)
 
 
 Audits = Annotated[Caller, Depends(audited_tenant)]

@@ -150,7 +150,7 @@ async def _admitted(service: Service, request: Request, tenant: str, scope: Scop
     key = await authorize(service, request, tenant, scope)
     found = await service.tenants.get(tenant)
     if found is None:
-        raise unknown_tenant()
+        raise no_tenant(service, key)
     return let_in(service, request, found, key)
 
 
@@ -162,7 +162,9 @@ def let_in(service: Service, request: Request, tenant: Tenant, key: AccessKey | 
 
 
 def _pay(request: Request, caller: Caller) -> None:
-    """Pay the request, and tell the envelope who pays for the answer's bytes. Raises `Unavailable(rate_limited)`."""
+    """Pay the request, and tell the envelope who pays for the answer's bytes and whose request it is. Raises
+    `Unavailable(rate_limited)`."""
+    caller.service.ledger.enter_tenant(caller.name)
     request.scope[CALLER] = caller
     if caller.key is not None:
         request.scope[KEY_ID] = caller.key.id
@@ -188,8 +190,10 @@ async def authorize(service: Service, request: Request, tenant: str, scope: Scop
     key = await authenticate(service, request)
     if key is not None:
         if not key.opens(tenant):
+            service.rates.pay_refusal(key)
             raise unknown_tenant()
         if scope not in key.scopes:
+            service.rates.pay_refusal(key)
             raise Denied("scope_missing", f"the API key lacks the scope {scope}")
     check_tenant(tenant)
     return key
@@ -198,6 +202,13 @@ async def authorize(service: Service, request: Request, tenant: str, scope: Scop
 def requester(key: AccessKey | None, request: Request) -> Actor:
     """Who sent the request, for the audit."""
     return actor_of(None if key is None else key.id, request.scope["request_id"])
+
+
+def no_tenant(service: Service, key: AccessKey | None) -> NotFound:
+    """The refusal of a tenant that the store was asked for and has not got; paid. Raises `Unavailable`."""
+    if key is not None:
+        service.rates.pay_refusal(key)
+    return unknown_tenant()
 
 
 def unknown_tenant() -> NotFound:

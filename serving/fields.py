@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
+from context_plane.model import VECTOR_DIM_MAX
 from context_plane.recall.values import LIMIT_MAX
 from context_plane.retrieval.snapshots import Consistency
 from serving import examples
@@ -60,6 +61,6 @@ Where = Annotated[
     ),
 ]
 QueryVector = Annotated[
-    list[float] | None,
+    Annotated[list[float], Field(max_length=VECTOR_DIM_MAX, fail_fast=True)] | None,
     Field(description="of the tenant's dimension; default: made of the text", examples=[None]),
 ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import zstandard
@@ -29,10 +30,15 @@ QUERY_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 EVENTS_MAX: Final = 10_000
 BATCH_ENTITIES_MAX: Final = 50_000
 """Longer lists are `"*"` or several requests: the answer streams, but the list is held."""
+DECODED_BYTES: Final = 64 * 1024
+DECODED_FACTOR: Final = 16
+"""Compressed JSON comes to less than this, or so many times its size; what does not is decoded a second time."""
 BODIES_BYTES_MAX: Final = 256 * 1024 * 1024
 """Request bodies held by one process, compressed and decoded: sixteen of the largest."""
 IN_FLIGHT_MAX: Final = 1_024
 """Requests under way in one process: a task and a socket each, and more than that many are not being served."""
+IN_FLIGHT_TENANT_MAX: Final = 512
+"""Of one tenant: who does not read what it asked for, or sends its bodies slowly, leaves the others half."""
 INLINE_BYTES: Final = 4 * 1024
 """Events of smaller bodies are checked in well under half a millisecond, on the event loop."""
 INLINE_QUERY_BYTES: Final = 32 * 1024
@@ -53,8 +59,11 @@ class Ledger:
 
     bytes_max: int = BODIES_BYTES_MAX
     requests_max: int = IN_FLIGHT_MAX
+    of_tenant_max: int = IN_FLIGHT_TENANT_MAX
     bytes_held: int = 0
     requests: int = 0
+    of_tenant: Counter[str] = field(default_factory=Counter)
+    """Requests by the tenant that they were let in for."""
 
     def enter(self) -> None:
         """One more request. Raises `Unavailable(rate_limited)`; pair with `leave`."""
@@ -64,6 +73,18 @@ class Ledger:
 
     def leave(self) -> None:
         self.requests -= 1
+
+    def enter_tenant(self, tenant: str) -> None:
+        """A request was let in. Raises `Unavailable(rate_limited)`; pair with `leave_tenant`."""
+        if self.of_tenant[tenant] >= self.of_tenant_max:
+            detail = "the tenant has all the requests under way that it may; read the answers, or ask less at once"
+            raise Unavailable("rate_limited", detail, retry_after_s=1.0)
+        self.of_tenant[tenant] += 1
+
+    def leave_tenant(self, tenant: str) -> None:
+        self.of_tenant[tenant] -= 1
+        if not self.of_tenant[tenant]:
+            del self.of_tenant[tenant]
 
     def charge(self, count: int) -> None:
         if self.bytes_held + count > self.bytes_max:
@@ -114,10 +135,23 @@ class body:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _decoded(self, sent: bytes, encoding: str) -> bytes:
-        # The decoded size is unknown until it is decoded: the limit is charged, then what was not used given back.
-        self._charge(self._bytes_max)
-        decoded = await asyncio.to_thread(decode, sent, encoding, bytes_max=self._bytes_max)
-        self._charge(len(decoded) - self._bytes_max)
+        # The decoded size is unknown until it is decoded: what bodies usually come to is charged first, then the limit.
+        usual = min(self._bytes_max, max(DECODED_BYTES, DECODED_FACTOR * len(sent)))
+        try:
+            return await self._decoded_within(usual, sent, encoding)
+        except Invalid as error:
+            if error.code != "body_too_large" or usual == self._bytes_max:
+                raise
+        return await self._decoded_within(self._bytes_max, sent, encoding)
+
+    async def _decoded_within(self, bytes_max: int, sent: bytes, encoding: str) -> bytes:
+        self._charge(bytes_max)
+        try:
+            decoded = await asyncio.to_thread(decode, sent, encoding, bytes_max=bytes_max)
+        except BaseException:
+            self._charge(-bytes_max)
+            raise
+        self._charge(len(decoded) - bytes_max)
         return decoded
 
     def _charge(self, count: int) -> None:

@@ -31,6 +31,7 @@ from context_plane.errors import (
     Unavailable,
     pointer,
 )
+from context_plane.wire import FAULTS_MAX
 from serving.logs import FIELDS
 
 log = logging.getLogger("context_plane.serving")
@@ -122,8 +123,9 @@ def unexpected(error: Exception, request_id: str) -> Response:
 
 
 def of_validation(errors: Sequence[Any], *, where: str) -> Invalid:
-    """Pydantic's findings as one error with a fault each. `where`: what was read, for the message."""
-    faults = [_finding(item) for item in errors]
+    """Pydantic's findings as one error with a fault each, the first `FAULTS_MAX`. `where`: what was read, for the
+    message."""
+    faults = [_finding(item) for item in errors[:FAULTS_MAX]]
     first = faults[0]
     return Invalid("query_invalid", f"{where}: {first.pointer or '/'}: {first.detail}", faults=faults)
 

@@ -1,11 +1,12 @@
 """Rates: how many requests and bytes a second one process answers a key, and the header fields that tell so.
 
 A key's own limit holds for that key alone. Where it has none, its tenant's holds, which all such keys of the tenant
-share. Each limit is a token bucket that holds a second's worth, and at least one request. A request is paid when it is
-admitted. Bytes are what a search goes through, cached or not, and what any answer sends: they are known only then, so
-they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again. A request
-that is refused for one of these buckets pays nothing; one that is refused later (a full tail, the tenant's rate of
-events) has paid itself, and not the bytes of its refusal.
+share. Each limit is a token bucket that holds a second's worth, and at least one request. A request is paid when it
+is admitted. Bytes are what a search goes through, cached or not, and what any answer sends: they are known only then,
+so they are paid afterwards, the level may fall below zero, and whoever asks next waits for it to rise again. A
+request that is refused for one of these buckets pays nothing; one that the key does not open pays from the key's own
+bucket; one that is refused later (a full tail, the tenant's rate of events) has paid itself, and not the bytes of its
+refusal.
 
 Who has no limit pays nothing and is told nothing. Fields: draft-ietf-httpapi-ratelimit-headers-11 (May 2026), whose
 `content-bytes` these bytes are; a token bucket is told as a window of the time in which it fills.
@@ -29,6 +30,9 @@ from serving.limits import EVENTS_MAX
 Unit: TypeAlias = Literal["requests", "bytes", "events"]
 Field: TypeAlias = tuple[bytes, bytes]
 
+REFUSALS_PER_S: Final = 100.0
+"""Of a key without a rate of its own: tenants that it does not open, or for which it lacks the scope. More are no
+mistakes, and each asks the store."""
 BUCKETS_MAX: Final = 10_000
 """Least recently looked for go first. One in use is looked for whenever its key's record is: every 5 s."""
 
@@ -116,6 +120,12 @@ class Rates:
         if requests is None and content is None:
             return None
         return Allowance(self.monotonic_s, requests, content, _policy(requests, content))
+
+    def pay_refusal(self, key: AccessKey) -> None:
+        """Pay what is refused to a key: the store was asked for it too. Raises `Unavailable(rate_limited)`."""
+        own = key.requests_per_s
+        owner, per_s = (f"refused {key.id}", REFUSALS_PER_S) if own is None else (f"key {key.id}", own)
+        Allowance(self.monotonic_s, self._bucket("requests", owner, per_s), None, b"").take()
 
     @contextmanager
     def events(self, tenant: Tenant, count: int) -> Iterator[None]:

@@ -21,10 +21,10 @@ class WarmBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    entities: Annotated[list[str], Field(min_length=1, max_length=HINT_ENTITIES_MAX)] | None = Field(
+    entities: Annotated[list[str], Field(min_length=1, max_length=HINT_ENTITIES_MAX, fail_fast=True)] | None = Field(
         default=None, description="whose blocks are fetched", examples=[["acct-0042"]]
     )
-    days: Annotated[list[str], Field(min_length=1, max_length=HINT_DAYS_MAX)] | None = Field(
+    days: Annotated[list[str], Field(min_length=1, max_length=HINT_DAYS_MAX, fail_fast=True)] | None = Field(
         default=None, description="what tenant-wide reads take of these days is fetched", examples=[["2026-03-04"]]
     )
     pin: bool | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import orjson
@@ -41,6 +41,8 @@ from serving import fields
 from serving.limits import BATCH_ENTITIES_MAX, EVENTS_MAX
 from serving.problems import of_validation
 
+FIELDS_MAX: Final = 64
+"""Of one object: three times what the widest model has."""
 PER_GROUP_MAX: Final = 100
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 FUSION_K_MAX: Final = 10_000.0
@@ -56,10 +58,23 @@ class _Request(BaseModel):
 
 def read(model: type[M], raw: bytes) -> M:
     """A JSON body as its model. Raises `Invalid(malformed_json | query_invalid)` with JSON pointers."""
+    value = loads(raw)
+    _check_fields(value)
     try:
-        return model.model_validate(loads(raw))
+        return model.model_validate(value)
     except ValidationError as error:
         raise of_validation(error.errors(include_url=False, include_context=False), where="the body") from error
+
+
+def _check_fields(value: Any) -> None:
+    """Each unknown field would be a finding: a small compressed body may hold millions. Raises `Invalid`."""
+    waiting = [value]
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held, dict):
+            if len(held) > FIELDS_MAX:
+                raise Invalid("query_invalid", "an object of a request has few fields; remove unknown ones").located()
+            waiting += [each for each in held.values() if isinstance(each, dict)]
 
 
 def loads(raw: bytes) -> Any:
@@ -175,7 +190,7 @@ class SearchBody(_Request):
     mode: Literal["hybrid", "text", "vector"] = Field(
         default="hybrid", description="which legs rank", examples=["hybrid"]
     )
-    entities: Annotated[list[str], Field(min_length=1, max_length=ENTITIES_MAX)] | None = Field(
+    entities: Annotated[list[str], Field(min_length=1, max_length=ENTITIES_MAX, fail_fast=True)] | None = Field(
         default=None, description="absent: the whole tenant", examples=[["acct-0042"]]
     )
     where: fields.Where = None
@@ -289,10 +304,13 @@ class OnDemandBody(_Request):
         )
 
 
+FleetNames: TypeAlias = Annotated[list[str], Field(min_length=1, max_length=BATCH_ENTITIES_MAX, fail_fast=True)]
+
+
 class BatchBody(_Request):
     """Bundles of many entities at one cut."""
 
-    entities: Annotated[list[str], Field(min_length=1, max_length=BATCH_ENTITIES_MAX)] | Literal["*"] = Field(
+    entities: FleetNames | Literal["*"] = Field(
         description="ids, repeats allowed; `*`: every entity, in key order", examples=[["acct-0042", "acct-0043"]]
     )
     spec: fields.Spec = fields.DEFAULT_SPEC
@@ -357,9 +375,9 @@ def _query_vector(values: Sequence[float] | None, dim: int) -> Vector | None:
         detail = "a vector has the tenant's dimension"
         raise Invalid("vector_invalid", detail, got=len(values), dimension=dim).located("vector")
     try:
-        packed = struct.pack(f"{dim}f", *values)
+        packed = struct.pack(f"<{dim}f", *values)
     except OverflowError as error:
         odd = next(n for n, value in enumerate(values) if abs(value) > FLOAT32_MAX)
         detail = "vector components are finite float32"
         raise Invalid("number_not_finite", detail, field="vector").located("vector", odd) from error
-    return np.frombuffer(packed, np.float32)
+    return np.frombuffer(packed, "<f4")

@@ -33,9 +33,9 @@ from context_plane.retrieval.columns import BOOLEAN, LIST, MISSING, NUMBER, STRI
 DEPTH_MAX: Final = 16
 """Deeper filters come from loops, not from questions."""
 NODES_MAX: Final = 256
-"""Each node is one pass over the events in scope."""
-OPERANDS_MAX: Final = 5_000
-"""Values of one `in` or `contains_any`: as many as a search may name entities."""
+"""Each node is one pass over the events in scope, and each value of `contains_any` too."""
+OPERANDS_MAX: Final = 10_000
+"""Values of all lists of a filter: two that name as many entities as a search may."""
 STRING_CHARS_MAX: Final = 1_024
 """No id, source or sensible attribute is longer; bounds the work of `glob` and `contains` per value."""
 
@@ -93,19 +93,19 @@ def _refuse(detail: str, pointer: str) -> Invalid:
 
 
 class _Parser:
-    """Counts nodes while it descends."""
+    """Counts conditions and values while it descends."""
 
-    __slots__ = ("nodes",)
+    __slots__ = ("nodes", "operands")
 
     def __init__(self) -> None:
         self.nodes = 0
+        self.operands = 0
 
     def node(self, value: Any, pointer: str, depth: int) -> Where:
         self.nodes += 1
         if depth > DEPTH_MAX:
             raise _refuse(f"filters nest at most {DEPTH_MAX} deep; flatten `and` and `or`", pointer)
-        if self.nodes > NODES_MAX:
-            raise _refuse(f"a filter has at most {NODES_MAX} conditions; use `in` for lists of values", pointer)
+        self._check_size(pointer)
         if not isinstance(value, dict) or len(value) != 1:
             raise _refuse('a condition is an object of one operator, such as {"eq": ["source", "zendesk"]}', pointer)
         ((operator, operand),) = value.items()
@@ -117,8 +117,23 @@ class _Parser:
         if operator == "exists":
             return _exists(operand, below)
         if operator in _COMPARE or operator in _MEMBER or operator in _TEXT:
+            self._count(operator, operand, below)
             return _test(operator, operand, below)
         raise _refuse(f"unknown operator {str(operator)[:40]!r}; use one of {' '.join(OPERATORS)}", below)
+
+    def _count(self, operator: str, operand: Any, pointer: str) -> None:
+        match operand:
+            case [_, [*values]]:
+                self.operands += len(values)
+                self.nodes += max(0, len(values) - 1) if operator == "contains_any" else 0
+                self._check_size(pointer)
+
+    def _check_size(self, pointer: str) -> None:
+        if self.nodes > NODES_MAX:
+            detail = f"a filter has at most {NODES_MAX} conditions, and each value of contains_any is one"
+            raise _refuse(f"{detail}; use `in` for lists of values", pointer)
+        if self.operands > OPERANDS_MAX:
+            raise _refuse(f"the lists of a filter have at most {OPERANDS_MAX:,} values; send several searches", pointer)
 
     def _group(self, operator: str, operand: Any, pointer: str, depth: int) -> Where:
         if not isinstance(operand, list) or not operand:
@@ -152,8 +167,6 @@ def _test(operator: str, operand: Any, pointer: str) -> Where:
         return Test(operator, field, (_scalar(operator, field, operand[1], below),))
     if not isinstance(operand[1], list):
         raise _refuse(f"`{operator}` takes a list of values", below)
-    if len(operand[1]) > OPERANDS_MAX:
-        raise _refuse(f"`{operator}` takes at most {OPERANDS_MAX} values", below)
     return Test(operator, field, tuple(_scalar(operator, field, v, f"{below}/{n}") for n, v in enumerate(operand[1])))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from context_plane.errors import Invalid
 from context_plane.retrieval.columns import Columns
-from context_plane.retrieval.where import DEPTH_MAX, NODES_MAX, OPERATORS, evaluate, parse
+from context_plane.retrieval.where import DEPTH_MAX, NODES_MAX, OPERANDS_MAX, OPERATORS, evaluate, parse
 from tests.retrieval.world import block_of, grouped, made_events, plain_where
 
 EVENTS = next(iter(grouped(made_events(3, 300, days=1, entities=1)).values()))
@@ -116,6 +116,19 @@ def test_depth_and_size_are_bounded() -> None:
     parse({"or": [leaf] * (NODES_MAX - 1)})
     with pytest.raises(Invalid):
         parse({"or": [leaf] * NODES_MAX})
+
+
+def test_the_values_of_all_lists_are_bounded_together() -> None:
+    """Each looked-for part of a text is a pass over the texts, as a condition is. Seen to fail with each list bounded
+    by itself."""
+    half = {"in": ["source", ["a"] * (OPERANDS_MAX // 2)]}
+    parse({"or": [half, half]})
+    with pytest.raises(Invalid, match=f"{OPERANDS_MAX:,}"):
+        parse({"or": [half, half, {"in": ["source", ["a"]]}]})
+    parts = {"contains_any": ["id", ["a"] * (NODES_MAX // 2 - 1)]}
+    parse({"or": [parts, parts]})
+    with pytest.raises(Invalid, match="contains_any"):
+        parse({"or": [parts, parts, parts]})
 
 
 def test_rows_without_events_pass_nothing() -> None:

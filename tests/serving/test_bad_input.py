@@ -13,9 +13,13 @@ import pytest
 import pytest_asyncio
 import zstandard
 
+from context_plane.errors import Invalid
+from context_plane.model import VECTOR_DIM_MAX
+from context_plane.recall.values import ENTITIES_MAX
 from context_plane.settings import Settings
-from serving import wire
-from serving.limits import EVENTS_BODY_BYTES_MAX, EVENTS_MAX
+from context_plane.warm import HINT_DAYS_MAX, HINT_ENTITIES_MAX
+from serving import problems, wire
+from serving.limits import BATCH_ENTITIES_MAX, EVENTS_BODY_BYTES_MAX, EVENTS_MAX
 from tests.serving.conftest import JSON, NDJSON, Served, event, in_days, ndjson, problem, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -186,6 +190,53 @@ async def test_bodies_over_the_limits_are_refused(served: Served) -> None:
     problem(await post(f"{served.base}/events", content=b"\n\n", headers=NDJSON), 422, "malformed_event")
     problem(await post(f"{served.base}/events", content=line), 415, "content_type_invalid")
     problem(await post(f"{served.base}/search", content=b"{}", headers=NDJSON), 415, "content_type_invalid")
+    assert served.service.ledger.bytes_held == 0
+
+
+MANY = 100_000
+MISTAKEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "components": ("search", {"vector": ["x"] * VECTOR_DIM_MAX}),
+    "components beyond all vectors": ("search", {"vector": ["x"] * MANY}),
+    "fields": ("search", {f"a{n}": n for n in range(MANY)}),
+    "fields within": ("search", {"text": "x", "fusion": {f"a{n}": n for n in range(MANY)}}),
+    "components of a question": ("entities/acct-1/context", {"vector": ["x"] * VECTOR_DIM_MAX}),
+    "entities": ("search", {"text": "x", "entities": [1] * ENTITIES_MAX}),
+    "entities of a batch": ("context:batch", {"entities": [1] * BATCH_ENTITIES_MAX}),
+    "entities of a hint": ("warm", {"entities": [1] * HINT_ENTITIES_MAX}),
+    "days of a hint": ("warm", {"days": [1] * HINT_DAYS_MAX}),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKEN)
+async def test_a_body_of_many_mistakes_finds_few(served: Served, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A finding takes a kilobyte, and a compressed body holds millions. Seen to fail without each of the bounds."""
+    found: list[int] = []
+    original = problems.of_validation
+
+    def noted(errors: list[Any], *, where: str) -> Invalid:
+        found.append(len(errors))
+        return original(errors, where=where)
+
+    monkeypatch.setattr(wire, "of_validation", noted)
+    path, body = MISTAKEN[what]
+    problem(await served.post(f"/{path}", body), 422, "query_invalid")
+    assert sum(found) <= 2
+
+
+async def test_a_compressed_body_holds_what_it_comes_to(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small ones at once are not all the bodies there can be; what comes to much more than usual is charged the
+    limit. Seen to fail with the limit charged first."""
+    headers = NDJSON | {"content-encoding": "zstd"}
+
+    async def post(text: str) -> httpx.Response:
+        body = zstandard.compress(ndjson([event("compressed", text=text)]))
+        return await served.client.post(f"{served.base}/events", content=body, headers=headers)
+
+    monkeypatch.setattr(served.service.ledger, "bytes_max", 1024 * 1024)
+    assert (await post("short")).status_code == 201
+    problem(await post("x" * 200_000), 429, "rate_limited")
+    monkeypatch.undo()
+    assert (await post("x" * 200_000)).status_code == 201
     assert served.service.ledger.bytes_held == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,6 +12,8 @@ import pytest
 from context_plane import export
 from context_plane.errors import Unavailable
 from context_plane.export import export_events
+from context_plane.recall.tail_view import TailView
+from context_plane.retrieval import snapshots
 from context_plane.store.base import Store
 from tests.serving.conftest import DAY, NDJSON, Served, event
 
@@ -74,10 +78,26 @@ async def test_an_export_reads_as_it_is_taken(built: Served, monkeypatch: pytest
 
     monkeypatch.setattr(type(plane.engine.store), "get", counted)
     cut = await plane.snapshots.current("acme", "strong")
-    events = export_events(plane.engine, cut)
+    events = export_events(plane.engine, cut, TailView.of(cut))
     for _ in range(10):
         await anext(events)
     assert len([key for key in read if "/segments/" in key]) <= 10 + export.RUNS_AHEAD
+
+
+async def test_a_long_tail_is_looked_through_in_a_thread(built: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with the export looking for itself."""
+    left: list[object] = []
+    original = asyncio.to_thread
+
+    async def noted(function: Callable[..., object], *arguments: object, **named: object) -> object:
+        left.append(function)
+        return await original(function, *arguments, **named)
+
+    monkeypatch.setattr(snapshots, "INLINE_WRITES_MAX", -1)
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    _, events = await built.service.plane.export("acme")
+    assert TailView.of in left
+    assert [event async for event in events]
 
 
 async def test_an_export_that_breaks_off_says_so_in_its_last_line(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import pytest
 
 from context_plane.errors import CODES, Invalid
 from context_plane.model import ATTR_BYTES_MAX, ATTRS_MAX, ENTITY_BYTES_MAX, TEXT_BYTES_MAX, parse_time
-from context_plane.wire import NAME_BYTES_MAX, THREAD_BYTES_MAX, parse_event
+from context_plane.wire import NAME_BYTES_MAX, THREAD_BYTES_MAX, parse_event, parse_ndjson
 from serving.limits import EVENTS_BODY_BYTES_MAX, EVENTS_MAX
 from serving.wire import EventBody
 from tests.pages import ROOT
@@ -69,3 +70,15 @@ def test_titles_and_pages_tell_the_same_limits() -> None:
         f"up to {ATTRS_MAX}, with names of 1-{NAME_BYTES_MAX} bytes, and {ATTR_BYTES_MAX // 1024} KiB",
     ):
         assert words in page, words
+
+
+def test_lines_are_counted_before_they_are_held() -> None:
+    """Seen to fail with all lines split first."""
+    body = b"1\n" * 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(Invalid, match="too_many_events"):
+            parse_ndjson(body, now_us=0, events_max=EVENTS_MAX)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(body)
+    finally:
+        tracemalloc.stop()

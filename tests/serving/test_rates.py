@@ -14,7 +14,7 @@ from context_plane.errors import Unavailable
 from context_plane.tenants import Tenant, TenantSettings
 from serving.auth import Caller
 from serving.mcp import tools
-from serving.rates import Allowance, Rates
+from serving.rates import REFUSALS_PER_S, Allowance, Rates
 from tests.serving.conftest import Served, event, problem
 from tests.serving.doors import CONTEXT, WAYS, Ask, Doors
 
@@ -181,6 +181,39 @@ async def test_a_refused_request_pays_nothing_however_often_it_is_sent_again(ser
     for _ in range(5):
         problem(await served.client.get(served.base, headers=key), 429, "rate_limited")
     assert bucket.level == 0.0
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/tenants/other/snapshot", 404), ("/v1/tenants/acme/audit", 403)])
+async def test_what_a_key_does_not_open_is_paid_too(served: Served, path: str, status: int) -> None:
+    """Each asks the store. Seen to fail with admitted requests paid alone."""
+    await served.create()
+    frozen = time.monotonic()
+    served.service.rates.monotonic_s = lambda: frozen
+    limited, free = await served.key("acme", "read", requests_per_s=1), await served.key("acme", "read")
+    assert (await served.client.get(path, headers=limited)).status_code == status
+    problem(await served.client.get(path, headers=limited), 429, "rate_limited")
+    problem(await served.client.get(f"{served.base}/snapshot", headers=limited), 429, "rate_limited")
+    for _ in range(int(REFUSALS_PER_S)):
+        assert (await served.client.get(path, headers=free)).status_code == status
+    problem(await served.client.get(path, headers=free), 429, "rate_limited")
+    assert (await served.client.get(f"{served.base}/snapshot", headers=free)).status_code == 200
+
+
+async def test_a_tenant_leaves_the_others_half(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail with requests counted for all together."""
+    await served.create()
+    operator = await served.key(None, "admin", "read")
+    created = await served.client.put("/v1/tenants/other", json={"settings": {}}, headers=operator)
+    assert created.status_code == 201
+    ledger, mine, other = served.service.ledger, await served.key("acme", "read"), await served.key("other", "read")
+    monkeypatch.setattr(ledger, "of_tenant_max", 1)
+    ledger.enter_tenant("acme")  # somebody does not read what it asked for
+    problem(await served.client.get(f"{served.base}/snapshot", headers=mine), 429, "rate_limited")
+    assert (await served.client.get("/v1/tenants/other/snapshot", headers=other)).status_code == 200
+    ledger.leave_tenant("acme")
+    for _ in range(2):
+        assert (await served.client.get(f"{served.base}/snapshot", headers=mine)).status_code == 200
+    assert (dict(ledger.of_tenant), ledger.requests) == ({}, 0)
 
 
 async def test_a_search_pays_what_it_goes_through_however_warm(served: Served) -> None:
