@@ -69,7 +69,8 @@ async def _merge(
     merged = await merge_days(engine, month, shards)
     columns = merged.columns
     vectors = (columns, merged.vectors, merged.text_digests)
-    held = before.vector if before else None
+    same = before is not None and before.entity.digest == merged.entity.digest
+    held = before.vector if before and same else None  # its own digest covers no column but text digests and vectors
     entity = await _put_entities(engine, tenant, month, merged.entity, before.entity if before else None)
     fulltext = await put_fulltext(engine, tenant, month, columns, before=before.fulltext if before else None)
     vector = await put_vectors(engine, tenant, month, *vectors, before=held)

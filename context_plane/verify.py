@@ -37,7 +37,7 @@ from context_plane.merge import merge_days
 from context_plane.model import Event, sha256_hex
 from context_plane.reindex import DayEvents, analyzed_blocks, pack_entities
 from context_plane.retrieval.reader import Reader
-from context_plane.shards import from_store, read_vectors
+from context_plane.shards import dataset_name, from_store, unpacked
 from context_plane.store.base import ByteRange, Store
 
 T = TypeVar("T", bound=str)
@@ -266,7 +266,8 @@ async def _verify_shards(
     await _intact(engine.store, shards.entity, day, "entity_shards", checked)
     await _intact(engine.store, shards.fulltext, day, "fulltext_shards", checked)
     digests = await asyncio.to_thread(blocks.row_text_digests, events)
-    vectors = await _stored_vectors(engine, shards.vector, day, digests, checked)
+    placed = await asyncio.to_thread(blocks.place_columns, day, held.groups)
+    vectors = await _stored_vectors(engine, shards.vector, day, placed, digests, checked)
     if vectors is None:
         return
     if (shards.vector.model, shards.vector.dim) == (engine.embedder.model, engine.embedder.dim):
@@ -281,10 +282,15 @@ async def _verify_shards(
         checked.find(day, "published", "the manifest counts other entities, events or rows")
 
 
-async def _stored_vectors(engine: Engine, ref: VectorRef, period: str, digests: U8, checked: Checked) -> F32 | None:
-    """float32 [N, D] of the rows with these text digests; None where they are not those."""
+async def _stored_vectors(
+    engine: Engine, ref: VectorRef, period: str, columns: Rows, digests: U8, checked: Checked
+) -> F32 | None:
+    """float32 [N, D] of the rows with these columns and text digests; None where they are not those."""
+    name = dataset_name(ref.key)
     try:
-        stored = await read_vectors(ref, from_store(engine))
+        async with unpacked(ref, from_store(engine)) as folder:
+            stored = await asyncio.to_thread(vector_shard.read_vectors, folder, name)
+            strange = await asyncio.to_thread(vector_shard.misplaced, folder, name, columns)
     except Unavailable:
         raise
     except DAMAGE as error:
@@ -295,6 +301,8 @@ async def _stored_vectors(engine: Engine, ref: VectorRef, period: str, digests: 
     if not np.array_equal(stored.text_digests, digests):
         checked.find(period, "vector_shards", "the stored rows are of other texts than the segments'")
         return None
+    if strange:
+        checked.find(period, "vector_shards", f"{strange} of {len(digests)} stored records say other than their events")
     again = await asyncio.to_thread(vector_shard.content_digest, stored.vectors, digests, model=ref.model)
     if again != ref.digest:
         checked.find(period, "vector_shards", "the stored vectors are not those that were published")
@@ -343,7 +351,7 @@ async def _verify_month(engine: Engine, month: str, rolled: MonthEntry, checked:
     if merged.entity.digest != shards.entity.digest:
         checked.find(month, "rollups", "its days give another content")
     await _same_fulltext(month, merged.columns, shards, checked)
-    await _stored_vectors(engine, shards.vector, month, merged.text_digests, checked)
+    await _stored_vectors(engine, shards.vector, month, merged.columns, merged.text_digests, checked)
 
 
 # --- bundles ------------------------------------------------------------------------------------

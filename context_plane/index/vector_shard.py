@@ -5,7 +5,8 @@
 One record per row, in row order; `vector` is null where the row has none, `attrs` is canonical JSON.
 `text_digest` is the key under which a vector is reused by the next build of the day; it is zero where the
 vector was not computed from the row's text. Lance's files hold random ids: the content digest is taken
-over texts' digests and float bytes.
+over texts' digests and float bytes alone, so a dataset is named again only where its entity shard has the same
+content too: that covers the columns.
 
 This is the durable form of the vectors and the ANN index of large shards; small ones are scored exactly
 in memory. The index proposes candidates that the caller scores exactly, so its quantization costs no recall.
@@ -121,27 +122,39 @@ def _table(columns: Rows, vectors: F32, text_digests: U8) -> pa.Table:
 
     count, dim = vectors.shape
     assert count == columns.row_count == len(text_digests), "one vector and one digest a row"
-    event = columns.row_event
-    attrs = [canonical_json(value or {}).decode() for value in columns.attrs]
+    told = _told(columns)
+    attrs = told.pop("attrs")
     return pa.table(
         {
             "row": pa.array(np.arange(count, dtype=np.int64)),
-            "entity": _taken(columns.entities, columns.event_entity[event]),
-            "id": _taken(columns.ids, event),
-            "ts": pa.array(columns.event_ts_us[event], pa.timestamp("us", tz="UTC")),
-            "source": _taken(columns.sources, columns.event_source[event]),
-            "kind": _taken(columns.kinds, columns.event_kind[event]),
-            "chunk_start": pa.array(columns.row_start, pa.int32()),
-            "chunk_stop": pa.array(columns.row_stop, pa.int32()),
+            **told,
             "text_digest": pa.FixedSizeBinaryArray.from_buffers(
                 pa.binary(DIGEST_BYTES), count, [None, pa.py_buffer(np.ascontiguousarray(text_digests).tobytes())]
             ),
-            "attrs": _taken(attrs, event),
+            "attrs": attrs,
             "vector": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(vectors, np.float32).ravel()), dim, mask=pa.array(~_present(vectors))
             ),
         }
     )
+
+
+def _told(columns: Rows) -> dict[str, pa.Array[Any]]:
+    """What a record says of its event: every column but `row`, `text_digest` and `vector`."""
+    import pyarrow as pa
+
+    event = columns.row_event
+    attrs = [canonical_json(value or {}).decode() for value in columns.attrs]
+    return {
+        "entity": _taken(columns.entities, columns.event_entity[event]),
+        "id": _taken(columns.ids, event),
+        "ts": pa.array(columns.event_ts_us[event], pa.timestamp("us", tz="UTC")),
+        "source": _taken(columns.sources, columns.event_source[event]),
+        "kind": _taken(columns.kinds, columns.event_kind[event]),
+        "chunk_start": pa.array(columns.row_start, pa.int32()),
+        "chunk_stop": pa.array(columns.row_stop, pa.int32()),
+        "attrs": _taken(attrs, event),
+    }
 
 
 def _taken(values: Any, place: NDArray[Any]) -> pa.Array[Any]:
@@ -172,22 +185,21 @@ def read_vectors(folder: Path, name: str) -> StoredVectors:
 
 
 def misplaced(folder: Path, name: str, columns: Rows) -> int:
-    """How many records of `folder/name.lance` are of another event than the same row of the columns; all, where there
-    are more or fewer. Blocking I/O. Raises `Corrupt`."""
+    """How many records of `folder/name.lance` say anything else of their event than the same row of the columns; all,
+    where there are more or fewer. Blocking I/O. Raises `Corrupt`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     table = _open(folder, name)
     count = table.count_rows()
-    held = table.search().select(["row", "entity", "id"]).limit(max(1, count)).to_arrow().sort_by("row")
     if count != columns.row_count:
         return int(count)
-    event = columns.row_event
-    entities, ids = _taken(columns.entities, columns.event_entity[event]), _taken(columns.ids, event)
-    same = pc.and_(
-        pc.equal(held["entity"], pa.chunked_array([entities])), pc.equal(held["id"], pa.chunked_array([ids]))
-    )
-    return int(count - np.count_nonzero(same.to_numpy()))
+    told = _told(columns)
+    held = table.search().select(["row", *told]).limit(max(1, count)).to_arrow().sort_by("row")
+    same = np.ones(count, np.bool_)
+    for name, values in told.items():
+        same &= pc.equal(held[name], pa.chunked_array([values])).to_numpy()
+    return int(count - np.count_nonzero(same))
 
 
 def reusable_vectors(stored: StoredVectors) -> dict[bytes, F32]:

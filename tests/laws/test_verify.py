@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from context_plane.catalog.head import load_head
+from context_plane.catalog.lists import decode_days
 from context_plane.layout.keys import BundleKey, SegmentKey, ShardFileKey, ShardKey, parse
 from context_plane.model import day_start_us
 from context_plane.plane import Plane
@@ -110,6 +112,31 @@ async def test_an_index_of_other_events_is_found_although_its_bytes_are_whole(tm
     checked = Checked()
     await verify_days(plane.engine, mixed, checked, count=9, seed=1)
     assert {(found.period, found.artefact) for found in checked.findings} == {(DAY, "vector_shards")}
+
+
+async def test_a_dataset_whose_columns_tell_of_other_events_is_found(tmp_path: Path) -> None:
+    """The same texts and vectors: its digest is right, and so is every byte. Seen to fail with the digest alone."""
+    world, store = world_of(tmp_path)
+    plane = await built(world)
+    old = (await load_head(store, TENANT)).days[DAY]
+    first = next(each for each in world.events() if each.day == DAY)
+    await world.write(plane, puts([replace(first, attrs={})]))
+    await plane.build(TENANT, [DAY])
+    await plane.roll_up(TENANT, DAY[:7])
+    head = await load_head(store, TENANT)
+    checked = Checked()
+    await verify_months(plane.engine, head, checked, count=9, seed=1)
+    assert (checked.months, checked.findings) == (1, [])
+    days = decode_days(await store.get(head.months[DAY[:7]].days.key))
+    shards = days[DAY].shards
+    assert shards is not None
+    assert old.shards is not None
+    assert shards.vector.digest == old.shards.vector.digest
+    mixed = days[DAY].model_copy(update={"shards": shards.model_copy(update={"vector": old.shards.vector})})
+    await verify_days(plane.engine, head.model_copy(update={"days": {DAY: mixed}}), checked, count=9, seed=1)
+    assert [str(found) for found in checked.findings] == [
+        f"{DAY} vector_shards: 1 of 4 stored records say other than their events"
+    ]
 
 
 async def test_vectors_that_the_texts_do_not_give_are_found(tmp_path: Path) -> None:
