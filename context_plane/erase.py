@@ -39,7 +39,7 @@ from context_plane.catalog.erasures import entity_hash
 from context_plane.catalog.head import Mutation, commit, load_head, refresh_hint
 from context_plane.catalog.log import read_log_head
 from context_plane.catalog.manifest import Manifest, Tombstone, decode, encode
-from context_plane.catalog.named import holds, load_buckets, named_keys
+from context_plane.catalog.named import holds, named_keys, read_buckets
 from context_plane.engine import Engine
 from context_plane.errors import Conflict, NotFound
 from context_plane.fold import load_pending
@@ -258,15 +258,17 @@ async def _days_to_build(engine: Engine, head: Manifest, entity: str, stone: Tom
 
 async def _end_snapshots(engine: Engine, tenant: str, entity: str, stone: Tombstone) -> tuple[Manifest, int]:
     """Commit (c). Nothing built before the tombstone holds the entity any more: (b) saw to it, and commits
-    since then refused what had not applied it. Raises `Conflict` when the log still owes covered writes."""
+    since then refused what had not applied it. Bundles whose directory cannot be read go too: their packs may hold
+    the entity, and bundles are made again. Raises `Conflict` when the log still owes covered writes."""
     head = await load_head(engine.store, tenant)
     pending = await load_pending(engine, tenant, manifest=head)
     observed = tuple(LogDays(number=batch.number, days=tuple(batch.header.days)) for batch in pending.batches)
     holding = set()
     for by_day in head.bundles.values():
         for bundles in by_day.values():
-            buckets = await load_buckets(engine.store, bundles) if bundles.erasures < stone.seq else []
-            if any(bucket.find(entity) for bucket in buckets):
+            buckets = await read_buckets(engine.store, bundles)
+            older = bundles.erasures < stone.seq
+            if buckets is None or (older and any(bucket.find(entity) for bucket in buckets)):
                 holding.add(bundles.directory.key)
 
     def mutate(manifest: Manifest) -> Manifest:

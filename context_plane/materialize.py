@@ -34,9 +34,9 @@ from context_plane.catalog.erasures import Erasures
 from context_plane.catalog.head import commit, load_head
 from context_plane.catalog.manifest import BundleDay, Manifest, PendingBundles, pack_ref
 from context_plane.catalog.models import check_model
-from context_plane.catalog.named import load_buckets
+from context_plane.catalog.named import read_buckets
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Corrupt, Invalid, NotFound
+from context_plane.errors import Conflict, Invalid
 from context_plane.index.analyzer import ANALYZER
 from context_plane.index.scratch import scratch_folder
 from context_plane.layout.keys import BundleKey, PartKey, built_id
@@ -48,7 +48,6 @@ from context_plane.recall.periods import Period, live_mask, periods_of
 from context_plane.retrieval.evidence import Evidence
 from context_plane.retrieval.reader import Reader
 from context_plane.reuse import is_whole, same_object
-from context_plane.store.base import Store
 
 REBUILDS_MAX: Final = 5
 PACKS_NAMED_MAX: Final = 16
@@ -139,7 +138,7 @@ async def _materialize(
     check_model(manifest, engine.embedder)
     name = spec.spec.name
     held = manifest.bundles.get(name, {}).get(day)
-    stored = None if held is None else await _buckets(engine.store, held)
+    stored = None if held is None else await read_buckets(engine.store, held)
     before = stored if stored and held and held.erasures == manifest.erasures else []
     with scratch_folder() as folder, Spool(folder / "bundles", day) as bundles:
         await _make_bundles(engine, reader, manifest, spec, day, bundles, ranges)
@@ -309,16 +308,6 @@ def check_budget(bundle: Bundle, budget_tokens: int) -> None:
     if found > budget_tokens:
         detail = "a bundle holds more tokens than its spec allows; mend the materialization, nothing was committed"
         raise Conflict("budget_exceeded", detail, tokens=found, budget_tokens=budget_tokens)
-
-
-async def _buckets(store: Store, held: BundleDay) -> list[Bucket] | None:
-    """The day's directory as committed. None where it is lost or damaged: derived state is disposable, and made again.
-
-    Raises `Unavailable`: a store that does not answer tells nothing of what would change."""
-    try:
-        return await load_buckets(store, held)
-    except (Corrupt, NotFound):
-        return None
 
 
 async def _put_packs(

@@ -13,9 +13,9 @@ from context_plane.approvals import file_approval, is_approved
 from context_plane.bundle.compiled import CompiledSpec
 from context_plane.catalog.head import commit, load_head
 from context_plane.catalog.manifest import BundleDay, Manifest
-from context_plane.catalog.named import load_buckets
+from context_plane.catalog.named import read_buckets
 from context_plane.engine import Engine
-from context_plane.errors import Conflict, Corrupt, NotFound
+from context_plane.errors import Conflict
 from context_plane.materialize import materialize_day, sources_of
 from context_plane.pending import approved, dropped, pending_of
 from context_plane.retrieval.reader import Reader
@@ -79,9 +79,8 @@ async def commit_pending(engine: Engine, tenant: str, spec: CompiledSpec, day: s
 
 async def _is_stored(store: Store, bundles: BundleDay) -> bool:
     """Whether the directory reads and every pack it names is listed: somebody may have deleted what nobody read yet."""
-    try:
-        buckets = await load_buckets(store, bundles)
-    except (NotFound, Corrupt):
+    buckets = await read_buckets(store, bundles)
+    if buckets is None:
         return False
     folder = bundles.directory.key.rpartition("/")[0] + "/"
     there = {info.key async for info in store.list(folder)}

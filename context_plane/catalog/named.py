@@ -15,6 +15,7 @@ from context_plane.catalog.bundles import Bucket, decode_bucket
 from context_plane.catalog.days import load_segments
 from context_plane.catalog.lists import decode_days
 from context_plane.catalog.manifest import BundleDay, DayEntry, Manifest, PackRef, shard_keys
+from context_plane.errors import Corrupt, NotFound
 from context_plane.layout.pack import decode_page, find, page_of
 from context_plane.store.base import ByteRange, Store
 
@@ -26,7 +27,8 @@ NamedCache: TypeAlias = MutableMapping[str, frozenset[str]]
 
 
 async def named_keys(store: Store, manifest: Manifest, cache: NamedCache) -> set[str]:
-    """Keys of every object that a reader of `manifest` may need. Raises `NotFound` when a list is gone."""
+    """Keys of every object that a reader of `manifest` may need. Raises `NotFound` when a list of segments or of a
+    month's days is gone; a lost or damaged directory of bundles keeps every object of its spec and day."""
     gate = asyncio.Semaphore(PARALLEL_LISTS)
     named = set(manifest.keys())
     days = list(manifest.days.items())
@@ -47,7 +49,10 @@ async def named_keys(store: Store, manifest: Manifest, cache: NamedCache) -> set
         key = bundles.directory.key
         if key not in cache:
             async with gate:
-                buckets = await load_buckets(store, bundles)
+                buckets = await read_buckets(store, bundles)
+            if buckets is None:  # it may have named any pack of its spec and day
+                folder = key.rpartition("/")[0] + "/"
+                return frozenset([info.key async for info in store.list(folder)])
             cache[key] = frozenset(bucket.key for bucket in buckets if bucket.key)
         return cache[key]
 
@@ -66,6 +71,16 @@ async def load_buckets(store: Store, bundles: BundleDay) -> list[Bucket]:
     """The whole directory of a bundle day, in one read."""
     spans = [ByteRange(span.offset, span.length) for span in bundles.directory.sections]
     return [decode_bucket(frame) for frame in await store.get_ranges(bundles.directory.key, spans)]
+
+
+async def read_buckets(store: Store, bundles: BundleDay) -> list[Bucket] | None:
+    """The same; None where it is lost or damaged: bundles are disposable, and made again.
+
+    Raises `Unavailable`: a store that does not answer tells nothing of what is there."""
+    try:
+        return await load_buckets(store, bundles)
+    except (Corrupt, NotFound):
+        return None
 
 
 async def holds(store: Store, pack: PackRef, key: str) -> bool:

@@ -10,22 +10,25 @@ import pytest
 
 from context_plane.audit import read_calls
 from context_plane.catalog.head import load_head
+from context_plane.catalog.named import load_buckets
+from context_plane.collect import collect
 from context_plane.engine import Engine
 from context_plane.erase import begin_erasure, load_receipt
 from context_plane.erased import mentions
 from context_plane.erasure_requests import load_request, open_requests, request_erasure
 from context_plane.errors import Conflict, Invalid, NotFound, Unavailable
 from context_plane.fulfil import fulfil, kind_of, start, state_of
-from context_plane.layout.keys import LandingKey
+from context_plane.layout.keys import LandingKey, SegmentKey
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
 from context_plane.retrieval.snapshots import Consistency
 from context_plane.store import ObjectInfo
 from context_plane.store.faults import Mishap
-from tests.laws.plane_world import BEACON, TENANT, World, event, ids, month_of, puts
+from tests.laws.plane_world import BEACON, SPEC, TENANT, Clock, World, event, ids, month_of, puts
 from tests.store.dictionary import DictStore
 
 GONE = "acct-01"
+SPEC_NAME = str(SPEC["name"])
 
 
 class Turns(DictStore):
@@ -126,6 +129,64 @@ async def test_a_request_stays_open_while_the_check_finds_something(world: World
     await plane.engine.store.delete([landed])
     assert (await fulfil(plane.engine, TENANT, request, build_day=build_day)).problems == ()
     assert await open_requests(plane.engine.store, TENANT) == []
+
+
+@pytest.mark.parametrize("how", ["deleted", "damaged"])
+@pytest.mark.parametrize("newer", [False, True])
+async def test_bundles_whose_directory_is_lost_stop_no_erasure(world: World, how: str, newer: bool) -> None:
+    """They may hold the entity, so they go and are made again; of the first day alone, whenever they were built. Seen
+    to fail (`object_not_found`, `corrupt_object`) with every directory read."""
+    plane = await built(world)
+    request = await request_erasure(plane.engine, TENANT, GONE)
+    if newer:
+        await begin_erasure(plane.engine, TENANT, GONE, erasure=request)
+        await plane.build(TENANT, world.days())
+    day, _ = world.days()
+    bundles = (await load_head(world.inner, TENANT)).bundles[SPEC_NAME][day]
+    packs = [bucket.key for bucket in await load_buckets(world.inner, bundles) if bucket.key]
+    await lose(world, bundles.directory.key, how)
+    done = await fulfil(plane.engine, TENANT, request, build_day=build_day)
+    assert (done.problems, done.receipt.bundle_days_dropped) == ((), 1 if newer else 2)
+    assert day not in (await load_head(world.inner, TENANT)).bundles[SPEC_NAME]
+    left = {info.key async for info in world.inner.list("")}
+    assert not left & {bundles.directory.key, *packs} or how == "deleted"
+    assert not left & set(packs)
+    assert await naming(plane.engine, GONE) == []
+    await plane.build(TENANT, world.days())
+    assert (await world.plane().bundle(TENANT, "acct-00", spec=SPEC_NAME, as_of=day)).as_of == day
+
+
+async def lose(world: World, key: str, how: str) -> None:
+    """Delete an object, or flip a bit in each of its frames."""
+    if how == "deleted":
+        await world.inner.delete([key])
+        return
+    stored = await world.inner.get(key)
+    await world.inner.put(key, stored[:8] + bytes(byte ^ 1 for byte in stored[8:]))
+
+
+@pytest.mark.parametrize("how", ["deleted", "damaged"])
+async def test_a_collection_keeps_what_a_lost_directory_may_name(tmp_path: Path, how: str) -> None:
+    """And takes the rest. Seen to fail with an error, and (the packs are gone) with a directory that names nothing."""
+    world = World(DictStore(), tmp_path, clock=Clock())
+    assert world.clock is not None
+    plane = await built(world)
+    day, _ = world.days()
+    bundles = (await load_head(world.inner, TENANT)).bundles[SPEC_NAME][day]
+    packs = {bucket.key for bucket in await load_buckets(world.inner, bundles) if bucket.key}
+    await lose(world, bundles.directory.key, how)
+    forgotten = str(SegmentKey(TENANT, "acct-00", day, "0" * 24 + "-unnamed"))
+    await world.inner.put(forgotten, b"garbage")
+    world.clock.advance(3 * 86_400)
+    await collect(plane.engine, TENANT, dry_run=False)
+    left = {info.key async for info in world.inner.list("")}
+    assert packs <= left
+    assert forgotten not in left
+    await world.plane().build(TENANT, [day])
+    world.clock.advance(3 * 86_400)
+    await collect(plane.engine, TENANT, dry_run=False)
+    assert bundles.directory.key not in {info.key async for info in world.inner.list("")}
+    assert (await world.plane().bundle(TENANT, "acct-00", spec=SPEC_NAME, as_of=day)).as_of == day
 
 
 async def test_a_second_request_for_another_entity_is_no_trace_of_the_first(world: World) -> None:
