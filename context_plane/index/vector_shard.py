@@ -202,6 +202,16 @@ def misplaced(folder: Path, name: str, columns: Rows) -> int:
     return int(count - np.count_nonzero(same))
 
 
+def tells_of(folder: Path, name: str, entity: str) -> bool:
+    """Whether a record of `folder/name.lance` is of the entity. Blocking I/O. Raises `Corrupt`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = _open(folder, name)
+    held = table.search().select(["entity"]).limit(max(1, table.count_rows())).to_arrow()
+    return bool(pc.any(pc.equal(held["entity"], pa.scalar(entity))).as_py())
+
+
 def reusable_vectors(stored: StoredVectors) -> dict[bytes, F32]:
     """Computed vectors by text digest: what an unchanged text need not be embedded for again."""
     keys = [row.tobytes() for row in stored.text_digests]
