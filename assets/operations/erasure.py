@@ -13,10 +13,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.operations.operate import Tenants, Told, operate
+from assets.units import gathered
 from context_plane.audit import JOB
 from context_plane.erase_tenant import Finished, finish_all
 from context_plane.erasure_requests import open_requests
-from context_plane.fulfil import fulfil, kind_of
+from context_plane.errors import CODES
+from context_plane.fulfil import Fulfilled, fulfil, kind_of
 from context_plane.plane import Plane
 from context_plane.reindex import build_day
 from resources.plane import OpenPlane
@@ -40,12 +42,19 @@ class EraseConfig(Tenants):
     requests: list[str] = Field(default=[], description="ids of erasure requests, of one tenant; empty: every open one")
 
 
-async def erase(plane: Plane, tenant: str, requests: list[str]) -> Told:
-    """Fulfil the requests of one tenant, one after another."""
+async def erase(plane: Plane, tenant: str, requests: list[str], errors: list[str]) -> Told:
+    """Fulfil the requests of one tenant, one after another. One that fails is a remark, with its code, and stops no
+    other; what the log is told of it is added to `errors`."""
     counts: Counter[str] = Counter()
-    problems: list[str] = []
-    for request in requests or await open_requests(plane.engine.store, tenant):
-        done = await fulfil(plane.engine, tenant, request, build_day=build_day, actor=JOB)
+
+    async def one(request: str) -> Fulfilled:
+        return await fulfil(plane.engine, tenant, request, build_day=build_day, actor=JOB)
+
+    asked = requests or await open_requests(plane.engine.store, tenant)
+    found = await gathered(asked, f"of {tenant}", "erase", one, at_once=1)
+    errors += [f"request {error}" for error in found.errors]
+    problems = [f"request {failed.tenant}: {failed.code}, {CODES[failed.code]}" for failed in found.failed]
+    for request, done in found.done.items():
         receipt = done.receipt
         counts["erasures"] += 1
         counts["days_rebuilt"] += receipt.days_rebuilt
@@ -55,8 +64,8 @@ async def erase(plane: Plane, tenant: str, requests: list[str]) -> Told:
         counts["bytes"] += receipt.bytes_deleted
         counts["batches_redacted"] += receipt.batches_redacted
         counts["manifests_redacted"] += receipt.manifests_redacted
-        found = Counter(kind_of(problem) for problem in done.problems)
-        problems += [f"request {request}: {kind} ({number})" for kind, number in sorted(found.items())]
+        kinds = Counter(kind_of(problem) for problem in done.problems)
+        problems += [f"request {request}: {kind} ({number})" for kind, number in sorted(kinds.items())]
     return Told(counts, remarks=tuple(problems))
 
 
@@ -69,14 +78,20 @@ def _erase(
     if config.requests and len(set(config.tenants)) != 1:
         raise dg.Failure("request ids belong to one tenant; name it in `tenants`", allow_retries=False)
 
+    errors: list[str] = []
+
     async def work(opened: Plane, tenant: str) -> Told:
-        return await erase(opened, tenant, config.requests)
+        return await erase(opened, tenant, config.requests, errors)
 
     finished = Finished(0, 0) if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
     for tenant, code in finished.failed:
         context.log.error(f"the erasure of the tenant {tenant} stopped: {code}")
     told = {"tenants_erased": finished.tenants, "late_objects": finished.late}
-    yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
+    try:
+        yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
+    finally:
+        for error in errors:
+            context.log.error(error)
     if finished.failed:
         raise dg.Failure(
             f"erasures of tenants stopped: {dict(finished.failed)}; run the job again", allow_retries=False

@@ -245,7 +245,30 @@ def test_a_named_request_alone_is_taken(tmp_path: Path) -> None:
     assert not refused.success
     assert "`tenants`" in refused.error
     unknown = run(world, "erase", tenants=["acme"], requests=["0" * 32])
-    assert "acme (erasure_not_found)" in unknown.error
+    assert f"acme: request {'0' * 32}: erasure_not_found, no such erasure" in unknown.error
+
+
+def test_a_request_that_fails_stops_no_other_of_its_tenant(tmp_path: Path) -> None:
+    """One of an object that does not decode, whichever comes first: the others are done, counted, and closed, and it is
+    named with its error. Seen to fail (none is told, later ones are not tried) with requests one after another."""
+    world = built(tmp_path, "acme")
+    asked = [ask(world, "acme", entity) for entity in (GONE, "acct-2")]
+    bad = ["0" * 32, "f" * 32]
+    with world.open() as opened:
+        for request in bad:
+            path = f"tenants/acme/control/erasure-requests/{request}.json"
+            opened.run(opened.plane.engine.store.put(path, b"{}"))
+    ran = run(world, "erase")
+    assert not ran.success
+    assert (ran.told["erasures"], ran.told["remarks"], ran.told["failed"]) == (2, 2, 0)
+    for request in bad:
+        assert f"acme: request {request}: format_unknown" in ran.error
+        assert f"request {request} of acme: format_unknown (Corrupt)" in ran.kept
+    assert not entities(world, "acme") & {GONE, "acct-2"}
+    assert GONE not in ran.kept
+    with world.open() as opened:
+        left = opened.run(open_requests(opened.plane.engine.store, "acme"))
+    assert (left, set(asked) & set(left)) == (bad, set())
 
 
 def test_a_landed_file_fails_the_run_without_being_named(tmp_path: Path) -> None:
@@ -271,10 +294,10 @@ def test_errors_are_told_by_code_and_frames_and_quote_nothing(tmp_path: Path) ->
     world = built(tmp_path, "acme")
     with world.open() as opened:
         opened.run(delete_below(opened.plane, f"tenants/acme/entities/{GONE}/"))
-    ask(world, "acme", "acct-2")
+    request = ask(world, "acme", "acct-2")
     ran = run(world, "erase")
     assert not ran.success
-    assert "acme (object_not_found)" in ran.error
+    assert f"acme: request {request}: object_not_found" in ran.error
     assert "assets/operations/erasure.py" in ran.kept
     assert GONE not in ran.kept
     assert "acct-2" not in ran.kept
