@@ -29,7 +29,7 @@ from context_plane.layout.pack import decode_page
 from context_plane.plane import Plane
 from context_plane.reread import ReadBack, naming, read_checked, read_whole, reread
 from context_plane.shards import dataset_name, unpacked
-from context_plane.staging import Staged, load_staged
+from context_plane.staging import Staged
 from context_plane.store.base import ByteRange, Store
 
 CHECK: Final = "row_counts_agree"
@@ -86,10 +86,10 @@ class Withheld:
     reason: str
 
 
-async def judge(plane: Plane, tenant: str, day: str) -> Withheld | None:
-    """None when the day's artefacts agree, and hold what the log says. Raises `PlaneError` when one is not staged."""
+async def judge(plane: Plane, staged: Staged) -> Withheld | None:
+    """None when the staged artefacts of a day agree, and hold what the log says. Raises `PlaneError`."""
+    tenant = staged.segments.tenant
     try:
-        staged = await load_staged(plane.engine.store, tenant, day)
         found = await reread(plane.engine.store, staged)
         counts = await count(plane.engine.store, staged, found)
         if not counts.agree:

@@ -6,7 +6,9 @@ fails. Tenants that failed in an earlier step of the run are named here too, and
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import dagster as dg
@@ -23,19 +25,22 @@ from assets.units import do, each_tenant, joined
 from context_plane.catalog.manifest import DayEntry
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
+from context_plane.staging import Staged, load_staged
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
 from resources.workers import Workers
 
 
 async def verdict(plane: Plane, tenant: str, day: str) -> Made:
-    """Judge one tenant-day; `aside`: why it is withheld."""
-    return Made("", aside=await judge(plane, tenant, day))
+    """Judge one tenant-day; `aside`: why it is withheld, or the `Staged` that passed."""
+    staged = await load_staged(plane.engine.store, tenant, day)
+    return Made("", aside=await judge(plane, staged) or staged)
 
 
-async def publish(plane: Plane, tenant: str, day: str) -> Made:
-    """Commit one tenant-day that was judged; nothing where it came out as it is published."""
-    published = await publish_staged(plane.engine, tenant, day)
+async def publish(plane: Plane, tenant: str, day: str, *, passed: Mapping[str, Staged]) -> Made:
+    """Commit one tenant-day as it was judged, whatever another run staged since; nothing where it came out as it is
+    published. Of two runs from the same sources the later is refused (`build_stale`)."""
+    published = await publish_staged(plane.engine, passed[tenant])
     return Made(**held_of(published.entry)["published"].model_dump(), objects=0 if published.unchanged else 1)
 
 
@@ -50,9 +55,10 @@ def _published(
         plan = plane.run(load_plan(plane.plane, scope, run_of(context), day))
         asked = plan.weights()
         judged = do(plane, workers, asked, day, "published", verdict)
-        withheld: list[Withheld] = [made.aside for made in judged.made.values() if made.aside is not None]
-        passed = [tenant for tenant, made in judged.made.items() if made.aside is None]
-        committed = plane.run(each_tenant(plane.plane, passed, day, "published", publish))
+        withheld = [made.aside for made in judged.made.values() if isinstance(made.aside, Withheld)]
+        passed = {tenant: made.aside for tenant, made in judged.made.items() if isinstance(made.aside, Staged)}
+        committing = partial(publish, passed=passed)
+        committed = plane.run(each_tenant(plane.plane, list(passed), day, "published", committing))
         outcome = joined([judged, committed])
         plan = plan.with_failed(outcome.failed)
         plane.run(end_plan(plane.plane.engine.store, plan))

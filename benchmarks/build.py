@@ -44,6 +44,7 @@ from context_plane.publish import publish_staged
 from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
 from context_plane.retrieval.evidence import Evidence
 from context_plane.settings import Settings
+from context_plane.staging import load_staged
 from context_plane.store import CountingStore, open_store
 
 SUMMARY: Final = "100k events to segments, shards and bundles beside LanceDB's indexes: events/s, peak memory"
@@ -151,7 +152,7 @@ async def _steps(plane: Plane, days: Sequence[str], clock: _Clock) -> None:
         await clock.timed("vectors", index_vectors(plane.engine, tenant=TENANT, day=day))
         await clock.timed("entity shard", index_entities(plane.engine, tenant=TENANT, day=day))
         await clock.timed("full text", index_fulltext(plane.engine, tenant=TENANT, day=day))
-        await clock.timed("publish", publish_staged(plane.engine, TENANT, day))
+        await clock.timed("publish", publish_staged(plane.engine, await load_staged(plane.engine.store, TENANT, day)))
 
 
 def _spec(plane: Plane, made: Corpus) -> CompiledSpec:

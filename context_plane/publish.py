@@ -19,8 +19,8 @@ from context_plane.staging import (
     FulltextStage,
     LogDays,
     SegmentsStage,
+    Staged,
     VectorStage,
-    load_staged,
 )
 
 
@@ -32,9 +32,9 @@ class Published:
     unchanged: bool
 
 
-async def publish_staged(engine: Engine, tenant: str, day: str) -> Published:
-    """Publish what the day's staging records name. Raises `Conflict` when they do not fit or are stale."""
-    staged = await load_staged(engine.store, tenant, day)
+async def publish_staged(engine: Engine, staged: Staged) -> Published:
+    """Publish what a day's staging records, as they were read, name: a later build may have put others in their place.
+    Raises `Conflict` when they do not fit or are stale."""
     return await publish_day(engine, staged.segments, staged.vector, staged.entity, staged.fulltext)
 
 

@@ -11,10 +11,12 @@ import dagster as dg
 import pytest
 
 import assets.days
+import assets.published
 from assets.gate import CHECK, RECOVERY, Counts, Withheld, check_result, judge
 from assets.report import Made
 from context_plane import reread
-from context_plane.errors import Unavailable
+from context_plane.catalog.head import load_head
+from context_plane.errors import Conflict, Unavailable
 from context_plane.fold import fold_day, load_pending
 from context_plane.index import vector_shard
 from context_plane.layout.pack import decode_page
@@ -104,6 +106,42 @@ def test_a_day_whose_graph_misses_the_nearest_is_withheld(tmp_path: Path, monkey
     assert world.run([*BEFORE_COMMIT, "published"], day).success, "a sound graph passes"
 
 
+async def stage(plane: Plane, tenant: str, day: str) -> None:
+    """What a run leaves before its commit."""
+    await fold_day(plane.engine, tenant, day)
+    await index_vectors(plane.engine, tenant=tenant, day=day)
+    await index_entities(plane.engine, tenant=tenant, day=day)
+    await index_fulltext(plane.engine, tenant=tenant, day=day)
+
+
+def test_what_was_judged_is_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run stages the whole day meanwhile, with a late event. Seen to fail (its records published, which nobody
+    had judged) when the commit read the records again."""
+    world, day = World.local(tmp_path), DAYS[0]
+    world.write("acme", events("acme", [day]))
+    assert world.run(BEFORE_COMMIT, day).success
+
+    async def overtaken(plane: Plane, staged: Staged) -> Withheld | None:
+        found = await judge(plane, staged)
+        await plane.write("acme", events("late", [day])[:1], body_bytes=1_000)
+        await stage(plane, "acme", day)
+        return found
+
+    async def publish_later(plane: Plane) -> None:
+        await publish_staged(plane.engine, await load_staged(plane.engine.store, "acme", day))
+
+    with monkeypatch.context() as patch, world.open() as opened:
+        first = opened.run(load_staged(opened.plane.engine.store, "acme", day))
+        patch.setattr(assets.published, "judge", overtaken)
+        assert world.run(["published"], day).success
+        head = opened.run(load_head(opened.plane.engine.store, "acme"))
+        assert head.days[day].segments == first.segments.segments
+        with pytest.raises(Conflict) as raised:
+            opened.run(publish_later(opened.plane))
+        assert raised.value.code == "build_stale", "the later run is told so"
+    assert world.build([day])[0].ok
+
+
 # --- damage -------------------------------------------------------------------------------------
 
 
@@ -121,13 +159,14 @@ def artefact_of(key: str) -> str:
     return name
 
 
+async def judged(plane: Plane) -> Withheld | None:
+    return await judge(plane, await load_staged(plane.engine.store, TENANT, DAY))
+
+
 async def staged(world: plane_world.World, plane: Plane) -> dict[str, bytes]:
     """What a day's four artefacts wrote, beside their records."""
     before = {info.key async for info in world.inner.list("")}
-    await fold_day(plane.engine, TENANT, DAY)
-    await index_vectors(plane.engine, tenant=TENANT, day=DAY)
-    await index_entities(plane.engine, tenant=TENANT, day=DAY)
-    await index_fulltext(plane.engine, tenant=TENANT, day=DAY)
+    await stage(plane, TENANT, DAY)
     keys = [info.key async for info in world.inner.list("") if info.key not in before]
     return {key: await world.inner.get(key) for key in keys if "/staging/" not in key}
 
@@ -144,20 +183,20 @@ async def test_a_flipped_byte_of_anything_new_is_found_and_named(
     await world.write(plane, puts(event(n, entity=f"acct-{n % 3}") for n in range(9)))
     new = await staged(world, plane)
     assert {artefact_of(key) for key in new} == set(ARTEFACTS.values())
-    assert await judge(plane, TENANT, DAY) is None
+    assert await judged(plane) is None
     for key, stored in new.items():
         for at in (len(stored) // 2, len(stored) - 1):
             await world.inner.put(key, stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
-            found = await judge(plane, TENANT, DAY)
+            found = await judged(plane)
             assert found is not None, (key, at)
             assert found.counts is None
             assert f"corrupt_object: the {artefact_of(key)} tenants/{TENANT}/" in found.reason
             assert key.rpartition("/")[2] in found.reason
             assert "acct-" not in found.reason, "what is told outlives an erasure"
         await world.inner.put(key, stored + b"!")
-        assert await judge(plane, TENANT, DAY) is not None, "it goes on"
+        assert await judged(plane) is not None, "it goes on"
         await world.inner.put(key, stored)
-    assert await judge(plane, TENANT, DAY) is None
+    assert await judged(plane) is None
 
 
 async def test_large_objects_are_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +209,7 @@ async def test_large_objects_are_hashed_in_pieces(tmp_path: Path, monkeypatch: p
     assert shard is not None
     monkeypatch.setattr(reread, "PIECE_BYTES", shard.bytes // 4)
     with world.faults.on(shard.key, Mishap(lost="request"), "get"):
-        assert await judge(plane, TENANT, DAY) is None
+        assert await judged(plane) is None
 
 
 async def test_what_the_published_day_names_is_not_hashed_again(tmp_path: Path) -> None:
@@ -179,16 +218,16 @@ async def test_what_the_published_day_names_is_not_hashed_again(tmp_path: Path) 
     plane = world.plane()
     await world.write(plane, puts(event(n, entity=f"acct-{n % 3}") for n in range(9)))
     first = await staged(world, plane)
-    await publish_staged(plane.engine, TENANT, DAY)
+    await publish_staged(plane.engine, await load_staged(plane.engine.store, TENANT, DAY))
     await world.write(plane, puts([event(20, entity="acct-1")]))
     second = await staged(world, plane)
     assert sum("/segments/" in key for key in second) == 1
     with world.faults.on("/segments/", Mishap(lost="request"), times=1), pytest.raises(Unavailable):
-        await judge(plane, TENANT, DAY)
+        await judged(plane)
     kept = [key for key in first if "/segments/" in key]
     for key in kept:
         with world.faults.on(key, Mishap(lost="request")):
-            assert await judge(plane, TENANT, DAY) is None
+            assert await judged(plane) is None
 
 
 def flip_in_a_block(store: Path, opened: Any, tenant: str, day: str) -> str:
@@ -264,9 +303,9 @@ async def test_a_shard_of_other_events_is_withheld_though_its_rows_are_as_many(a
     plane = world.plane()
     await world.write(plane, puts(event(n, entity=f"acct-{n % 3}") for n in range(9)))
     await staged(world, plane)
-    assert await judge(plane, TENANT, DAY) is None
+    assert await judged(plane) is None
     await others(plane, await load_staged(plane.engine.store, TENANT, DAY), artefact)
-    found = await judge(plane, TENANT, DAY)
+    found = await judged(plane)
     assert found is not None
     assert found.counts is not None
     assert found.counts.vector_rows == found.counts.fulltext_rows == found.counts.entity_rows == 9

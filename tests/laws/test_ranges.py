@@ -22,6 +22,7 @@ from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from context_plane.ranges import cut, embed_range, vectors_ahead
 from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
+from context_plane.staging import load_staged
 from tests.laws.plane_world import DAY, TENANT, World, event, month_of, puts
 from tests.laws.test_rebuild import SPEC_NAME, digests, some_events
 from tests.store.dictionary import DictStore
@@ -48,7 +49,7 @@ async def build_in_ranges(plane: Plane, day: str, count: int, order: Sequence[in
     await index_vectors(plane.engine, tenant=TENANT, day=day, ahead=ahead)
     await index_entities(plane.engine, tenant=TENANT, day=day)
     await index_fulltext(plane.engine, tenant=TENANT, day=day)
-    await publish_staged(plane.engine, TENANT, day)
+    await publish_staged(plane.engine, await load_staged(plane.engine.store, TENANT, day))
 
 
 async def bundles_in_ranges(plane: Plane, day: str, count: int, order: Sequence[int]) -> None:

@@ -15,6 +15,7 @@ from context_plane.model import Event
 from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
+from context_plane.staging import load_staged
 from tests.laws.plane_world import BEACON, SPEC, TENANT, World, event, fingerprint, ids, month_of, puts, timeline
 from tests.store.dictionary import DictStore
 
@@ -173,7 +174,7 @@ async def test_a_build_that_hands_over_in_memory_makes_what_the_artefacts_make_o
             await index_vectors(staged.engine, tenant=TENANT, day=day)
             await index_entities(staged.engine, tenant=TENANT, day=day)
             await index_fulltext(staged.engine, tenant=TENANT, day=day)
-            await publish_staged(staged.engine, TENANT, day)
+            await publish_staged(staged.engine, await load_staged(staged.engine.store, TENANT, day))
         assert await shards_of(plane) == await shards_of(staged)
 
 

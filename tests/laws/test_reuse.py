@@ -22,6 +22,7 @@ from context_plane.plane import Plane
 from context_plane.publish import publish_staged
 from context_plane.reindex import build_day, index_entities, index_fulltext, index_vectors
 from context_plane.shards import UNREAD, dataset_name, from_store, unpacked
+from context_plane.staging import load_staged
 from tests.laws.plane_world import DAY, TENANT, World, delete_of, event, ids, month_of, puts, timeline
 from tests.laws.test_rebuild import SPEC_NAME, answers, digests, some_events
 from tests.laws.test_rollup import DAYS, MONTH, built, closed_world, holding, rolled
@@ -63,7 +64,7 @@ async def test_one_by_one_the_artefacts_write_nothing_either(world: World) -> No
         assert (await index_vectors(plane.engine, tenant=TENANT, day=day)).reused
         assert (await index_entities(plane.engine, tenant=TENANT, day=day)).reused
         assert (await index_fulltext(plane.engine, tenant=TENANT, day=day)).reused
-        assert (await publish_staged(plane.engine, TENANT, day)).unchanged
+        assert (await publish_staged(plane.engine, await load_staged(plane.engine.store, TENANT, day))).unchanged
     assert await objects(world) == before
 
 
@@ -155,7 +156,7 @@ async def test_an_unchanged_day_still_moves_the_floor(world: World) -> None:
     await index_fulltext(plane.engine, tenant=TENANT, day=NEXT)
     await world.write(plane, puts([event(2, day=DAY)]))
     await build_day(plane.engine, TENANT, DAY)
-    await publish_staged(plane.engine, TENANT, NEXT)
+    await publish_staged(plane.engine, await load_staged(plane.engine.store, TENANT, NEXT))
     before = await head(plane)
     assert before.log_floor == 1
     await build_day(plane.engine, TENANT, NEXT)

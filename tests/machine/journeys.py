@@ -42,7 +42,7 @@ from context_plane.layout.keys import ShardKey, built_id
 from context_plane.model import Event, Put, day_of, event_digest, identity, sha256_hex, text_digest
 from context_plane.publish import publish_staged
 from context_plane.rollup import Merge
-from context_plane.staging import EntityStage, FulltextStage, VectorStage, load_segments_stage, save
+from context_plane.staging import EntityStage, FulltextStage, VectorStage, load_segments_stage, load_staged, save
 from tests.machine.oracle import DIGEST_CHARS, State
 
 TENANT = "acme"
@@ -141,7 +141,7 @@ async def index_real(engine: Engine, tenant: str, day: str) -> None:
 async def build_small(engine: Engine, tenant: str, day: str) -> None:
     await fold_day(engine, tenant, day)
     await index_small(engine, tenant, day)
-    await publish_staged(engine, tenant, day)
+    await publish_staged(engine, await load_staged(engine.store, tenant, day))
 
 
 def merge_small(engine: Engine, tenant: str, month: str) -> Merge:

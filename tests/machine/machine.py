@@ -39,6 +39,7 @@ from context_plane.layout.keys import (
 from context_plane.model import Delete, Event, Put, Write, day_start_us, identity
 from context_plane.publish import publish_staged
 from context_plane.rollup import roll_up
+from context_plane.staging import load_staged
 from tests.machine.journeys import TENANT, Answer, SmallEmbedder, build_small, index_small, merge_small, read_small
 from tests.machine.oracle import Oracle
 from tests.machine.sim import Fate, SimStore, World
@@ -209,7 +210,7 @@ class Machine:
         await self.index(self.engine, TENANT, day)
 
     async def publish_only(self, day: str) -> None:
-        await publish_staged(self.engine, TENANT, day)
+        await publish_staged(self.engine, await load_staged(self.engine.store, TENANT, day))
         self.counts["published alone"] += 1
 
     # --- scheduling ---
