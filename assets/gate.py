@@ -10,7 +10,7 @@ found before anybody reads it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from assets.report import NAMED_MAX
 from context_plane.ann_recall import RECALL_MIN, unpacked_recall
 from context_plane.catalog.manifest import FileRef, ObjectRef, PackRef, VectorRef
 from context_plane.conserve import Conservation, conservation
-from context_plane.errors import Corrupt
+from context_plane.errors import Corrupt, NotFound
 from context_plane.index import fulltext_shard, vector_shard
 from context_plane.index.entity_shard import BlockEntry
 from context_plane.index.rows import Rows
@@ -97,16 +97,17 @@ async def judge(plane: Plane, staged: Staged) -> Withheld | None:
         if counts.graph_recall is not None and counts.graph_recall < RECALL_MIN:
             return Withheld(tenant, counts, f"its graph finds {counts.graph_recall:.4f} of the nearest rows. {GRAPH}")
         events = await conservation(plane.engine, staged, found.columns)
-    except Corrupt as error:
-        return Withheld(tenant, None, f"{error.code}: {damage_of(error.fields)}")
+    except (Corrupt, NotFound) as error:
+        return Withheld(tenant, None, f"{error.code}: {damage_of(error)}")
     return None if events is None or events.holds else Withheld(tenant, counts, reason_of(events))
 
 
-def damage_of(fields: Mapping[str, object]) -> str:
+def damage_of(error: Corrupt | NotFound) -> str:
     """What an error of stored bytes says of where they are: its own message may quote an entity. Pure."""
-    if "artefact" not in fields:
+    if "artefact" not in error.fields:
         return "the log, or the day as published, cannot be read"
-    return f"the {fields['artefact']} {fields['key']} is not what was written"
+    what = "is not there" if isinstance(error, NotFound) else "is not what was written"
+    return f"the {error.fields['artefact']} {error.fields['key']} {what}"
 
 
 def reason_of(events: Conservation) -> str:
@@ -125,7 +126,7 @@ def reason_of(events: Conservation) -> str:
 
 async def count(store: Store, staged: Staged, found: ReadBack) -> Counts:
     """Open the staged shards and count. Raises `Corrupt`, with `artefact` and `key`, for one that is not what was
-    written; `PlaneError`."""
+    written, `NotFound` for one that is not there; `PlaneError`."""
     vector, entity, fulltext = staged.vector.shard, staged.entity.shard, staged.fulltext.shard
     blocks = [] if entity is None else await _block_entries(store, entity)
     counts = Counts(

@@ -22,8 +22,8 @@ from context_plane.catalog.days import load_day, load_segments
 from context_plane.catalog.head import load_head
 from context_plane.catalog.lists import SegmentEntry, decode_segments
 from context_plane.catalog.manifest import ObjectRef, VectorRef
-from context_plane.errors import Corrupt
-from context_plane.fold import PARALLEL_SEGMENTS, read_segments
+from context_plane.errors import Corrupt, NotFound
+from context_plane.fold import PARALLEL_SEGMENTS
 from context_plane.index.rows import Rows
 from context_plane.layout.keys import SegmentKey
 from context_plane.layout.segment import decode_lines
@@ -34,16 +34,16 @@ from context_plane.store.base import ByteRange, Store
 
 PIECE_BYTES: Final = 32 * 1024 * 1024
 """Fetched and hashed at once: a second of a usual link, so that few requests are made, and little is held."""
-DAMAGED: Final = "a staged object is not what was written; rebuild the day"
+DAMAGED: Final = "a staged object is not what was written, or not there; rebuild the day"
 
 
 @contextmanager
 def naming(artefact: str, key: str) -> Iterator[None]:
-    """Damage that is met inside is told with the artefact it is of, and its key unless a part of it is named."""
+    """Damage or loss met inside is told with the artefact it is of, and its key unless a part of it is named."""
     try:
         yield
-    except Corrupt as error:
-        raise Corrupt(error.code, DAMAGED, artefact=artefact, key=error.fields.get("key", key)) from error
+    except (Corrupt, NotFound) as error:
+        raise type(error)(error.code, DAMAGED, artefact=artefact, key=error.fields.get("key", key)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ class ReadBack:
 async def reread(store: Store, staged: Staged) -> ReadBack:
     """Read and hash what is new of a staged day, for who counts and compares it.
 
-    Raises `Corrupt` with `artefact` and `key` for the first object that is not what was written, `NotFound`.
+    Raises `Corrupt` with `artefact` and `key` for the first object that is not what was written, `NotFound` with them
+    for one that is not there.
     """
     stage = staged.segments
     manifest = await load_head(store, stage.tenant)
@@ -94,13 +95,25 @@ async def _check_segments(store: Store, staged: Staged, entries: Sequence[Segmen
     tenant, day = staged.segments.tenant, staged.segments.day
     for start in range(0, len(entries), PARALLEL_SEGMENTS):
         part = entries[start : start + PARALLEL_SEGMENTS]
-        stored = await read_segments(store, tenant, day, part)
+        stored = await asyncio.gather(*(_segment(store, tenant, day, entry) for entry in part))
         await asyncio.to_thread(_decode, tenant, day, part, stored)
+
+
+async def _segment(store: Store, tenant: str, day: str, entry: SegmentEntry) -> bytes:
+    try:
+        return await store.get(entry.key(tenant, day))
+    except NotFound as error:
+        raise NotFound(error.code, DAMAGED, artefact="segment", key=_told(tenant, day, entry)) from error
+
+
+def _told(tenant: str, day: str, entry: SegmentEntry) -> str:
+    """A segment's key as it is told: names no entity. Pure."""
+    return str(SegmentKey(tenant, "…", day, entry.id))
 
 
 def _decode(tenant: str, day: str, entries: Sequence[SegmentEntry], stored: Sequence[bytes]) -> None:
     for entry, each in zip(entries, stored, strict=True):
-        with naming("segment", str(SegmentKey(tenant, "…", day, entry.id))):  # what is told names no entity
+        with naming("segment", _told(tenant, day, entry)):
             decode_lines(each, digest=entry.digest)
 
 

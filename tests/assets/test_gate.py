@@ -199,6 +199,23 @@ async def test_a_flipped_byte_of_anything_new_is_found_and_named(
     assert await judged(plane) is None
 
 
+async def test_anything_new_that_is_gone_is_found_and_named(tmp_path: Path) -> None:
+    """Seen to fail (an error of the step, and a check that says that all agree) with damage alone as a verdict."""
+    world = plane_world.World(DictStore(), tmp_path)
+    plane = world.plane()
+    await world.write(plane, puts(event(n, entity=f"acct-{n % 3}") for n in range(9)))
+    for key, stored in (await staged(world, plane)).items():
+        await world.inner.delete([key])
+        found = await judged(plane)
+        assert found is not None, key
+        assert found.counts is None
+        assert f"object_not_found: the {artefact_of(key)} tenants/{TENANT}/" in found.reason
+        assert f"{key.rpartition('/')[2]} is not there" in found.reason
+        assert "acct-" not in found.reason, "what is told outlives an erasure"
+        await world.inner.put(key, stored)
+    assert await judged(plane) is None
+
+
 async def test_large_objects_are_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen to fail with the shard fetched whole."""
     world = plane_world.World(DictStore(), tmp_path)
