@@ -124,7 +124,8 @@ async def materialize(
         return Made("")
     manifest = await load_head(store, tenant)
     outdated = is_outdated(manifest, spec.name, plane.bundles.fingerprint(spec.name), day)
-    if only_stale and not outdated and not is_stale(manifest, spec, day):
+    served = not outdated and not is_stale(manifest, spec, day)
+    if only_stale and served and pending_of(manifest, spec.name, day) is None:
         return await committed(store, manifest, spec, day)
     if not only_stale and not has_sources(manifest, spec, day):
         return await committed(store, manifest, spec, day)

@@ -18,7 +18,7 @@ from context_plane.bundle.materialize import Bundle, materialize
 from context_plane.bundle_changes import Replacement
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import BundleChanges
-from context_plane.model import Put, Write
+from context_plane.model import Put, Write, sha256_hex
 from context_plane.pending import pending_of
 from resources.scope import BuildScope
 from tests.assets.test_build import BEFORE_COMMIT, BUNDLES, materialized
@@ -108,6 +108,28 @@ def test_what_changes_much_waits_and_the_others_commit(tmp_path: Path) -> None:
     done = world.run([BUNDLES], DAY, BuildScope(only_dirty=True))
     assert done.success
     assert checks(done)[CHANGES].passed
+
+
+def test_what_waits_beside_fresh_bundles_keeps_the_check_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release makes other bundles of the same sources. Seen to fail (green, and still waiting) when a run of the
+    sensor left such a day alone."""
+    world = gated(tmp_path, 0.5)
+    honest = materialize
+
+    def reworded(*args: Any) -> Bundle | None:
+        bundle = honest(*args)
+        return bundle and replace(bundle, body=bundle.body + b" ", digest=sha256_hex(bundle.body + b" "))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(context_plane.materialize, "materialize", reworded)
+        assert not checks(world.run([BUNDLES], DAY))[CHANGES].passed
+    assert waiting(world, "acme")
+    again = world.run([BUNDLES], DAY, BuildScope(only_dirty=True))
+    assert not checks(again)[CHANGES].passed
+    assert waiting(world, "acme"), "and nothing was decided"
+    for tenant in ("acme", "beta"):
+        assert run(world, "approve", tenants=[tenant], spec=SPEC, since=DAY, until=DAY, reject=True).success
+    assert world.run([BUNDLES], DAY, BuildScope(only_dirty=True)).success
 
 
 def test_what_is_rejected_is_built_and_asked_for_again(tmp_path: Path) -> None:
