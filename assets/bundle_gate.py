@@ -58,8 +58,10 @@ def check_specs(asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
         ]
 
 
-def check_results(spec: Spec, day: str, judged: int, verdicts: Mapping[str, Verdict]) -> list[dg.AssetCheckResult]:
-    """The verdicts of a day as those of both checks. Pure."""
+def check_results(spec: Spec, day: str, verdicts: Mapping[str, Verdict]) -> list[dg.AssetCheckResult]:
+    """The verdicts of a day as those of both checks. Each counts what it judged: changes, where bundles replace others
+    of the same spec. Pure."""
+    replacing = sum(verdict.replacement is not None for verdict in verdicts.values())
     over = {tenant: verdict.over_budget for tenant, verdict in verdicts.items() if verdict.over_budget}
     waiting = {
         tenant: f"{share_told(verdict.replacement.changes)} would change"
@@ -68,8 +70,8 @@ def check_results(spec: Spec, day: str, judged: int, verdicts: Mapping[str, Verd
     }
     budget = f"The budget of {spec.name} is {spec.budget_tokens} tokens. {BUDGET_RECOVERY}"
     return [
-        _result(BUDGET, day, judged, over, "withheld", budget),
-        _result(CHANGES, day, judged, waiting, "waiting for an approval", recovery(spec.name, day)),
+        _result(BUDGET, day, len(verdicts), over, "withheld", budget),
+        _result(CHANGES, day, replacing, waiting, "waiting for an approval", recovery(spec.name, day)),
     ]
 
 

@@ -84,7 +84,7 @@ def bundle_asset(spec: Spec) -> dg.AssetsDefinition:
             held={tenant: item for tenant, item in held.items() if item.digest},
             extra="tokens",
             more={**explorer_links(made, name, day), **metadata_of(verdicts)},
-            checks=check_results(spec, day, len(outcome.made), verdicts),
+            checks=check_results(spec, day, verdicts),
         )
         if outcome.failed:
             raise failure(day, outcome.failed)

@@ -64,7 +64,7 @@ def _published(
         plane.run(end_plan(plane.plane.engine.store, plan))
     log_errors(context, outcome)
     shown = replace(outcome.only(committed.made), units=judged.units)  # the commits are this step's own
-    checks = [check_result(day, len(asked), withheld)]
+    checks = [check_result(day, len(judged.made), withheld)]
     before = published_before(plan, "published")
     yield result_of(context, shown, meter, failed=plan.failed, held=before, checks=checks)
     if plan.failed:

@@ -13,6 +13,7 @@ import context_plane.materialize
 from assets.automation import look
 from assets.bundle_gate import BUDGET, CHANGES, Verdict, metadata_of
 from assets.dirt import BUNDLES_JOB
+from assets.gate import CHECK
 from context_plane.approvals import file_approval
 from context_plane.bundle.materialize import Bundle, materialize
 from context_plane.bundle_changes import Replacement
@@ -20,6 +21,7 @@ from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import BundleChanges
 from context_plane.model import Put, Write, sha256_hex
 from context_plane.pending import pending_of
+from context_plane.tenants import TenantSettings, put_tenant
 from resources.scope import BuildScope
 from tests.assets.test_build import BEFORE_COMMIT, BUNDLES, materialized
 from tests.assets.test_operations import run
@@ -52,6 +54,10 @@ def late(tenant: str, entities: int) -> list[Write]:
 
 def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+def judged(result: dg.ExecuteInProcessResult) -> dict[str, int]:
+    return {name: int(str(check.metadata["judged"].value)) for name, check in checks(result).items()}
 
 
 def waiting(world: World, tenant: str) -> bool:
@@ -130,6 +136,22 @@ def test_what_waits_beside_fresh_bundles_keeps_the_check_red(tmp_path: Path, mon
     for tenant in ("acme", "beta"):
         assert run(world, "approve", tenants=[tenant], spec=SPEC, since=DAY, until=DAY, reject=True).success
     assert world.run([BUNDLES], DAY, BuildScope(only_dirty=True)).success
+
+
+def test_each_check_counts_what_it_judged(tmp_path: Path) -> None:
+    """`beta` is left alone by the second run, and has the spec off in the last. Seen to fail (2 in each) with every
+    tenant of the step counted."""
+    world = World.local(tmp_path)
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant, [DAY]))
+    first = judged(world.run(ALL, DAY))
+    assert first == {CHECK: 2, BUDGET: 2, CHANGES: 0}, "a first build replaces nothing"
+    world.write("acme", late("acme", 1))
+    assert judged(world.run(ALL, DAY, BuildScope(only_dirty=True))) == {CHECK: 1, BUDGET: 1, CHANGES: 1}
+    assert judged(world.run([BUNDLES], DAY, BuildScope(only_dirty=True))) == {BUDGET: 0, CHANGES: 0}
+    with world.open() as opened:
+        opened.run(put_tenant(opened.plane.engine, "beta", TenantSettings(specs=[])))
+    assert judged(world.run([BUNDLES], DAY)) == {BUDGET: 1, CHANGES: 1}
 
 
 def test_what_is_rejected_is_built_and_asked_for_again(tmp_path: Path) -> None:
