@@ -65,7 +65,8 @@ def waiting(dirt: Iterable[Dirt], now_us: int) -> list[Waiting]:
 
 
 def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
-    """Passed while nothing waited for long and every tenant could be read. Pure."""
+    """Passed while nothing waited for long and every tenant could be read. A tenant that cannot be read is an error at
+    once: nobody knows since when its writes wait, and no run builds it. Pure."""
     oldest_us = found[0].oldest_us if found else 0
     late = [item for item in found if item.oldest_us > LATE_US]
     rows = [
@@ -93,7 +94,8 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(
             passed=True, check_name=FRESHNESS.name, metadata=metadata, description="no partition is late"
         )
-    severity = dg.AssetCheckSeverity.ERROR if oldest_us > FAILED_US else dg.AssetCheckSeverity.WARN
+    failed = bool(unreadable) or oldest_us > FAILED_US
+    severity = dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN
     named = ", ".join(f"{x.day} ({x.what}, {x.oldest_us // MINUTE_US} min)" for x in late[:NAMED_MAX])
     told = f"{len(late)} days are late: {named}." if late else ""
     if unreadable:
@@ -139,7 +141,8 @@ def _made() -> dg.AssetChecksDefinition:
             name=FRESHNESS.name,
             description=(
                 "Warns when a day has had unbuilt writes or stale bundles for more than 15 minutes; an error after 26 "
-                "hours, when the daily schedule did not build it either. Evaluated every quarter of an hour."
+                "hours, when the daily schedule did not build it either, and at once where a tenant cannot be read. "
+                "Evaluated every quarter of an hour."
             ),
         )
         def fresh(context: dg.AssetCheckExecutionContext, plane: dg.ResourceParam[OpenPlane]) -> dg.AssetCheckResult:

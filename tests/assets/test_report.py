@@ -281,8 +281,12 @@ def test_every_partition_that_waits_has_a_verdict_of_its_own() -> None:
     assert found.metadata["partitions_late"] == dg.MetadataValue.json(["b", "c"])
 
 
-def test_an_unreadable_tenant_is_not_fresh() -> None:
-    assert not verdict([], 1).passed
+def test_an_unreadable_tenant_is_an_error() -> None:
+    """Whatever else waits: nobody knows since when its writes do. Seen to fail (a warning for ever)."""
+    for waits in ([], waiting([dirt("2026-03-03", LATE_US + 1)], NOW_US)):
+        found = verdict(waits, 1)
+        assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+        assert "1 tenants cannot be read" in str(found.description)
 
 
 def test_the_check_asks_the_store(tmp_path: Path) -> None:
