@@ -18,7 +18,7 @@ from assets.external import external_assets
 from assets.freshness import FRESH, FRESHNESS_JOB, FRESHNESS_SCHEDULE
 from assets.landing import LANDED
 from assets.operations import OPERATIONS
-from assets.published import PUBLISHED_DAYS
+from assets.published import PUBLISHED_DAYS, no_tenant_failed
 from assets.rollups import ROLLUPS
 from context_plane.bundle.spec import load_specs
 from context_plane.plane import shipped_specs
@@ -38,7 +38,7 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     outside = external_assets(settings, [PUBLISHED_DAYS.key, ROLLUPS.key, *(asset.key for asset in bundles)])
     return dg.Definitions(
         assets=[*outside, *_with_code([*daily, ROLLUPS])],
-        asset_checks=[FRESH],
+        asset_checks=[FRESH, no_tenant_failed],
         jobs=[of_day, of_bundles, of_month, FRESHNESS_JOB, *OPERATIONS],
         schedules=[daily_schedule(of_day), FRESHNESS_SCHEDULE],
         sensors=[dirt_sensor([of_day, of_bundles, of_month], specs)],

@@ -37,8 +37,6 @@ RECOVERY: Final = (
     "Nothing of them was published; their events are still read from the log and from what was built before. "
     "Materialize the day again, all assets from segments on: shards are rebuilt from the log and the segments. "
     "When it fails again, the store loses or alters objects: run `context-plane doctor`. "
-    "The day's bundles were held back for every tenant: the sensor `dirt` asks for those of the tenants that were "
-    "published; where it is off, materialize the day's bundles."
 )
 GRAPH: Final = (
     f"{RECALL_MIN} is the bar: building the day again makes another graph, and a day of fewer vectors than "

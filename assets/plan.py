@@ -1,9 +1,9 @@
 """The plan of a day's build: which tenants a run is about, what is published, and what failed so far. A small object.
 
 Dagster runs a day's assets one after another and skips what depends on a failed one. One tenant must not stop
-the others, so a tenant that fails is written down here and left out, and `published` fails once the others are
-visible. Each run has an object of its own, so that two runs of a day keep apart; a step that belongs to no planned run
-(somebody materialized it alone) takes every tenant whose day is staged.
+the others, so a tenant that fails is written down here and left out, and a check beside `published` fails the run
+once the others are visible. Each run has an object of its own, so that two runs of a day keep apart; a step that
+belongs to no planned run (somebody materialized it alone) takes every tenant whose day is staged.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ async def save_plan(store: Store, plan: DayPlan) -> None:
 
 
 async def end_plan(store: Store, plan: DayPlan) -> None:
-    """After the commit: who failed stays on record for a retry of the step; of a run without failures nothing does."""
+    """After the commit: who failed stays on record for a retry of the check; of a run without failures nothing does."""
     if plan.failed:
         await save_plan(store, plan)
     else:

@@ -1,12 +1,13 @@
 """The data commit: per tenant one manifest that names the day's new segments and shards, after the gate.
 
-What the gate withholds is named and stays unpublished; every other tenant-day becomes visible; then the check
-fails. Tenants that failed in an earlier step of the run are named here too, and fail this step last.
+What the gate withholds is named and stays unpublished; every other tenant-day becomes visible, and gets its bundles.
+The step does not fail for a tenant: what depends on it would be skipped for all. The check `no_tenant_failed`, which
+nothing waits for, fails the run in the name of every tenant that failed in any step of it.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -18,7 +19,7 @@ from assets.days import ENTITY_SHARDS, FULLTEXT_SHARDS, SEGMENTS, VECTOR_SHARDS
 from assets.gate import CHECK, Withheld, check_result, judge
 from assets.meter import metered
 from assets.partitions import DAILY, GROUP
-from assets.plan import end_plan, held_of, load_plan
+from assets.plan import Failed, end_plan, held_of, load_plan, save_plan, saved_plan
 from assets.report import Made
 from assets.step import PUBLISHED, Result, daily_asset, failure, log_errors, published_before, result_of, run_of
 from assets.units import do, each_tenant, joined
@@ -29,6 +30,9 @@ from context_plane.staging import Staged, load_staged
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
 from resources.workers import Workers
+
+NO_TENANT_FAILED: Final = "no_tenant_failed"
+ALONE: Final = "this run published nothing of the day: materialize `published`, and this check is made with it"
 
 
 async def verdict(plane: Plane, tenant: str, day: str) -> Made:
@@ -60,32 +64,61 @@ def _published(
         committing = partial(publish, passed=passed)
         committed = plane.run(each_tenant(plane.plane, list(passed), day, "published", committing))
         outcome = joined([judged, committed])
-        plan = plan.with_failed(outcome.failed)
-        plane.run(end_plan(plane.plane.engine.store, plan))
+        gated = [Failed(tenant=item.tenant, step="published", code="check_failed") for item in withheld]
+        plan = plan.with_failed([*outcome.failed, *gated])
+        plane.run(save_plan(plane.plane.engine.store, plan))
     log_errors(context, outcome)
     shown = replace(outcome.only(committed.made), units=judged.units)  # the commits are this step's own
     checks = [check_result(day, len(judged.made), withheld)]
     before = published_before(plan, "published")
     yield result_of(context, shown, meter, failed=plan.failed, held=before, checks=checks)
-    if plan.failed:
-        raise failure(day, plan.failed)
 
 
-def _check_spec() -> dg.AssetCheckSpec:
+def _check_spec(name: str, description: str) -> dg.AssetCheckSpec:
+    """Of a check that holds nothing back: what depends on `published` is made of what is published."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            CHECK,
-            asset=PUBLISHED,
-            blocking=True,
-            partitions_def=DAILY,
-            description=(
-                "Every new object is what was written, read back and hashed before the commit; rows of the three "
-                "shards and events of the segments agree, the events are those that the log and the day as published "
-                "say, and a graph over its vectors finds the nearest rows. A tenant-day that fails is withheld; the "
-                "others are published; then this check fails."
-            ),
-        )
+        return dg.AssetCheckSpec(name, asset=PUBLISHED, partitions_def=DAILY, description=description)
+
+
+GATE_SPEC: Final = _check_spec(
+    CHECK,
+    "Every new object is what was written, read back and hashed before the commit; rows of the three shards and events "
+    "of the segments agree, the events are those that the log and the day as published say, and a graph over its "
+    "vectors finds the nearest rows. A tenant-day that fails is withheld; the others are published; then this check "
+    "fails.",
+)
+FAILED_SPEC: Final = _check_spec(
+    NO_TENANT_FAILED,
+    "No tenant failed in any step of the day's run, from its landed files to the commit. The others are published, and "
+    "get their bundles; then this check fails, and the run with it, so that it is tried again.",
+)
+
+
+@dg.multi_asset_check(specs=[FAILED_SPEC], name=NO_TENANT_FAILED)
+def no_tenant_failed(
+    context: dg.AssetCheckExecutionContext, plane: dg.ResourceParam[OpenPlane]
+) -> Iterator[dg.AssetCheckResult]:
+    """Fails the run that failed a tenant. One that did not publish is not judged: its verdict would replace that of the
+    run that did."""
+    day, store = context.partition_key, plane.plane.engine.store
+    with metered() as meter:
+        plan = plane.run(saved_plan(store, run_of(context), day))
+        if plan is None:
+            raise dg.Failure(ALONE, allow_retries=False)
+        plane.run(end_plan(store, plan))
+    spent = {name: getattr(meter.spent, name) for name in ("gets", "puts", "lists", "bytes_read", "bytes_written")}
+    told = failure(day, plan.failed) if plan.failed else None
+    yield dg.AssetCheckResult(
+        passed=told is None,
+        asset_key=PUBLISHED,
+        check_name=NO_TENANT_FAILED,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="none failed" if told is None else told.description,
+        metadata={"failed": len({item.tenant for item in plan.failed}), **spent},
+    )
+    if told is not None:
+        raise told
 
 
 PUBLISHED_DAYS: Final = daily_asset(
@@ -95,7 +128,7 @@ PUBLISHED_DAYS: Final = daily_asset(
     group_name=GROUP,
     kinds={"manifest"},
     tags={"layer": "commit"},
-    check_specs=[_check_spec()],
+    check_specs=[GATE_SPEC],
     description=(
         "The data commit. Until here everything is an unreferenced object; with the next manifest of a tenant the "
         "day's segments and shards become visible together, and the log up to the covered number is done with. Columns "

@@ -1,7 +1,7 @@
 """How every asset runs: its tenants cut into units, failures named and carried, the sums reported.
 
-A step goes on when tenants fail, and so does the run, as long as a later step of the run (`published`) will
-fail in their name; a step without such a successor fails itself, after the others were processed.
+A step goes on when tenants fail, and so does the run, as long as `published` follows: a check beside it will fail in
+their name, and nothing waits for that. A step without such a successor fails itself, after the others were processed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def partitioned_asset(
     return made
 
 
-def run_of(context: dg.AssetExecutionContext) -> str:
+def run_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> str:
     """The run, or for a retry the one that it retries: steps that succeeded there are not run again."""
     return context.run.root_run_id or context.run.run_id
 

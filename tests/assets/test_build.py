@@ -14,9 +14,13 @@ import pytest
 
 import assets.days
 from assets.bundle_gate import BUDGET, CHANGES
+from assets.definitions import build_definitions
+from assets.dirt import DAY_JOB
 from assets.gate import CHECK
 from assets.plan import PLANS_KEPT, Failed, load_plan, plan_day, plans_folder, save_plan
+from assets.published import ALONE, NO_TENANT_FAILED
 from assets.report import Made
+from assets.step import PUBLISHED
 from context_plane.catalog.head import load_head
 from context_plane.catalog.log import list_log
 from context_plane.catalog.manifest import object_ref
@@ -31,6 +35,7 @@ from context_plane.model import Event, Put, Write, day_start_us, identity
 from context_plane.plane import Plane
 from context_plane.staging import LogDays, load_entity_stage, load_fulltext_stage, save
 from resources.scope import BuildScope
+from resources.workers import Processes
 from tests.assets.test_landing import with_tickets
 from tests.assets.world import DAYS, SPEC, World, answers, delete_below, digests, events
 from tests.store.servers import Server
@@ -51,6 +56,10 @@ def version_of(one: dg.AssetMaterialization) -> str:
 
 def number(told: Mapping[str, dg.MetadataValue[Any]], name: str) -> int:
     return int(str(told[name].value))
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
 
 
 def failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -98,13 +107,15 @@ def test_a_run_reports_under_stable_names(tmp_path: Path) -> None:
     assert told["segments"].metadata["events"].value == 80
     assert told["vector_shards"].metadata["texts_embedded"].value == 80
     assert told["published"].metadata["tenants"].value == 2
-    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert checks == {CHECK: True, BUDGET: True, CHANGES: True}
+    passed = {name: check.passed for name, check in checks(result).items()}
+    assert passed == {CHECK: True, NO_TENANT_FAILED: True, BUDGET: True, CHANGES: True}
+    with world.open() as opened:
+        assert opened.run(delete_below(opened.plane, plans_folder(DAYS[0]))) == 0, "of a run without failures"
 
 
 def test_a_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
-    """Seen to fail when `each_tenant` let the error out, and when `segments` failed by itself (Dagster then
-    skips everything after it)."""
+    """Its bundles are made by the same run. Seen to fail when `each_tenant` let the error out, and when `segments`, or
+    `published`, failed by itself (Dagster then skips everything after it)."""
     world = World.local(tmp_path)
     for tenant in ("acme", "beta"):
         world.write(tenant, events(tenant))
@@ -116,18 +127,37 @@ def test_a_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None
 
     with world.open() as opened:
         opened.run(damage(opened.plane))
-    result = world.run([*BEFORE_COMMIT, "published"], DAYS[0])
+    result = world.run([*BEFORE_COMMIT, "published", BUNDLES], DAYS[0])
     assert not result.success
     said = failures(result)
-    assert set(said) == {"published"}
-    assert f"acme {DAYS[0]}: corrupt_object in segments" in said["published"]
-    assert "beta" not in said["published"]
+    assert set(said) == {NO_TENANT_FAILED}
+    assert f"acme {DAYS[0]}: corrupt_object in segments" in said[NO_TENANT_FAILED]
+    assert "beta" not in said[NO_TENANT_FAILED]
+    assert checks(result)[NO_TENANT_FAILED].description == said[NO_TENANT_FAILED]
+    with world.open() as opened:
+        assert f"{SPEC} {DAYS[0]}" in digests(opened, "beta"), "by the same run"
     (built,) = world.build(DAYS[:1])
     assert not built.ok
+    assert len(built.problems) == len(built.run_ids) == 1
     assert built.bundles > 0, "bundles of the tenant that was published"
     with world.open() as opened:
         assert f"{SPEC} {DAYS[0]}" in digests(opened, "beta")
         assert digests(opened, "acme") == {}
+
+
+def test_a_check_that_was_launched_without_its_run_judges_nothing(tmp_path: Path) -> None:
+    """Seen to fail (green, over the verdict of the run that failed) when a run without a plan was one without
+    failures."""
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
+        resources = {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
+        job = build_definitions(world.settings, resources).resolve_job_def(DAY_JOB)
+        alone = job.get_subset(asset_check_selection={dg.AssetCheckKey(PUBLISHED, NO_TENANT_FAILED)})
+        result = alone.execute_in_process(instance=instance, partition_key=DAYS[0], raise_on_error=False)
+    assert not result.success
+    assert failures(result)[NO_TENANT_FAILED] == ALONE
+    assert checks(result) == {}
 
 
 def test_a_step_without_the_commit_fails_itself(tmp_path: Path) -> None:
@@ -158,15 +188,17 @@ def test_the_gate_withholds_what_disagrees_and_publishes_the_rest(tmp_path: Path
         opened.run(_cut_fulltext(opened.plane.engine, scratch, "acme", DAYS[0]))
     result = world.run(["published", BUNDLES], DAYS[0])
     assert not result.success
-    (check,) = result.get_asset_check_evaluations()
-    assert (check.check_name, check.passed, check.blocking) == (CHECK, False, True)
+    check = checks(result)[CHECK]
+    assert (check.passed, check.blocking) == (False, False)
     assert check.description is not None
     assert f"acme {DAYS[0]}" in check.description
     assert "Materialize the day again" in check.description
     assert "beta" not in check.description
-    assert BUNDLES not in materialized(result), "a blocking check holds back what depends on the asset"
+    assert set(failures(result)) == {NO_TENANT_FAILED}
+    assert f"acme {DAYS[0]}: check_failed in published" in failures(result)[NO_TENANT_FAILED]
     with world.open() as opened:
         assert digests(opened, "acme") == {}
+        assert f"{SPEC} {DAYS[0]}" in digests(opened, "beta"), "by the same run"
         assert DAYS[0] in digests(opened, "beta")
     (again,) = world.build(DAYS[:1])
     assert again.ok, "the recovery text is right"

@@ -34,7 +34,7 @@ from context_plane.staging import (
     save,
 )
 from context_plane.store.faults import Mishap
-from tests.assets.test_build import BEFORE_COMMIT
+from tests.assets.test_build import BEFORE_COMMIT, checks
 from tests.assets.world import DAYS, World, answers, digests, events
 from tests.laws import plane_world
 from tests.laws.plane_world import DAY, TENANT, event, puts
@@ -80,7 +80,7 @@ def test_a_day_whose_every_event_is_deleted_is_published_empty(tmp_path: Path) -
     world.write("acme", gone)
     result = world.run([*BEFORE_COMMIT, "published"], DAYS[0])
     assert result.success
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+    assert checks(result)[CHECK].passed
 
 
 def test_a_day_whose_graph_misses_the_nearest_is_withheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +93,8 @@ def test_a_day_whose_graph_misses_the_nearest_is_withheld(tmp_path: Path, monkey
     with monkeypatch.context() as patch:
         poor_graphs(patch)
         result = world.run([*BEFORE_COMMIT, "published"], day)
-        (check,) = result.get_asset_check_evaluations()
-        assert (check.check_name, check.passed) == (CHECK, False)
+        check = checks(result)[CHECK]
+        assert not check.passed
         assert check.description is not None
         assert f"acme {day}: its graph finds 0." in check.description
         assert "building the day again makes another graph" in check.description
@@ -273,7 +273,7 @@ def test_a_block_that_rotted_is_never_published(tmp_path: Path) -> None:
     with world.open() as opened:
         key = flip_in_a_block(tmp_path / "store", opened, "acme", day)
     result = world.run(["published"], day)
-    (check,) = result.get_asset_check_evaluations()
+    check = checks(result)[CHECK]
     assert (check.passed, check.description is not None) == (False, True)
     assert f"acme {day}: corrupt_object: the entity shard {key} is not what was written" in str(check.description)
     assert RECOVERY in str(check.description)

@@ -179,10 +179,12 @@ def test_a_file_without_a_mapping_is_named_and_the_others_land(world: World) -> 
 
 
 def test_landed_files_are_built_by_the_same_run(world: World) -> None:
+    """Seen to fail (bundles were left to a second run) when `published` failed in the name of the file."""
     with_tickets(world)
     put(world, LandingKey("acme", "unknown", DAY, "rows.csv"), "a,b\n1,2\n")
     (built,) = world.build([DAY])
     assert built.events == 1
     assert built.bundles == 1
+    assert len(built.run_ids) == 1, "and so are their bundles"
     assert not built.ok, "the file that did not land is named, and keeps nothing from being built"
     assert f"acme {DAY}: mapping_invalid in landing" in built.problems[0]

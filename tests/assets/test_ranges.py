@@ -10,6 +10,7 @@ import pytest
 
 from assets import bundles, days
 from assets.days import embed
+from assets.published import NO_TENANT_FAILED
 from assets.ranges import RANGES_MAX, count_of
 from context_plane.plane import Plane
 from context_plane.ranges import RangeDone
@@ -89,7 +90,7 @@ def test_a_killed_range_is_named_and_made_alone_by_the_next_run(
     monkeypatch.setenv("DEADLY", str(deadly))
     monkeypatch.setattr(days, "embed", embed_or_die)
     result = world.run([*BEFORE_COMMIT, "published"], DAYS[0])
-    said = failures(result)["published"]
+    said = failures(result)[NO_TENANT_FAILED]
     assert f"acme {DAYS[0]}: worker_lost in vector_shards, range 2 of " in said
     assert "acct" not in said
     assert "beta" not in said

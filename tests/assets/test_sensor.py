@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+import assets.bundles
 import assets.days
 from assets import automation, dirt
 from assets.definitions import defs
@@ -163,7 +164,7 @@ MANY = [add_days("2026-03-01", n) for n in range(9)]
 """More built days than the newest, whose bundles the sensor makes unasked."""
 
 
-def test_bundles_of_old_days_that_the_gate_held_back_are_asked_for(
+def test_bundles_of_old_days_that_a_run_did_not_come_to_are_asked_for(
     world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the tenants that passed, and nothing else of that age. Seen to fail (nothing was asked for) with the newest
@@ -172,9 +173,13 @@ def test_bundles_of_old_days_that_the_gate_held_back_are_asked_for(
         world.write(tenant, events(tenant, MANY, per_day=8))
     assert all(day.ok for day in world.build(MANY[:1], bundle_days=0))
 
+    async def dies(*_: object) -> dict[str, int]:
+        raise RuntimeError("as a run that is killed after its commit")
+
     def fails(request: dg.RunRequest) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(assets.days, "fold", emptying_fold)
+            patch.setattr(assets.bundles, "weigh", dies)
             assert not execute(world, instance, request).success
 
     fails(dg.RunRequest(job_name=DAY_JOB, partition_key=MANY[1], run_config=automation.ONLY_DIRTY))
