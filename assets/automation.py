@@ -28,8 +28,9 @@ from assets.dirt import (
 from assets.meter import metered
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
+from assets.runs import held_back, under_way
 from assets.step import PUBLISHED
-from context_plane.model import add_days, days_between
+from context_plane.model import add_days
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
@@ -43,22 +44,7 @@ is over has two such nights, for a run that is under way at one of them may have
 RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
 """A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
 from the failed step would retry nothing."""
-DAY_TAG: Final = "dagster/partition"
-FIRST_DAY_TAG: Final = "dagster/asset_partition_range_start"
-LAST_DAY_TAG: Final = "dagster/asset_partition_range_end"
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
-FAILED_KEPT: Final = dt.timedelta(days=7)
-"""A failed run is looked at for as long: bundles that its check held back are made, or fail, long before."""
-FAILED_RUNS_MAX: Final = 300
-"""Of those, the newest: a quarter's backfill with its retries. Each tick reads them all."""
-UNDER_WAY: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
-
 FRESHNESS: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
 
 
@@ -96,8 +82,11 @@ async def look(plane: Plane, held_back: Collection[str] = ()) -> Survey:
     return await survey(plane, await list_tenants(plane.engine.store), held_back=held_back)
 
 
-def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[str]) -> dg.SensorDefinition:
-    """The sensor over every job. `specs`: those that have an asset; a file that is newer has none before a reload."""
+def dirt_sensor(
+    jobs: Sequence[UnresolvedAssetJobDefinition], daily: frozenset[dg.AssetKey], specs: Collection[str]
+) -> dg.SensorDefinition:
+    """The sensor over every job. `daily`: the assets of days. `specs`: those that have an asset; a file that is newer
+    has none before a reload."""
 
     @dg.sensor(
         name="dirt",
@@ -113,14 +102,14 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
         with metered() as meter:
-            held_back = _days_held_back(context.instance, plane.plane.engine.now_us())
-            found = plane.run(look(plane.plane, held_back))
+            failed = held_back(context.instance, daily, plane.plane.engine.now_us())
+            found = plane.run(look(plane.plane, failed))
         inside, outside = split_by_partition(found.dirt)
         tick = plan_tick(
             [item for item in inside if not item.spec or item.spec in specs],
             now_us=plane.plane.engine.now_us(),
             asked=decode_cursor(context.cursor),
-            running=_days_under_way(context.instance),
+            running=under_way(context.instance, daily),
         )
         for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
@@ -136,9 +125,9 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
     return dirt
 
 
-def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def daily_schedule(job: UnresolvedAssetJobDefinition, assets: frozenset[dg.AssetKey]) -> dg.ScheduleDefinition:
     """The safety net: once a day every dirty day, also those whose last run failed, and the days whose exports land;
-    those aside of which a run is under way."""
+    those aside of which a run is under way. `assets`: those of days."""
 
     @dg.schedule(
         name="daily",
@@ -160,7 +149,7 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         for line in remarks(found, outside):
             context.log.warning(line)
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
-        asked = schedule_requests(inside, today, _days_under_way(context.instance))
+        asked = schedule_requests(inside, today, under_way(context.instance, assets))
         requests = [run_request(request) for request in asked if DAILY.has_partition_key(request.day)]
         context.log.info(f"tenants looked at: {found.tenants}, in {meter}; runs asked for: {len(requests)}")
         return requests or dg.SkipReason("no day has a partition, or a run of each is under way")
@@ -215,31 +204,3 @@ def without_asset(dirt: Iterable[Dirt], specs: Collection[str]) -> list[str]:
     """Specs with work whose file this code location has not seen yet. Pure."""
     unseen = sorted({item.spec for item in dirt if item.spec} - {*specs})
     return [f"spec {name} has no asset yet; reload the code location" for name in unseen]
-
-
-def _days_under_way(instance: dg.DagsterInstance) -> set[str]:
-    return _days_of(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)))
-
-
-def _days_held_back(instance: dg.DagsterInstance, now_us: int) -> set[str]:
-    """Of runs that failed and were to make bundles. Where to look is all that Dagster is asked: what is missing there,
-    the store says."""
-    since = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - FAILED_KEPT
-    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    return _days_of(run for run in instance.get_runs(failed, limit=FAILED_RUNS_MAX) if _makes_bundles(run))
-
-
-def _makes_bundles(run: dg.DagsterRun) -> bool:
-    chosen = run.asset_selection
-    return any(key.path[0] == PREFIX for key in chosen) if chosen else run.job_name in (DAY_JOB, BUNDLES_JOB)
-
-
-def _days_of(runs: Iterable[dg.DagsterRun]) -> set[str]:
-    """Of runs of one day, and of those that a backfill launches, which name a range."""
-    found: set[str] = set()
-    for run in runs:
-        if DAY_TAG in run.tags:
-            found.add(run.tags[DAY_TAG])
-        elif FIRST_DAY_TAG in run.tags:
-            found.update(days_between(run.tags[FIRST_DAY_TAG], run.tags[LAST_DAY_TAG]))
-    return found

@@ -98,15 +98,17 @@ def plan_tick(
     """Choose what to ask for. Pure; the order of `dirt` does not matter.
 
     A (job, day) is due when any of its tenant-days is urgent or has waited `DIRT_AGE_US`, its run key was not
-    asked for, and no run of that day is under way. Tenants take turns, the longest waiting first, each
+    asked for, and no run of its `place` is under way (`running`). Tenants take turns, the longest waiting first, each
     naming its longest waiting day, so one tenant's thousand days cannot hold up another's one. Backfills come
-    last, and only while asked and `running` days together are within the bound: new events never queue behind a year.
+    last, and only while asked and `running` together are within the bound: new events never queue behind a year.
     """
     groups: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
         groups.setdefault((item.job, item.day), []).append(item)
     keys = {group: run_key(*group, items) for group, items in groups.items()}
-    waiting = {group: items for group, items in groups.items() if keys[group] not in asked and group[1] not in running}
+    waiting = {
+        group: items for group, items in groups.items() if keys[group] not in asked and place(*group) not in running
+    }
     due = {
         group: items
         for group, items in waiting.items()
@@ -121,6 +123,11 @@ def plan_tick(
     still = [key for key in asked if key in set(keys.values())]
     remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
     return Tick(requests, tuple(remembered), len(due) - len(requests), len(waiting) - len(due))
+
+
+def place(job: str, day: str) -> str:
+    """What a run works on: a day, or the month that it rolls up. Pure."""
+    return day[:7] if job == ROLLUPS_JOB else day
 
 
 def run_key(job: str, day: str, items: Iterable[Dirt]) -> str:

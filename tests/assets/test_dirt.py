@@ -12,6 +12,7 @@ from assets.dirt import (
     BUNDLES_JOB,
     DAY_JOB,
     DIRT_AGE_US,
+    ROLLUPS_JOB,
     Dirt,
     Tick,
     decode_cursor,
@@ -102,6 +103,13 @@ def test_a_day_under_way_is_left_alone() -> None:
     item = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US, urgent=True)
     assert tick([item], running={DAYS[0]}).requests == ()
     assert len(tick([item]).requests) == 1
+
+
+def test_a_month_that_is_rolled_up_is_left_alone_and_its_first_day_is_not() -> None:
+    """Seen to fail with the key of the month compared with days."""
+    items = [Dirt(job, "acme", DAYS[0], "a", NOW_US, urgent=True) for job in (DAY_JOB, ROLLUPS_JOB)]
+    assert [request.job for request in tick(items, running={"2026-03"}).requests] == [DAY_JOB]
+    assert [request.job for request in tick(items, running={DAYS[0]}).requests] == [ROLLUPS_JOB]
 
 
 def renewal(tenant: str, day: str, spec: str = "notes_v0") -> Dirt:
