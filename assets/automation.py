@@ -105,11 +105,13 @@ def dirt_sensor(
             failed = held_back(context.instance, daily, plane.plane.engine.now_us())
             found = plane.run(look(plane.plane, failed))
         inside, outside = split_by_partition(found.dirt)
+        runs = under_way(context.instance, daily)
         tick = plan_tick(
             [item for item in inside if not item.spec or item.spec in specs],
             now_us=plane.plane.engine.now_us(),
             asked=decode_cursor(context.cursor),
-            running=under_way(context.instance, daily),
+            running=runs.places,
+            ahead=runs.ahead,
         )
         for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
@@ -149,7 +151,7 @@ def daily_schedule(job: UnresolvedAssetJobDefinition, assets: frozenset[dg.Asset
         for line in remarks(found, outside):
             context.log.warning(line)
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
-        asked = schedule_requests(inside, today, under_way(context.instance, assets))
+        asked = schedule_requests(inside, today, under_way(context.instance, assets).places)
         requests = [run_request(request) for request in asked if DAILY.has_partition_key(request.day)]
         context.log.info(f"tenants looked at: {found.tenants}, in {meter}; runs asked for: {len(requests)}")
         return requests or dg.SkipReason("no day has a partition, or a run of each is under way")

@@ -93,6 +93,7 @@ def plan_tick(
     now_us: int,
     asked: Collection[str],
     running: Collection[str] = (),
+    ahead: Collection[str] = (),
     requests_max: int = REQUESTS_MAX,
 ) -> Tick:
     """Choose what to ask for. Pure; the order of `dirt` does not matter.
@@ -101,6 +102,7 @@ def plan_tick(
     asked for, and no run of its `place` is under way (`running`). Tenants take turns, the longest waiting first, each
     naming its longest waiting day, so one tenant's thousand days cannot hold up another's one. Backfills come
     last, and only while asked and `running` together are within the bound: new events never queue behind a year.
+    Days `ahead` of a backfill that a person launched are due as others are, but left to it by ours.
     """
     groups: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
@@ -117,7 +119,7 @@ def plan_tick(
     backfills = {group: items for group, items in due.items() if all(item.backfill for item in items)}
     chosen = _take_turns({group: items for group, items in due.items() if group not in backfills}, requests_max)
     days = {day for _, day in chosen}  # their runs make the bundles, too
-    rest = {group: items for group, items in backfills.items() if group[1] not in days}
+    rest = {group: items for group, items in backfills.items() if group[1] not in days and group[1] not in ahead}
     chosen += _take_turns(rest, requests_max - len(chosen) - len(running))
     requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]

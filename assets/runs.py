@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dagster as dg
@@ -27,21 +28,31 @@ FAILED_KEPT: Final = dt.timedelta(days=7)
 """A failed run is looked at for as long: bundles that its check held back are made, or fail, long before."""
 FAILED_RUNS_MAX: Final = 300
 """Of those, the newest of each job: a quarter's backfill with its retries. Each tick reads them all."""
-UNDER_WAY: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+BACKFILL_TAG: Final = "dagster/backfill"
+BEGUN: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+WAITING: Final = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED]
 
 
-def under_way(instance: dg.DagsterInstance, daily: frozenset[dg.AssetKey]) -> set[str]:
-    """The days and months (`place`) of runs that are under way. `daily`: the assets of days."""
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """Days and months (`place`) of runs that have begun or were asked for by themselves; and those that lie `ahead` of
+    a backfill: their runs wait for the others of it, for hours where these are many."""
+
+    places: frozenset[str]
+    ahead: frozenset[str]
+
+
+def under_way(instance: dg.DagsterInstance, daily: frozenset[dg.AssetKey]) -> UnderWay:
+    """What runs are at work on, or will be. `daily`: the assets of days."""
     jobs = (DAY_JOB, BUNDLES_JOB, ROLLUPS_JOB, ASSETS_JOB)
-    return _places(_runs(instance, jobs, statuses=UNDER_WAY), daily)
+    waiting = _runs(instance, jobs, statuses=WAITING)
+    begun = _runs(instance, jobs, statuses=BEGUN)  # after those that wait: what begins in between is in both
+    ahead = [run for run in waiting if BACKFILL_TAG in run.tags]
+    alone = [run for run in waiting if BACKFILL_TAG not in run.tags]
+    return UnderWay(_places([*begun, *alone], daily), _places(ahead, daily))
 
 
-def held_back(instance: dg.DagsterInstance, daily: frozenset[dg.AssetKey], now_us: int) -> set[str]:
+def held_back(instance: dg.DagsterInstance, daily: frozenset[dg.AssetKey], now_us: int) -> frozenset[str]:
     """Days of runs that failed and were to make bundles. Where to look is all that Dagster is asked: what is missing
     there, the store says."""
     since = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - FAILED_KEPT
@@ -57,7 +68,7 @@ def _runs(
     return [run for job in jobs for run in instance.get_runs(dg.RunsFilter(job_name=job, **filters), limit=limit)]
 
 
-def _places(runs: Iterable[dg.DagsterRun], daily: frozenset[dg.AssetKey]) -> set[str]:
+def _places(runs: Iterable[dg.DagsterRun], daily: frozenset[dg.AssetKey]) -> frozenset[str]:
     found: set[str] = set()
     for run in runs:
         chosen = run.asset_selection
@@ -65,7 +76,7 @@ def _places(runs: Iterable[dg.DagsterRun], daily: frozenset[dg.AssetKey]) -> set
             found.update(place(DAY_JOB, key) for key in _keys_of(run, DAILY))
         elif ROLLUPS.key in chosen if chosen else run.job_name == ROLLUPS_JOB:
             found.update(place(ROLLUPS_JOB, key) for key in _keys_of(run, MONTHLY))
-    return found
+    return frozenset(found)
 
 
 def _keys_of(run: dg.DagsterRun, partitions: dg.PartitionsDefinition) -> list[str]:

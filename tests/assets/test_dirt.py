@@ -131,6 +131,13 @@ def test_backfills_take_the_room_that_is_left_newest_days_first(
     assert asked == sorted((item.day for item in late), reverse=True)[:room]
 
 
+def test_days_ahead_of_a_persons_backfill_are_built_and_not_backfilled_twice() -> None:
+    """Seen to fail with renewals asked for that the other backfill will make."""
+    new = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US, urgent=True)
+    found = tick([new, renewal("acme", DAYS[1]), renewal("acme", DAYS[2])], ahead=set(DAYS[:2]))
+    assert [(request.job, request.day) for request in found.requests] == [(DAY_JOB, DAYS[0]), (BUNDLES_JOB, DAYS[2])]
+
+
 def test_a_run_of_bundles_is_of_the_specs_that_some_tenant_lacks() -> None:
     lacking = [renewal("acme", DAYS[0]), renewal("beta", DAYS[0], "risks_v2"), renewal("beta", DAYS[0])]
     (request,) = tick(lacking).requests
