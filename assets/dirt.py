@@ -261,7 +261,7 @@ def bundle_dirt(
     for day in newest:
         for name, spec in specs.items():
             if day not in dirty and is_due(manifest, spec, day):
-                digest = sha256_hex(canonical_json([day_of(now_us), name, sources_of(manifest, spec, day)]))[:32]
+                digest = _bundle_input(manifest, spec, day, now_us)
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
     return found
 
@@ -281,7 +281,7 @@ def held_back_dirt(
         entry = manifest.days.get(day) or manifest.months[day[:7]]
         for name, spec in specs.items():
             if day not in manifest.bundles.get(name, {}) and is_due(manifest, spec, day):
-                digest = sha256_hex(canonical_json([name, sources_of(manifest, spec, day), day_of(now_us)]))[:32]
+                digest = _bundle_input(manifest, spec, day, now_us)
                 found.append(Dirt(BUNDLES_JOB, tenant, day, digest, entry.built_us, spec=name, backfill=True))
     return found
 
@@ -318,6 +318,12 @@ def rollup_dirt(tenant: str, manifest: Manifest, dirty: Collection[str], now_us:
 
 def newest_days(manifest: Manifest) -> list[str]:
     return sorted(built_days(manifest))[-REBUILD_DAYS:]
+
+
+def _bundle_input(manifest: Manifest, spec: Spec, day: str, now_us: int) -> str:
+    """Digest of everything that makes bundles stale, and of the UTC day."""
+    made_of = [day_of(now_us), spec.name, sources_of(manifest, spec, day), manifest.erasures]
+    return sha256_hex(canonical_json(made_of))[:32]
 
 
 async def _published_us(plane: Plane, pending: Pending) -> dict[str, int]:

@@ -20,6 +20,7 @@ from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.plane import OpenPlane
 from tests.assets.test_gate import emptying_fold
+from tests.assets.test_operations import ask, run
 from tests.assets.ticks import evaluate, execute, night, tick
 from tests.assets.world import DAYS, SPEC, World, digests, events
 
@@ -132,6 +133,23 @@ def test_bundles_whose_run_failed_are_asked_for_again_the_next_day(world: World,
     assert bundles(2) == bundles(3) == []
     with world.open() as opened:
         assert f"{SPEC} {DAYS[0]}" in digests(opened, "acme")
+
+
+def test_bundles_that_an_erasure_made_stale_are_asked_for_on_the_same_day(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    """Of somebody else, so their sources stay as they were. Seen to fail (never asked for again) with digests of the
+    sources alone."""
+    world.write("acme", events("acme", DAYS[:1]))
+    assert world.run(BEFORE_BUNDLES, DAYS[0]).success
+    (request,), cursor = tick(world, instance, None, now_us=noon(1))
+    assert execute(world, instance, request).success
+    ask(world, "acme", "acct-unknown")
+    assert run(world, "erase").success
+    (again,), cursor = tick(world, instance, cursor, now_us=noon(1))
+    assert (again.job_name, again.partition_key) == (BUNDLES_JOB, DAYS[0])
+    assert execute(world, instance, again).success
+    assert list(tick(world, instance, cursor, now_us=noon(1))[0]) == []
 
 
 def test_a_tick_tells_what_it_costs(world: World, instance: dg.DagsterInstance) -> None:
