@@ -7,6 +7,7 @@ person's materialization or backfill builds them anew.
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import datetime as dt
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
@@ -24,20 +25,21 @@ from assets.dirt import (
     encode_cursor,
     plan_tick,
     survey,
+    take_turns,
 )
 from assets.meter import metered
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
 from assets.runs import held_back, under_way
 from assets.step import PUBLISHED
-from context_plane.model import add_days
+from context_plane.model import add_days, sha256_hex
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
 
 SENSOR_INTERVAL_S: Final = 30
 SCHEDULE_DAYS_MAX: Final = 31
-"""Days a daily tick asks for: a month of failed runs is looked at again every night."""
+"""Days a daily tick asks for: a month of failed runs is looked at again every night; of more, as many are drawn."""
 LANDING_DAYS: Final = 3
 """Newest days that are looked at every night: files that exporters land are no dirt before a run reads them. A day that
 is over has two such nights, for a run that is under way at one of them may have looked before its last file came."""
@@ -160,16 +162,28 @@ def daily_schedule(job: UnresolvedAssetJobDefinition, assets: frozenset[dg.Asset
 
 
 def schedule_requests(dirt: Iterable[Dirt], today: str, running: Collection[str] = ()) -> list[Request]:
-    """One request per dirty day that is not `running`, the newest first, asked anew every day. Pure.
+    """One request per dirty day that is not `running`, asked anew every day. Pure.
 
-    The newest days are asked for in any case: files that exporters land are no dirt before a run reads them.
+    The newest days are asked for in any case, first: files that exporters land are no dirt before a run reads them.
+    Others take turns over tenants, and which of a tenant's is drawn by lot, another every night: no day that keeps
+    failing holds a place that one which failed once waits for.
     """
-    tenants: dict[str, set[str]] = {add_days(today, -ago): set() for ago in range(LANDING_DAYS)}
+    landing = [add_days(today, -ago) for ago in range(LANDING_DAYS)]
+    tenants: dict[str, set[str]] = {day: set() for day in landing}
+    waiting: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
         if item.job == DAY_JOB:
             tenants.setdefault(item.day, set()).add(item.tenant)
-    days = sorted({*tenants} - {*running}, reverse=True)[:SCHEDULE_DAYS_MAX]
-    return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in days]
+            if item.day not in landing and item.day not in running:
+                drawn = replace(item, urgent=False, oldest_us=_lot(today, item))
+                waiting.setdefault((item.job, item.day), []).append(drawn)
+    first = [day for day in landing if day not in running]
+    others = sorted((day for _, day in take_turns(waiting, SCHEDULE_DAYS_MAX - len(first))), reverse=True)
+    return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in [*first, *others]]
+
+
+def _lot(today: str, item: Dirt) -> int:
+    return int(sha256_hex(f"{today} {item.tenant} {item.day}".encode())[:12], 16)
 
 
 def run_request(request: Request) -> dg.RunRequest:

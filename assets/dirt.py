@@ -120,10 +120,10 @@ def plan_tick(
     held = {day for (job, day), items in due.items() if job == BUNDLES_JOB and any(item.urgent for item in items)}
     first = {group: items for group, items in due.items() if group[0] != DAY_JOB or group[1] not in held}
     backfills = {group: items for group, items in first.items() if all(item.backfill for item in items)}
-    chosen = _take_turns({group: items for group, items in first.items() if group not in backfills}, requests_max)
+    chosen = take_turns({group: items for group, items in first.items() if group not in backfills}, requests_max)
     places = {place(*group) for group in chosen}  # runs of days make the bundles, too
     rest = {group: items for group, items in backfills.items() if group[1] not in {*places, *ahead}}
-    chosen += _take_turns(rest, requests_max - len(chosen) - len(running))
+    chosen += take_turns(rest, requests_max - len(chosen) - len(running))
     requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]
     remembered = [*still, *(request.run_key for request in requests)][-CURSOR_KEYS_MAX:]
@@ -153,7 +153,8 @@ def _turn(item: Dirt) -> tuple[bool, int, int, str, str]:
     return not item.urgent, 0 if item.backfill else item.oldest_us, by_day_us, item.day, item.job
 
 
-def _take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int) -> list[tuple[str, str]]:
+def take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int) -> list[tuple[str, str]]:
+    """At most so many (job, day) pairs, no two of one `place`, tenant by tenant, each in its own order. Pure."""
     queues: dict[str, list[tuple[bool, int, int, str, str]]] = {}
     for items in due.values():
         for item in items:
