@@ -164,11 +164,12 @@ def daily_schedule(job: UnresolvedAssetJobDefinition, assets: frozenset[dg.Asset
 def schedule_requests(dirt: Iterable[Dirt], today: str, running: Collection[str] = ()) -> list[Request]:
     """One request per dirty day that is not `running`, asked anew every day. Pure.
 
-    The newest days are asked for in any case, first: files that exporters land are no dirt before a run reads them.
+    The newest days are asked for in any case, first, the oldest of them before the others, as their exports came:
+    files that exporters land are no dirt before a run reads them.
     Others take turns over tenants, and which of a tenant's is drawn by lot, another every night: no day that keeps
     failing holds a place that one which failed once waits for.
     """
-    landing = [add_days(today, -ago) for ago in range(LANDING_DAYS)]
+    landing = [add_days(today, -ago) for ago in reversed(range(LANDING_DAYS))]
     tenants: dict[str, set[str]] = {day: set() for day in landing}
     waiting: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
