@@ -7,6 +7,7 @@ person's materialization or backfill builds them anew.
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 import datetime as dt
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
@@ -24,41 +25,28 @@ from assets.dirt import (
     encode_cursor,
     plan_tick,
     survey,
+    take_turns,
 )
 from assets.meter import metered
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
+from assets.runs import held_back, under_way
 from assets.step import PUBLISHED
-from context_plane.model import add_days, days_between
+from context_plane.model import add_days, sha256_hex
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
 
 SENSOR_INTERVAL_S: Final = 30
 SCHEDULE_DAYS_MAX: Final = 31
-"""Days a daily tick asks for: a month of failed runs is looked at again every night."""
+"""Days a daily tick asks for: a month of failed runs is looked at again every night; of more, as many are drawn."""
 LANDING_DAYS: Final = 3
 """Newest days that are looked at every night: files that exporters land are no dirt before a run reads them. A day that
 is over has two such nights, for a run that is under way at one of them may have looked before its last file came."""
 RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
 """A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
 from the failed step would retry nothing."""
-DAY_TAG: Final = "dagster/partition"
-FIRST_DAY_TAG: Final = "dagster/asset_partition_range_start"
-LAST_DAY_TAG: Final = "dagster/asset_partition_range_end"
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
-FAILED_KEPT: Final = dt.timedelta(days=7)
-"""A failed run is looked at for as long: bundles that its check held back are made, or fail, long before."""
-FAILED_RUNS_MAX: Final = 300
-"""Of those, the newest: a quarter's backfill with its retries. Each tick reads them all."""
-UNDER_WAY: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
-
 FRESHNESS: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
 
 
@@ -96,8 +84,11 @@ async def look(plane: Plane, held_back: Collection[str] = ()) -> Survey:
     return await survey(plane, await list_tenants(plane.engine.store), held_back=held_back)
 
 
-def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[str]) -> dg.SensorDefinition:
-    """The sensor over every job. `specs`: those that have an asset; a file that is newer has none before a reload."""
+def dirt_sensor(
+    jobs: Sequence[UnresolvedAssetJobDefinition], daily: frozenset[dg.AssetKey], specs: Collection[str]
+) -> dg.SensorDefinition:
+    """The sensor over every job. `daily`: the assets of days. `specs`: those that have an asset; a file that is newer
+    has none before a reload."""
 
     @dg.sensor(
         name="dirt",
@@ -113,14 +104,16 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
     )
     def dirt(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[OpenPlane]) -> dg.SensorResult:
         with metered() as meter:
-            held_back = _days_held_back(context.instance, plane.plane.engine.now_us())
-            found = plane.run(look(plane.plane, held_back))
+            failed = held_back(context.instance, daily, plane.plane.engine.now_us())
+            found = plane.run(look(plane.plane, failed))
         inside, outside = split_by_partition(found.dirt)
+        runs = under_way(context.instance, daily)
         tick = plan_tick(
             [item for item in inside if not item.spec or item.spec in specs],
             now_us=plane.plane.engine.now_us(),
             asked=decode_cursor(context.cursor),
-            running=_days_under_way(context.instance),
+            running=runs.places,
+            ahead=runs.ahead,
         )
         for line in [*remarks(found, outside), *without_asset(inside, specs)]:
             context.log.warning(line)
@@ -136,9 +129,9 @@ def dirt_sensor(jobs: Sequence[UnresolvedAssetJobDefinition], specs: Collection[
     return dirt
 
 
-def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def daily_schedule(job: UnresolvedAssetJobDefinition, assets: frozenset[dg.AssetKey]) -> dg.ScheduleDefinition:
     """The safety net: once a day every dirty day, also those whose last run failed, and the days whose exports land;
-    those aside of which a run is under way."""
+    those aside of which a run is under way. `assets`: those of days."""
 
     @dg.schedule(
         name="daily",
@@ -160,7 +153,7 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
         for line in remarks(found, outside):
             context.log.warning(line)
         today = context.scheduled_execution_time.astimezone(dt.UTC).date().isoformat()
-        asked = schedule_requests(inside, today, _days_under_way(context.instance))
+        asked = schedule_requests(inside, today, under_way(context.instance, assets).places)
         requests = [run_request(request) for request in asked if DAILY.has_partition_key(request.day)]
         context.log.info(f"tenants looked at: {found.tenants}, in {meter}; runs asked for: {len(requests)}")
         return requests or dg.SkipReason("no day has a partition, or a run of each is under way")
@@ -169,16 +162,29 @@ def daily_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
 
 
 def schedule_requests(dirt: Iterable[Dirt], today: str, running: Collection[str] = ()) -> list[Request]:
-    """One request per dirty day that is not `running`, the newest first, asked anew every day. Pure.
+    """One request per dirty day that is not `running`, asked anew every day. Pure.
 
-    The newest days are asked for in any case: files that exporters land are no dirt before a run reads them.
+    The newest days are asked for in any case, first, the oldest of them before the others, as their exports came:
+    files that exporters land are no dirt before a run reads them.
+    Others take turns over tenants, and which of a tenant's is drawn by lot, another every night: no day that keeps
+    failing holds a place that one which failed once waits for.
     """
-    tenants: dict[str, set[str]] = {add_days(today, -ago): set() for ago in range(LANDING_DAYS)}
+    landing = [add_days(today, -ago) for ago in reversed(range(LANDING_DAYS))]
+    tenants: dict[str, set[str]] = {day: set() for day in landing}
+    waiting: dict[tuple[str, str], list[Dirt]] = {}
     for item in dirt:
         if item.job == DAY_JOB:
             tenants.setdefault(item.day, set()).add(item.tenant)
-    days = sorted({*tenants} - {*running}, reverse=True)[:SCHEDULE_DAYS_MAX]
-    return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in days]
+            if item.day not in landing and item.day not in running:
+                drawn = replace(item, urgent=False, oldest_us=_lot(today, item))
+                waiting.setdefault((item.job, item.day), []).append(drawn)
+    first = [day for day in landing if day not in running]
+    others = sorted((day for _, day in take_turns(waiting, SCHEDULE_DAYS_MAX - len(first))), reverse=True)
+    return [Request(DAY_JOB, day, f"daily:{today}:{day}", tuple(sorted(tenants[day]))) for day in [*first, *others]]
+
+
+def _lot(today: str, item: Dirt) -> int:
+    return int(sha256_hex(f"{today} {item.tenant} {item.day}".encode())[:12], 16)
 
 
 def run_request(request: Request) -> dg.RunRequest:
@@ -215,31 +221,3 @@ def without_asset(dirt: Iterable[Dirt], specs: Collection[str]) -> list[str]:
     """Specs with work whose file this code location has not seen yet. Pure."""
     unseen = sorted({item.spec for item in dirt if item.spec} - {*specs})
     return [f"spec {name} has no asset yet; reload the code location" for name in unseen]
-
-
-def _days_under_way(instance: dg.DagsterInstance) -> set[str]:
-    return _days_of(instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY)))
-
-
-def _days_held_back(instance: dg.DagsterInstance, now_us: int) -> set[str]:
-    """Of runs that failed and were to make bundles. Where to look is all that Dagster is asked: what is missing there,
-    the store says."""
-    since = dt.datetime.fromtimestamp(now_us / 1e6, dt.UTC) - FAILED_KEPT
-    failed = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    return _days_of(run for run in instance.get_runs(failed, limit=FAILED_RUNS_MAX) if _makes_bundles(run))
-
-
-def _makes_bundles(run: dg.DagsterRun) -> bool:
-    chosen = run.asset_selection
-    return any(key.path[0] == PREFIX for key in chosen) if chosen else run.job_name in (DAY_JOB, BUNDLES_JOB)
-
-
-def _days_of(runs: Iterable[dg.DagsterRun]) -> set[str]:
-    """Of runs of one day, and of those that a backfill launches, which name a range."""
-    found: set[str] = set()
-    for run in runs:
-        if DAY_TAG in run.tags:
-            found.add(run.tags[DAY_TAG])
-        elif FIRST_DAY_TAG in run.tags:
-            found.update(days_between(run.tags[FIRST_DAY_TAG], run.tags[LAST_DAY_TAG]))
-    return found

@@ -34,14 +34,15 @@ def build_definitions(settings: Settings, resources: Mapping[str, object] | None
     specs = load_specs(settings.specs_dir or shipped_specs())
     bundles = bundle_assets(specs)
     daily = [LANDED, SEGMENTS, VECTOR_SHARDS, ENTITY_SHARDS, FULLTEXT_SHARDS, PUBLISHED_DAYS, *bundles]
+    keys = frozenset(asset.key for asset in daily)
     of_day, of_bundles, of_month = day_job(daily), bundles_job(bundles), rollups_job(ROLLUPS)
     outside = external_assets(settings, [PUBLISHED_DAYS.key, ROLLUPS.key, *(asset.key for asset in bundles)])
     return dg.Definitions(
         assets=[*outside, *_with_code([*daily, ROLLUPS])],
         asset_checks=[FRESH, no_tenant_failed],
         jobs=[of_day, of_bundles, of_month, FRESHNESS_JOB, *OPERATIONS],
-        schedules=[daily_schedule(of_day), FRESHNESS_SCHEDULE],
-        sensors=[dirt_sensor([of_day, of_bundles, of_month], specs)],
+        schedules=[daily_schedule(of_day, keys), FRESHNESS_SCHEDULE],
+        sensors=[dirt_sensor([of_day, of_bundles, of_month], keys, specs)],
         resources=resources or {"plane": PlaneResource(), "workers": WorkersResource(), "scope": BuildScope()},
         executor=dg.in_process_executor,
     )

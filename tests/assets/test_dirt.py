@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from assets.dirt import (
     BUNDLES_JOB,
     DAY_JOB,
     DIRT_AGE_US,
+    ROLLUPS_JOB,
     Dirt,
     Tick,
     decode_cursor,
@@ -55,7 +57,7 @@ def test_a_tick_asks_for_due_dirt_only_within_its_bound_whatever_the_order(dirt:
     due = {(item.job, item.day) for item in dirt if is_due(item)}
     assert {(request.job, request.day) for request in found.requests} <= due
     assert found.left == len(due) - len(found.requests)
-    assert len(found.requests) == min(most, len(due))
+    assert len(found.requests) == min(most, len({day for _, day in due})), "one run of a day"
     shuffled = random.Random(1).sample(dirt, len(dirt))
     assert tick(shuffled, requests_max=most) == found
 
@@ -63,10 +65,11 @@ def test_a_tick_asks_for_due_dirt_only_within_its_bound_whatever_the_order(dirt:
 @given(dirts)
 def test_every_tenant_has_its_turn_before_any_has_its_next(dirt: list[Dirt]) -> None:
     """Seen to fail when days were taken oldest first over all tenants."""
-    waiting = {item.tenant for item in dirt if is_due(item)}
+    bundles = {item.day for item in dirt if item.job == BUNDLES_JOB and item.urgent}
+    waiting = {item.tenant for item in dirt if is_due(item) and not (item.job == DAY_JOB and item.day in bundles)}
     found = tick(dirt, requests_max=max(1, len(waiting)))
-    served = {tenant for request in found.requests for tenant in request.tenants}
-    assert waiting <= served
+    served = {request.day for request in found.requests}
+    assert all(served & {item.day for item in dirt if item.tenant == tenant} for tenant in waiting)
 
 
 @given(dirts, st.integers(1, 3))
@@ -89,7 +92,8 @@ def test_new_input_of_a_day_is_asked_for_again(dirt: list[Dirt], data: st.DataOb
     changed = data.draw(st.sampled_from(dirt))
     after = [Dirt(i.job, i.tenant, i.day, "new" if i is changed else i.digest, NOW_US - DIRT_AGE_US) for i in dirt]
     second = tick(after, asked=first.asked, requests_max=99)
-    assert (changed.job, changed.day) in {(request.job, request.day) for request in second.requests}
+    third = tick(after, asked=second.asked, requests_max=99)  # what gave way to another run of its day
+    assert (changed.job, changed.day) in {(r.job, r.day) for found in (second, third) for r in found.requests}
 
 
 @given(dirts)
@@ -102,6 +106,25 @@ def test_a_day_under_way_is_left_alone() -> None:
     item = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US, urgent=True)
     assert tick([item], running={DAYS[0]}).requests == ()
     assert len(tick([item]).requests) == 1
+
+
+def test_of_a_day_one_run_is_asked_for_and_bundles_that_were_held_back_first() -> None:
+    """Seen to fail with both in one tick, and with the build first."""
+    build = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US - 2 * DIRT_AGE_US, urgent=True)
+    bundles = Dirt(BUNDLES_JOB, "beta", DAYS[0], "a", NOW_US - DIRT_AGE_US)
+    (request,) = tick([build, bundles]).requests
+    assert request.job == DAY_JOB
+    found = tick([build, replace(bundles, urgent=True)])
+    assert ([request.job for request in found.requests], found.left) == ([BUNDLES_JOB], 1)
+    (request,) = tick([build, replace(bundles, urgent=True)], asked=found.asked).requests
+    assert request.job == DAY_JOB
+
+
+def test_a_month_that_is_rolled_up_is_left_alone_and_its_first_day_is_not() -> None:
+    """Seen to fail with the key of the month compared with days."""
+    items = [Dirt(job, "acme", DAYS[0], "a", NOW_US, urgent=True) for job in (DAY_JOB, ROLLUPS_JOB)]
+    assert [request.job for request in tick(items, running={"2026-03"}).requests] == [DAY_JOB]
+    assert [request.job for request in tick(items, running={DAYS[0]}).requests] == [ROLLUPS_JOB]
 
 
 def renewal(tenant: str, day: str, spec: str = "notes_v0") -> Dirt:
@@ -121,6 +144,13 @@ def test_backfills_take_the_room_that_is_left_newest_days_first(
     asked = [request.day for request in found.requests[len(without.requests) :]]
     room = max(0, most - len(without.requests) - others)
     assert asked == sorted((item.day for item in late), reverse=True)[:room]
+
+
+def test_days_ahead_of_a_persons_backfill_are_built_and_not_backfilled_twice() -> None:
+    """Seen to fail with renewals asked for that the other backfill will make."""
+    new = Dirt(DAY_JOB, "acme", DAYS[0], "a", NOW_US, urgent=True)
+    found = tick([new, renewal("acme", DAYS[1]), renewal("acme", DAYS[2])], ahead=set(DAYS[:2]))
+    assert [(request.job, request.day) for request in found.requests] == [(DAY_JOB, DAYS[0]), (BUNDLES_JOB, DAYS[2])]
 
 
 def test_a_run_of_bundles_is_of_the_specs_that_some_tenant_lacks() -> None:
@@ -155,10 +185,21 @@ def test_the_schedule_asks_for_every_dirty_day_anew_each_night(dirt: list[Dirt])
     requests = schedule_requests(dirt, "2026-03-14")
     dirty = {item.day for item in dirt if item.job == DAY_JOB}
     assert {r.day for r in requests} == dirty | {"2026-03-12", "2026-03-13", "2026-03-14"}, "exports land on these"
-    assert [r.day for r in requests] == sorted({r.day for r in requests}, reverse=True)
     again = schedule_requests(dirt, "2026-03-15")
     assert not {r.run_key for r in requests} & {r.run_key for r in again}
     running = {"2026-03-13", *DAYS[:4]}
     assert {r.day for r in schedule_requests(dirt, "2026-03-14", running)} == {r.day for r in requests} - running
     many = [Dirt(DAY_JOB, "acme", add_days("2020-01-01", n), "a", 0) for n in range(3 * SCHEDULE_DAYS_MAX)]
     assert len(schedule_requests(many, "2026-03-14")) == SCHEDULE_DAYS_MAX
+
+
+def test_no_day_that_keeps_failing_keeps_others_from_the_schedule() -> None:
+    """A tenant whose newest days fail every night, and of which one failed once, as one of another tenant did. Seen to
+    fail with the newest days of all, and (the tenant's own) with those that wait the longest."""
+    failing = [Dirt(DAY_JOB, "acme", add_days("2026-01-01", n), "a", n) for n in range(2 * SCHEDULE_DAYS_MAX)]
+    old = Dirt(DAY_JOB, "beta", "2025-06-01", "b", 10**6)
+    nights = [add_days("2026-03-14", n) for n in range(30)]
+    asked = [{r.day for r in schedule_requests([*failing, old], night)} for night in nights]
+    assert all(old.day in days for days in asked)
+    assert {item.day for item in failing} <= set().union(*asked)
+    assert {len(days) for days in asked} == {SCHEDULE_DAYS_MAX}

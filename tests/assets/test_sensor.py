@@ -21,6 +21,7 @@ from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import TenantSettings, put_tenant
 from resources.plane import OpenPlane
 from tests.assets.test_gate import emptying_fold
+from tests.assets.test_operations import ask, run
 from tests.assets.ticks import evaluate, execute, night, tick
 from tests.assets.world import DAYS, SPEC, World, digests, events
 
@@ -135,6 +136,23 @@ def test_bundles_whose_run_failed_are_asked_for_again_the_next_day(world: World,
         assert f"{SPEC} {DAYS[0]}" in digests(opened, "acme")
 
 
+def test_bundles_that_an_erasure_made_stale_are_asked_for_on_the_same_day(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    """Of somebody else, so their sources stay as they were. Seen to fail (never asked for again) with digests of the
+    sources alone."""
+    world.write("acme", events("acme", DAYS[:1]))
+    assert world.run(BEFORE_BUNDLES, DAYS[0]).success
+    (request,), cursor = tick(world, instance, None, now_us=noon(1))
+    assert execute(world, instance, request).success
+    ask(world, "acme", "acct-unknown")
+    assert run(world, "erase").success
+    (again,), cursor = tick(world, instance, cursor, now_us=noon(1))
+    assert (again.job_name, again.partition_key) == (BUNDLES_JOB, DAYS[0])
+    assert execute(world, instance, again).success
+    assert list(tick(world, instance, cursor, now_us=noon(1))[0]) == []
+
+
 def test_a_tick_tells_what_it_costs(world: World, instance: dg.DagsterInstance) -> None:
     """Seen to fail with the reason alone."""
     for tenant in ("acme", "beta"):
@@ -194,6 +212,47 @@ def test_bundles_of_old_days_that_a_run_did_not_come_to_are_asked_for(
         assert f"{SPEC} {MANY[1]}" in digests(opened, "beta")
         assert f"{SPEC} {MANY[0]}" not in digests(opened, "beta")
     assert list(tick(world, instance, cursor)[0]) == []
+
+
+def test_a_tenant_that_writes_all_the_time_gets_its_bundles_while_another_fails(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    """After each build that the other made fail, before the next, and once. Seen to fail (never asked for while the day
+    is dirty) with bundles of clean days alone."""
+
+    def loses_acme(operation: Operation, key: str) -> Mishap | None:
+        return losing("indexes")(operation, key) if key.startswith("tenants/acme/") else None
+
+    for tenant in ("acme", "beta"):
+        world.write(tenant, events(tenant, DAYS[:1]))
+    cursor: str | None = None
+    for n in range(2):
+        (build,), cursor = tick(world, instance, cursor)
+        assert build.job_name == DAY_JOB
+        assert not execute(world, instance, build, loses_acme).success
+        world.write("beta", events("late", DAYS[:1])[n : n + 1])
+        (bundles,), cursor = tick(world, instance, cursor)
+        assert (bundles.job_name, bundles.partition_key) == (BUNDLES_JOB, DAYS[0])
+        assert execute(world, instance, bundles).success
+        with world.open() as opened:
+            head = opened.run(load_head(opened.plane.engine.store, "beta"))
+        assert head.bundles[SPEC][DAYS[0]].built_us > head.days[DAYS[0]].built_us
+    (build,), cursor = tick(world, instance, cursor)
+    assert execute(world, instance, build).success
+    assert list(tick(world, instance, cursor)[0]) == []
+
+
+def test_an_earlier_failure_asks_for_no_bundles_of_a_day_that_its_build_will_make(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    """A late event of another day made them stale. Seen to fail (bundles before the build, with every day that is
+    published) with every dirty day of which a run failed this week."""
+    world.write("acme", events("acme"))
+    world.build()
+    instance.add_run(dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.FAILURE, tags={"dagster/partition": DAYS[1]}))
+    world.write("acme", events("late"))
+    world.build(DAYS[:1])
+    assert [(r.job_name, r.partition_key) for r in tick(world, instance, None)[0]] == [(DAY_JOB, DAYS[1])]
 
 
 def test_a_failed_run_that_was_to_make_no_bundles_holds_none_back(world: World, instance: dg.DagsterInstance) -> None:
@@ -277,10 +336,11 @@ def test_dirt_without_a_partition_is_told_not_asked_for(world: World, instance: 
 def test_the_schedule_asks_for_dirty_days_and_those_whose_exports_land(
     world: World, stored_instance: dg.DagsterInstance
 ) -> None:
+    """Exports in the order in which they came. Seen to fail with the newest first."""
     world.write("acme", events("acme"))
     found = night(world, stored_instance, "2026-03-06")
-    landing = {"2026-03-04", "2026-03-05", "2026-03-06"}
-    assert [r.run_key for r in found] == [f"daily:2026-03-06:{day}" for day in sorted({*DAYS, *landing}, reverse=True)]
+    landing = ["2026-03-04", "2026-03-05", "2026-03-06"]
+    assert [r.run_key for r in found] == [f"daily:2026-03-06:{day}" for day in [*landing, DAYS[0]]]
 
 
 def test_a_requested_run_takes_its_store_from_the_environment(
