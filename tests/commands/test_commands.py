@@ -72,6 +72,19 @@ def test_a_day_without_a_partition_is_named_and_stops_no_other(tmp_path: Path) -
     assert made.json("snapshot")["pending_events"] == 0
 
 
+@pytest.mark.parametrize(("words", "field"), [(("entities",), "entities"), (("timeline", "acme"), "events")])
+def test_a_list_that_was_cut_goes_on_with_its_cursor(cli: Cli, words: tuple[str, ...], field: str) -> None:
+    """Seen to fail with a cursor of null, which is the end."""
+    whole = cli.json(*words)
+    first = cli.json(*words, "--limit", "1")
+    assert f"--cursor {first['cursor']}" in cli(*words, "--limit", "1").splitlines()[-1]
+    rest = cli.json(*words, "--limit", "1", "--cursor", first["cursor"])
+    assert first[field] + rest[field] == whole[field]
+    assert (len(first[field]), whole["cursor"], rest["cursor"]) == (1, None, None)
+    cli(*words, "--cursor", "x", code=outcome.USAGE)
+    assert "cursor_invalid" in cli.error
+
+
 def test_explain_prints_the_plan(cli: Cli) -> None:
     cli("build")
     shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
