@@ -273,6 +273,20 @@ def test_a_traceback_is_shown_to_whoever_asks(cli: Cli) -> None:
         assert ("Traceback" in done.stderr) == shown
 
 
+def test_what_is_printed_is_printed_as_it_is(tmp_path: Path) -> None:
+    """Seen to fail with rich's markup and emoji on: `team`, and exit code 1."""
+    made = Cli(tmp_path)
+    row = '{{"entity": "{id}", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "x"}}\n'
+    names = ["a[/b]", "team[vip]", ":key:"]
+    (tmp_path / "[r].jsonl").write_text("".join(row.format(id=name) for name in [*names, ""]))
+    told = made("ingest", "[r].jsonl", "--tenant", "acme", "--rejects", "[no].jsonl", code=outcome.DEFECTS)
+    assert "[r].jsonl" in told
+    assert "every one is in [no].jsonl" in told
+    assert {line.split()[0] for line in made("entities").splitlines()[1:]} == set(names)
+    made("keys", "create", "--tenant", "acme", "--note", "ci[/x] [old]")
+    assert "ci[/x] [old]" in made("keys", "list")
+
+
 @pytest.mark.parametrize("words", [("entities",), ("entities", "--json"), ("export",)])
 def test_a_reader_that_goes_away_is_no_defect(cli: Cli, words: tuple[str, ...]) -> None:
     """Seen to fail with the libraries' own code, 1, which means a defect."""
