@@ -1,9 +1,10 @@
 """Land: the export files of a tenant's `landing/{source}/{day}/` folder become log batches, each file once.
 
-A file is known by its source and the SHA-256 of its bytes. What became of it is recorded under
-`control/landing/{source}/{digest}.json` after its last batch is durable; every batch is appended under an
-idempotency key of file, content and the record of the landing before: one that died halfway writes nothing twice, and
-one under a mapping that came back writes again. Rows that were refused are an object beside the record.
+A file is known by its source, its day and the SHA-256 of its bytes: an export that says again what an older one said
+is another file, for there may be one between them. What became of it is recorded under
+`control/landing/{source}/{day}/{digest}.json` after its last batch is durable; every batch is appended under an
+idempotency key of day, file, content and the record of the landing before: one that died halfway writes nothing twice,
+and one under a mapping that came back writes again. Rows that were refused are an object beside the record.
 
 The mapping of a source is `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one of that
 name. A file is read again when its mapping changed: events keep their ids, so the later reading replaces.
@@ -153,7 +154,7 @@ async def _land_source(plane: Plane, tenant: str, source: str, day: str) -> Land
     with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
         files = [await _fetch(store, info, Path(scratch)) for info in infos]
         for info, (path, digest) in zip(infos, files, strict=True):
-            record = f"landing/{source}/{digest}"
+            record = f"landing/{source}/{day}/{digest}"
             before = await _record(store, tenant, record)
             if before is not None and before.mapping == mapping.digest:
                 known.append(before)
@@ -237,7 +238,7 @@ async def _land_file(
             batch.writes,
             body_bytes=batch.bytes,
             visible="after_build",
-            idempotency_key=f"landing:{digest}:{since}:{len(numbers)}:{batch.digest[:32]}",
+            idempotency_key=f"landing:{day}:{digest}:{since}:{len(numbers)}:{batch.digest[:32]}",
             body_digest=batch.digest,
             actor=JOB,
         )
