@@ -267,12 +267,12 @@ async def _land_file(
 
 def _batches(plane: Plane, mapping: SourceMapping, path: Path, read: _Read, rejects: bytearray) -> Iterator[_Batch]:
     """Batches of a file in order; counts into `read` and appends refused rows to `rejects`. Blocking."""
-    now_us, dim = plane.engine.now_us(), plane.engine.embedder.dim
+    now_us, dim, horizon_us = plane.engine.now_us(), plane.engine.embedder.dim, plane.settings.horizon_us
     row_writes: list[Write] = []
     row_bytes: list[bytes] = []
 
     def validate(event: WireEvent) -> None:
-        row_writes.append(parse_event(event, now_us=now_us, dim=dim))
+        row_writes.append(parse_event(event, now_us=now_us, dim=dim, horizon_us=horizon_us))
         row_bytes.append(canonical_json(event))
 
     writes: list[Write] = []

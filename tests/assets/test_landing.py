@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,14 @@ def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world:
         (later,) = land(world).landed
         assert later.batches == (2,)
         put(world, ControlKey("acme", f"landing/helpdesk/{DAY}/{first.digest}.json"), first.model_dump_json())
+
+
+def test_landed_rows_may_lie_as_far_ahead_as_others(world: World) -> None:
+    """Seen to fail with the two days of the default kept."""
+    ahead = (dt.datetime.now(dt.UTC) + dt.timedelta(days=5)).isoformat()
+    with_tickets(world, TICKETS.replace("2026-03-03T09:00:00Z", ahead))
+    wider = replace(world, settings=world.settings.model_copy(update={"horizon_days": 6}))
+    assert [item.rejected for item in land(wider).landed] == [1]
 
 
 def test_a_file_without_a_mapping_is_named_and_the_others_land(world: World) -> None:

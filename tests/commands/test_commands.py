@@ -85,6 +85,18 @@ def test_a_list_that_was_cut_goes_on_with_its_cursor(cli: Cli, words: tuple[str,
     assert "cursor_invalid" in cli.error
 
 
+def test_rows_ahead_of_the_horizon_are_refused_as_the_service_would(tmp_path: Path) -> None:
+    """Seen to fail with the two days of the default kept."""
+    made = Cli(tmp_path)
+    ahead = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=30)).isoformat()
+    row = {"entity": "acct-1", "ts": ahead, "source": "s", "kind": "note", "text": "x"}
+    (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row))
+    load = ("ingest", "rows.jsonl", "--tenant", "acme", "--again")
+    for days, rejects in (("1", 1), ("2", 0)):
+        made.environment["CONTEXT_PLANE_HORIZON_DAYS"] = days
+        assert made.json(*load, code=outcome.DEFECTS if rejects else 0)["rejects"] == rejects
+
+
 def test_explain_prints_the_plan(cli: Cli) -> None:
     cli("build")
     shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
