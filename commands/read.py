@@ -334,13 +334,11 @@ def _json(text: str, option: str) -> Any:
 
 
 def _start(day: str | None) -> str | None:
-    start_us = _start_us(day)
-    return None if start_us is None else _rfc(start_us)
+    return _rfc(day, _start_us(day))
 
 
 def _end(day: str | None) -> str | None:
-    end_us = _end_us(day)
-    return None if end_us is None else _rfc(end_us)
+    return _rfc(day, _end_us(day))
 
 
 def _start_us(day: str | None) -> int | None:
@@ -355,7 +353,11 @@ def _end_us(day: str | None) -> int | None:
     return None if day is None else day_end_us(day)
 
 
-def _rfc(ts_us: int) -> str:
+def _rfc(day: str | None, ts_us: int | None) -> str | None:
+    from context_plane.errors import Invalid
     from context_plane.model import format_time
 
-    return format_time(ts_us)
+    try:
+        return None if ts_us is None else format_time(ts_us)
+    except OverflowError as error:
+        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=day) from error

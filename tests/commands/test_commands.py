@@ -225,7 +225,8 @@ def test_bundles_that_wait_are_listed_let_through_and_dropped(tmp_path: Path) ->
     assert "100.0%" in made("approve")
     assert "works again" not in made("context", "acct-1")
     made("approve", "customer_context_v0", *days, code=2)
-    made("approve", "customer_context_v0", *days, "--expires", "2026-01-01", code=2)
+    for end in ("2026-01-01", "9999-12-31"):
+        made("approve", "customer_context_v0", *days, "--expires", end, code=2)
     made("approve", "nonsense_v0", *days, "--expires", ends, code=3)
     made("reject", "customer_context_v0", code=2)
     assert made.json("reject", "customer_context_v0", *days)["rejected"] == ["2026-03-01"]
@@ -253,6 +254,8 @@ def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
         (("search", "x", "--where", "{"), 2, "--where is not JSON"),
         (("search", "x", "--store", "ftp://x/y"), 2, "file, s3, gs, az"),
         (("build", "--since", "yesterday"), 2, "YYYY-MM-DD"),
+        (("search", "x", "--until", "9999-12-31"), 2, "name an earlier day"),
+        (("timeline", "acme", "--since", "9999-12-32"), 2, "YYYY-MM-DD"),
         (("rollup", "--month", "March"), 2, "YYYY-MM"),
         (
             ("ingest", "rows.csv", "--mapping", "desk.yaml", "--tenant", "acme", "--url", "http://127.0.0.1:9"),
