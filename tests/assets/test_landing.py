@@ -172,6 +172,18 @@ def test_an_export_that_says_what_an_older_one_said_lands_again(world: World) ->
     assert batches(world) == 3
 
 
+def test_an_export_that_stays_the_same_is_written_once(world: World) -> None:
+    """Each day's record leads to the next. Seen to fail with days by themselves, and with no record of a known one."""
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING)
+    days = ("2026-03-04", "2026-03-05", "2026-03-06")
+    for n, day in enumerate(days):
+        put(world, LandingKey("acme", "helpdesk", day, f"tickets-{day}.csv"), TICKETS)
+        found = land(world, day=day)
+        assert (len(found.landed), len(found.known)) == ((1, 0) if n == 0 else (0, 1))
+        assert [(item.day, item.file) for item in found.landed + found.known] == [(day, f"tickets-{day}.csv")]
+    assert batches(world) == 1
+
+
 def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
     """Seen to fail with a nonce in the key."""
     with_tickets(world)
