@@ -1,4 +1,4 @@
-"""Files that exporters drop below `landing/{source}/{day}/` of a tenant, as an asset: read once, by digest."""
+"""Files that exporters drop below `landing/{source}/{day}/` of a tenant, as an asset: read once, by day and digest."""
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections.abc import Mapping
@@ -79,8 +79,8 @@ LANDED: Final = daily_asset(
     description=(
         "Exports under `tenants/{tenant}/landing/{source}/{yyyy}/{mm}/{dd}/`, mapped to events and appended to the "
         "log, each file once. Mapping: `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one. "
-        "Refused rows: `tenants/{tenant}/control/landing/{source}/{file digest}.rejects.jsonl`. Columns are those of "
-        "the events that rows are mapped to."
+        "Refused rows: `tenants/{tenant}/control/landing/{source}/{day}/{file digest}.rejects.jsonl`. Columns are "
+        "those of the events that rows are mapped to."
     ),
     metadata=columns(*EVENT),
 )

@@ -18,7 +18,7 @@ import orjson
 from context_plane.model import Write, sha256_hex
 from context_plane.sources.mapping import SourceMapping
 from context_plane.sources.read import Reject, Row, read_events
-from context_plane.wire import parse_event
+from context_plane.wire import HORIZON_US, parse_event
 
 EVENTS_MAX: Final = 10_000
 BYTES_MAX: Final = 12 * 1024 * 1024
@@ -63,14 +63,20 @@ class Tally:
 
 
 def batches(
-    mapping: SourceMapping | None, files: Sequence[Path], *, now_us: int, dim: int | None, rejects_max: int | None
+    mapping: SourceMapping | None,
+    files: Sequence[Path],
+    *,
+    now_us: int,
+    dim: int | None,
+    rejects_max: int | None,
+    horizon_us: int = HORIZON_US,
 ) -> Iterator[Batch | Reject]:
     """Batches and rejects of all files, in order. Blocking. Raises what `read_events` raises."""
     made = _Maker()
     parsed: list[Write] = []
 
     def validate(event: dict[str, Any]) -> None:
-        parsed.append(parse_event(event, now_us=now_us, dim=dim))
+        parsed.append(parse_event(event, now_us=now_us, dim=dim, horizon_us=horizon_us))
 
     for outcome in read_events(mapping, files, validate=validate, rejects_max=rejects_max):
         accepted = list(parsed)

@@ -66,4 +66,4 @@ async def each_tenant(
 def print_failures(done: Done[Any]) -> None:
     out = show.console()
     for one in done.failed:
-        out.print(f"{one.tenant}: {one.code}: {one.detail}", soft_wrap=True, markup=False)
+        out.print(f"{one.tenant}: {one.code}: {one.detail}", soft_wrap=True)

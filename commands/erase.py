@@ -103,7 +103,7 @@ def _print_done(done: list[Fulfilled], *, as_json: bool) -> None:
             f"{show.count(receipt.batches_redacted, 'batch', 'batches')} of the log emptied"
         )
         for problem in each.problems:
-            out.print(problem, soft_wrap=True, markup=False)
+            out.print(problem, soft_wrap=True)
         if each.problems:
             out.print("the request stays open: mend the above, then run `context-plane erase` without an entity")
     if not done:

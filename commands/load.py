@@ -79,6 +79,7 @@ def ingest(
     from context_plane.sources.mapping import load_mapping
 
     described = None if mapping is None else load_mapping(mapping)
+    horizon_us = settings_of(store).horizon_us
 
     async def work() -> Tally:
         async with AsyncExitStack() as stack:
@@ -90,7 +91,7 @@ def ingest(
                 plane = await stack.enter_async_context(opened(store, probe=True))
                 await _ensure_tenant(plane, tenant)
                 send, dim = _to_store(plane, tenant, visible, salt), plane.engine.embedder.dim
-            return await _load(_Source(described, tuple(files), dim, rejects_max), send, rejects)
+            return await _load(_Source(described, tuple(files), dim, rejects_max, horizon_us), send, rejects)
 
     tally = run(work())
     _report(tally, tenant, visible, rejects, as_json=as_json)
@@ -178,6 +179,7 @@ class _Source:
     files: tuple[Path, ...]
     dim: int | None
     rejects_max: int
+    horizon_us: int
 
 
 async def _load(source: _Source, send: Send, rejects: Path | None) -> Tally:
@@ -188,7 +190,14 @@ async def _load(source: _Source, send: Send, rejects: Path | None) -> Tally:
 
     tally = Tally()
     now_us = time.time_ns() // 1000
-    stream = batches(source.mapping, source.files, now_us=now_us, dim=source.dim, rejects_max=source.rejects_max)
+    stream = batches(
+        source.mapping,
+        source.files,
+        now_us=now_us,
+        dim=source.dim,
+        rejects_max=source.rejects_max,
+        horizon_us=source.horizon_us,
+    )
     with ExitStack() as stack:
         out: BinaryIO | None = None if rejects is None else stack.enter_context(rejects.open("wb"))
         bar = stack.enter_context(show.progress())

@@ -135,7 +135,7 @@ def _print_verified(done: Done[Checked], seed: int) -> None:
         out.print(told)
     for tenant, checked in done.told.items():
         for finding in checked.findings:
-            out.print(f"{tenant}: {finding}", soft_wrap=True, markup=False)
+            out.print(f"{tenant}: {finding}", soft_wrap=True)
     if any(checked.findings for checked in done.told.values()):
         out.print(MEND)
     print_failures(done)

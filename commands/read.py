@@ -20,6 +20,7 @@ DEFAULT_SPEC = "customer_context_v0"
 Mode: TypeAlias = Literal["hybrid", "text", "vector"]
 Format: TypeAlias = Literal["text", "json"]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, metavar="N", help="at most so many")]
+Cursor = Annotated[str | None, typer.Option("--cursor", metavar="CURSOR", help="go on where the last page ended")]
 
 
 def search(
@@ -116,6 +117,7 @@ def timeline(
     kind: Annotated[list[str] | None, typer.Option("--kind", metavar="NAME", help="only these; repeat it")] = None,
     limit: Limit = 20,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="instead of the newest")] = False,
+    cursor: Cursor = None,
     tenant: Tenant = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -126,10 +128,15 @@ def timeline(
         from rich.text import Text
 
         from context_plane.recall.values import TimelineRequest
-        from serving import answers
+        from serving import answers, cursors
 
         async with opened(store) as plane:
             name = await tenant_of(plane, tenant)
+            listing = cursors.of_timeline(name, entity, "asc" if oldest_first else "desc")
+            position = None
+            if cursor is not None:
+                ts_us, event_id = cursors.read(listing, cursor, int, str)
+                position = (ts_us, event_id)
             request = TimelineRequest(
                 entity=entity,
                 since_us=_start_us(since),
@@ -137,19 +144,21 @@ def timeline(
                 sources=frozenset(source or ()) or None,
                 kinds=frozenset(kind or ()) or None,
                 limit=limit,
+                cursor=position,
                 descending=not oldest_first,
             )
             answer = await plane.timeline(name, request)
+            following = None if answer.next_cursor is None else cursors.write(listing, list(answer.next_cursor))
             if as_json:
-                show.json(answers.timeline(answer, None))
+                show.json(answers.timeline(answer, following))
                 return
             out = show.console()
             for event in answer.events:
                 out.print(Text.assemble((_moment(event.ts_us), "bold"), f"  {event.kind}  {event.id}"))
                 out.print(Text(f"    {_what(event)}"))
                 out.print(Text(f"    {_place(event)}", style="dim"), soft_wrap=True)
-            if answer.next_cursor is not None:
-                out.print("there is more: raise --limit, or narrow it with --until")
+            if following is not None:
+                out.print(f"there is more: raise --limit, or go on with --cursor {following}", soft_wrap=True)
 
     run(work())
 
@@ -157,6 +166,7 @@ def timeline(
 def entities(
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="only ids that start so")] = "",
     limit: Limit = 100,
+    cursor: Cursor = None,
     tenant: Tenant = None,
     store: Store = None,
     as_json: AsJson = False,
@@ -164,15 +174,18 @@ def entities(
     """Entities in key order, with their number of events and the time of the last."""
 
     async def work() -> None:
-        from serving import answers
+        from serving import answers, cursors
 
         async with opened(store) as plane:
             name = await tenant_of(plane, tenant)
-            answer = await plane.entities(name, prefix=prefix, limit=limit)
+            listing = cursors.of_entities(name, prefix)
+            after = None if cursor is None else cursors.read(listing, cursor, str)[0]
+            answer = await plane.entities(name, prefix=prefix, limit=limit, cursor=after)
+            following = None if answer.next_cursor is None else cursors.write(listing, [answer.next_cursor])
             if as_json:
-                show.json(answers.entities(answer, None))
+                show.json(answers.entities(answer, following))
             else:
-                _print_entities(answer)
+                _print_entities(answer, following)
 
     run(work())
 
@@ -262,12 +275,12 @@ def _plan(explain: Mapping[str, Any]) -> str:
     )
 
 
-def _print_entities(answer: EntitiesAnswer) -> None:
+def _print_entities(answer: EntitiesAnswer, following: str | None) -> None:
     out = show.console()
     rows = [[info.entity, f"{info.events:,}", _moment(info.last_ts_us)] for info in answer.entities]
     out.print(show.table(["entity", ">events", "last"], rows))
-    if answer.next_cursor is not None:
-        out.print("there are more: raise --limit, or give a --prefix")
+    if following is not None:
+        out.print(f"there are more: raise --limit, or go on with --cursor {following}", soft_wrap=True)
 
 
 def _print_snapshot(info: SnapshotInfo) -> None:
@@ -321,13 +334,11 @@ def _json(text: str, option: str) -> Any:
 
 
 def _start(day: str | None) -> str | None:
-    start_us = _start_us(day)
-    return None if start_us is None else _rfc(start_us)
+    return _rfc(day, _start_us(day))
 
 
 def _end(day: str | None) -> str | None:
-    end_us = _end_us(day)
-    return None if end_us is None else _rfc(end_us)
+    return _rfc(day, _end_us(day))
 
 
 def _start_us(day: str | None) -> int | None:
@@ -342,7 +353,11 @@ def _end_us(day: str | None) -> int | None:
     return None if day is None else day_end_us(day)
 
 
-def _rfc(ts_us: int) -> str:
+def _rfc(day: str | None, ts_us: int | None) -> str | None:
+    from context_plane.errors import Invalid
     from context_plane.model import format_time
 
-    return format_time(ts_us)
+    try:
+        return None if ts_us is None else format_time(ts_us)
+    except OverflowError as error:
+        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=day) from error

@@ -36,7 +36,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API until it is stopped. A store without API keys is served on loopback only.
 
-    --json tells where, before the first request; `GET /readyz` tells when."""
+    --json tells where, once it listens; `GET /readyz` tells when it is ready."""
     from serving.main import run as run_service
 
     settings = settings_of(store)

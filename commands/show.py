@@ -17,9 +17,13 @@ ACCENT: Final = "cyan"
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console; without a terminal it is wide enough that nothing is cut."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=WIDTH_PIPED)
+    """A console that prints strings as they are; without a terminal it is wide enough that nothing is cut.
+
+    Ids, notes and file names may look like markup: styles are given, never written into text."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = WIDTH_PIPED
+    return made
 
 
 def json(value: Any) -> None:
@@ -42,7 +46,7 @@ def progress() -> Progress:
     """A bar on standard error, gone when done; nothing at all without a terminal."""
     out = console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

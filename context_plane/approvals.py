@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from context_plane.engine import Engine
 from context_plane.errors import Corrupt, Invalid, NotFound
 from context_plane.layout.keys import ControlKey
-from context_plane.model import check_tenant, day_start_us, format_time
+from context_plane.model import check_tenant, day_start_us
 from context_plane.store.base import Store
 
 FOLDER: Final = "approvals/"
@@ -49,7 +49,7 @@ async def file_approval(engine: Engine, tenant: str, spec: str, *, since: str, u
         raise Invalid("query_invalid", "the first day comes after the last; swap them", since=since, until=until)
     if not now_us < expires_us <= now_us + LIFE_MAX_US:
         detail = "an approval ends within 31 days from now; choose a time in between"
-        raise Invalid("query_invalid", detail, expires=format_time(expires_us))
+        raise Invalid("query_invalid", detail)
     there = await load_approvals(engine.store, tenant)
     ended = [_key(tenant, each.id) for each in there if each.expires_us <= now_us]
     if ended:

@@ -1,9 +1,11 @@
 """Land: the export files of a tenant's `landing/{source}/{day}/` folder become log batches, each file once.
 
-A file is known by its source and the SHA-256 of its bytes. What became of it is recorded under
-`control/landing/{source}/{digest}.json` after its last batch is durable; every batch is appended under an
-idempotency key of file, content and the record of the landing before: one that died halfway writes nothing twice, and
-one under a mapping that came back writes again. Rows that were refused are an object beside the record.
+A file is known by its source, its day and the SHA-256 of its bytes: an export that says again what an older one said
+is another file, for there may be one between them; not so where the day before landed the same. What became of it is
+recorded under `control/landing/{source}/{day}/{digest}.json` after its last batch is durable; every batch is appended
+under an idempotency key of day, file, content and the record of the landing before: one that died halfway writes
+nothing twice, and one under a mapping that came back writes again. Rows that were refused are an object beside the
+record.
 
 The mapping of a source is `tenants/{tenant}/control/mappings/{source}.yaml`, else the shipped one of that
 name. A file is read again when its mapping changed: events keep their ids, so the later reading replaces.
@@ -26,7 +28,7 @@ import context_plane
 from context_plane.audit import JOB
 from context_plane.errors import Invalid, NotFound, PlaneError
 from context_plane.layout.keys import ControlKey, LandingKey, parse, period_path
-from context_plane.model import Write, canonical_json, identity, sha256_hex
+from context_plane.model import Write, add_days, canonical_json, identity, sha256_hex
 from context_plane.plane import Plane
 from context_plane.sources.mapping import SourceMapping, parse_mapping
 from context_plane.sources.read import Reject, Row, WireEvent, read_events
@@ -153,10 +155,15 @@ async def _land_source(plane: Plane, tenant: str, source: str, day: str) -> Land
     with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
         files = [await _fetch(store, info, Path(scratch)) for info in infos]
         for info, (path, digest) in zip(infos, files, strict=True):
-            record = f"landing/{source}/{digest}"
+            record = f"landing/{source}/{day}/{digest}"
             before = await _record(store, tenant, record)
             if before is not None and before.mapping == mapping.digest:
                 known.append(before)
+                continue
+            same = await _record(store, tenant, f"landing/{source}/{add_days(day, -1)}/{digest}")
+            if before is None and same is not None and same.mapping == mapping.digest:
+                known.append(same.model_copy(update={"day": day, "file": path.name}))
+                await _keep(store, tenant, record, known[-1])
                 continue
             try:
                 landed.append(await _land_file(plane, tenant, mapping, day, path, digest, record, info.size, before))
@@ -203,6 +210,10 @@ async def _record(store: Store, tenant: str, record: str) -> Landed | None:
         return None
 
 
+async def _keep(store: Store, tenant: str, record: str, landed: Landed) -> None:
+    await store.put(str(ControlKey(tenant, f"{record}.json")), landed.model_dump_json().encode())
+
+
 # --- one file -----------------------------------------------------------------------------------
 
 
@@ -237,7 +248,7 @@ async def _land_file(
             batch.writes,
             body_bytes=batch.bytes,
             visible="after_build",
-            idempotency_key=f"landing:{digest}:{since}:{len(numbers)}:{batch.digest[:32]}",
+            idempotency_key=f"landing:{day}:{digest}:{since}:{len(numbers)}:{batch.digest[:32]}",
             body_digest=batch.digest,
             actor=JOB,
         )
@@ -260,18 +271,18 @@ async def _land_file(
         days=tuple(sorted(days)),
         rejects=rejects_key,
     )
-    await plane.engine.store.put(str(ControlKey(tenant, f"{record}.json")), landed.model_dump_json().encode())
+    await _keep(plane.engine.store, tenant, record, landed)
     return landed
 
 
 def _batches(plane: Plane, mapping: SourceMapping, path: Path, read: _Read, rejects: bytearray) -> Iterator[_Batch]:
     """Batches of a file in order; counts into `read` and appends refused rows to `rejects`. Blocking."""
-    now_us, dim = plane.engine.now_us(), plane.engine.embedder.dim
+    now_us, dim, horizon_us = plane.engine.now_us(), plane.engine.embedder.dim, plane.settings.horizon_us
     row_writes: list[Write] = []
     row_bytes: list[bytes] = []
 
     def validate(event: WireEvent) -> None:
-        row_writes.append(parse_event(event, now_us=now_us, dim=dim))
+        row_writes.append(parse_event(event, now_us=now_us, dim=dim, horizon_us=horizon_us))
         row_bytes.append(canonical_json(event))
 
     writes: list[Write] = []

@@ -14,6 +14,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from context_plane.embed.open import EmbedderSettings
+from context_plane.layout.batch import DAY_US
 from context_plane.store.open import StoreOptions
 
 DEFAULT_STORE: Final = ".plane/store"
@@ -39,6 +40,10 @@ class Settings(BaseSettings):
         default=2, ge=0, le=366, description="days ahead of now that event times may lie; partitions must reach as far"
     )
     embedder: EmbedderSettings = EmbedderSettings()
+
+    @property
+    def horizon_us(self) -> int:
+        return self.horizon_days * DAY_US
 
     @property
     def store_url(self) -> str:

@@ -19,6 +19,16 @@ CURSOR_CHARS_MAX: Final = 4_096
 """A name of 256 control characters takes six bytes each in JSON and a third more in base64: 2,079."""
 
 
+def of_timeline(tenant: str, entity: str, order: str) -> tuple[str, ...]:
+    """The listing of `GET …/timeline` and of the command of that name."""
+    return ("timeline", tenant, entity, order)
+
+
+def of_entities(tenant: str, prefix: str) -> tuple[str, ...]:
+    """The listing of `GET …/entities` and of the command of that name."""
+    return ("entities", tenant, prefix)
+
+
 def write(listing: tuple[str, ...], position: list[str | int]) -> str:
     """`listing`: what makes two listings differ in order or content."""
     raw = orjson.dumps([_mark(listing), *position])

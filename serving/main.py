@@ -2,6 +2,10 @@
 
 A store without any API key is served on loopback only, and says so; on any other address the start is refused.
 Workers share one bound socket; each opens its own plane.
+
+The server library ends a start that fails with a code of its own, and the supervisor of workers with 0. So the address
+and the plane are tried here first, where what is wrong is an error with a code of ours; what fails behind that is
+`not_ready`.
 """
 
 from __future__ import annotations
@@ -11,19 +15,19 @@ import gc
 import ipaddress
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from context_plane.access import any_key
-from context_plane.errors import Denied
-from context_plane.settings import Settings, store_options_from_environment
-from context_plane.store import open_store
+from context_plane.errors import Denied, Invalid, Unavailable
+from context_plane.settings import Settings
 from serving import logs
 from serving.app import create_app
 from serving.logs import LogFormat
@@ -52,9 +56,11 @@ def run(
     *,
     announce: Callable[[bool], None] | None = None,
 ) -> None:
-    """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys.
+    """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys,
+    `Invalid(settings_invalid)` for one that cannot be listened on, what `plane.open` raises, and
+    `Unavailable(not_ready)` when a server or worker does not start all the same.
 
-    `announce` is told whether keys guard the store, before the first request can come."""
+    `announce` is told whether keys guard the store, as soon as the service listens."""
     loopback = is_loopback(host)
     own = logs.config(log_format)
     config = uvicorn.Config(
@@ -73,16 +79,54 @@ def run(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    guarded = asyncio.run(_configured(settings))
+    check_address(host, port)
+    guarded = asyncio.run(_tried(settings))
     check_exposure(guarded, host)  # by now logs have their form
-    if announce is not None:
-        announce(guarded)
+    told = partial(announce, guarded) if announce is not None else None
     if workers == 1:
-        uvicorn.Server(config).run()
-        return
+        _serve(config, told)
+    else:
+        _serve_by_workers(config, told)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._listening is not None:
+            self._listening()
+
+
+def _serve(config: uvicorn.Config, listening: Callable[[], None] | None) -> None:
+    try:
+        _Server(config, listening).run()
+    except SystemExit as error:
+        if error.code == STARTUP_FAILURE:
+            raise _not_started() from error
+        raise
+
+
+def _serve_by_workers(config: uvicorn.Config, listening: Callable[[], None] | None) -> None:
     with tempfile.TemporaryDirectory(prefix="context-plane-metrics-") as folder:
         os.environ[MULTIPROCESS_DIR] = folder  # read by the metrics library in the workers
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        try:
+            bound = config.bind_socket()
+        except SystemExit as error:
+            raise _not_started() from error
+        bound.listen(BACKLOG)  # who comes before a worker has started waits for one
+        if listening is not None:
+            listening()
+        supervisor = Multiprocess(config, sockets=[bound])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise _not_started()
+
+
+def _not_started() -> Unavailable:
+    return Unavailable("not_ready", "the service did not start; the log above says why")
 
 
 def settle_memory() -> None:
@@ -115,9 +159,25 @@ def check_exposure(configured: bool, host: str) -> None:
     log.warning("no API key is configured: open mode, whoever can reach %s may do everything", host)
 
 
-async def _configured(settings: Settings) -> bool:
-    store = open_store(settings.store_url, options=store_options_from_environment())
+def check_address(host: str, port: int) -> None:
+    """Raises `Invalid(settings_invalid)` when the address is not of this machine, or somebody listens there already."""
     try:
-        return await any_key(store)
-    finally:
-        await store.aclose()
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as the server binds it
+                trial.bind(address)
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        detail = f"the address cannot be listened on: {said}; choose another with --port or --host"
+        raise Invalid("settings_invalid", detail, host=host, port=port) from error
+
+
+async def _tried(settings: Settings) -> bool:
+    """Whether keys guard the store. Raises what keeps a plane from being opened."""
+    from context_plane import plane
+
+    async with plane.open(settings) as opened:
+        return await any_key(opened.store)

@@ -129,7 +129,7 @@ async def post_context(request: Request, caller: Reads, entity: Entity) -> Respo
 )
 async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQuery, Query()]) -> Response:
     """Every event with its citation. The cursor stays valid across publishes."""
-    listing = ("timeline", caller.name, entity, query.order)
+    listing = cursors.of_timeline(caller.name, entity, query.order)
     position = None
     if query.cursor is not None:
         ts_us, event_id = cursors.read(listing, query.cursor, int, str)
@@ -172,7 +172,7 @@ async def get_timeline(caller: Reads, entity: Entity, query: Annotated[TimelineQ
 )
 async def get_entities(caller: Reads, query: Annotated[EntitiesQuery, Query()]) -> Response:
     """Ids in ascending order, with the number of their events and the time of the last."""
-    listing = ("entities", caller.name, query.prefix)
+    listing = cursors.of_entities(caller.name, query.prefix)
     after = None if query.cursor is None else cursors.read(listing, query.cursor, str)[0]
     lookups = track_lookups()
     answer = await caller.service.plane.entities(

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from context_plane.errors import Invalid
 from context_plane.idempotency import KEEP_US, KEY_BYTES_MAX
-from context_plane.layout.batch import DAY_US
 from context_plane.model import Write, sha256_hex
 from context_plane.wire import parse_ndjson, parse_objects
 from serving import answers, limits, shapes, wire
@@ -100,7 +99,7 @@ async def _write(
 ) -> Response:
     service = caller.service
     now_us, dim = service.plane.engine.now_us(), service.plane.engine.embedder.dim
-    horizon_us = service.plane.settings.horizon_days * DAY_US
+    horizon_us = service.plane.settings.horizon_us
     async with limits.body(request, service.ledger, bytes_max=limits.EVENTS_BODY_BYTES_MAX) as raw:
         writes, digest = await limits.off_loop(
             len(raw), lambda: (_parse(raw, form, now_us, horizon_us, dim), sha256_hex(raw))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,9 @@ def put(world: World, key: object, text: str) -> None:
         opened.run(opened.plane.engine.store.put(str(key), text.encode()))
 
 
-def land(world: World, tenant: str = "acme") -> Landing:
+def land(world: World, tenant: str = "acme", day: str = DAY) -> Landing:
     with world.open() as opened:
-        return opened.run(land_day(opened.plane, tenant, DAY))
+        return opened.run(land_day(opened.plane, tenant, day))
 
 
 def batches(world: World, tenant: str = "acme") -> int:
@@ -112,7 +114,7 @@ def test_a_landing_that_died_before_its_record_writes_nothing_twice(world: World
     (landed,) = land(world).landed
 
     async def forget(plane: Any) -> None:
-        await plane.engine.store.delete([str(ControlKey("acme", f"landing/helpdesk/{landed.digest}.json"))])
+        await plane.engine.store.delete([str(ControlKey("acme", f"landing/helpdesk/{DAY}/{landed.digest}.json"))])
 
     with world.open() as opened:
         opened.run(forget(opened.plane))
@@ -155,6 +157,33 @@ def test_a_mapping_that_comes_back_is_what_the_file_says_again(world: World) -> 
     assert texts(world) == ["Export fails", "Invoice is wrong"]
 
 
+def test_an_export_that_says_what_an_older_one_said_lands_again(world: World) -> None:
+    """Seen to fail with files known by their bytes whatever their day: the export between them stayed for ever.
+
+    And with the day left out of the idempotency key: the third landing was answered with the batch of the first."""
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING)
+    exports = {DAY: TICKETS, "2026-03-05": TICKETS.replace("fails", "works"), "2026-03-06": TICKETS}
+    for day, text in exports.items():
+        put(world, LandingKey("acme", "helpdesk", day, "tickets.csv"), text)
+        assert [item.day for item in land(world, day=day).landed] == [day]
+    assert texts(world) == ["Export fails", "Invoice is wrong"]
+    for day in exports:
+        assert land(world, day=day).landed == ()
+    assert batches(world) == 3
+
+
+def test_an_export_that_stays_the_same_is_written_once(world: World) -> None:
+    """Each day's record leads to the next. Seen to fail with days by themselves, and with no record of a known one."""
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING)
+    days = ("2026-03-04", "2026-03-05", "2026-03-06")
+    for n, day in enumerate(days):
+        put(world, LandingKey("acme", "helpdesk", day, f"tickets-{day}.csv"), TICKETS)
+        found = land(world, day=day)
+        assert (len(found.landed), len(found.known)) == ((1, 0) if n == 0 else (0, 1))
+        assert [(item.day, item.file) for item in found.landed + found.known] == [(day, f"tickets-{day}.csv")]
+    assert batches(world) == 1
+
+
 def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
     """Seen to fail with a nonce in the key."""
     with_tickets(world)
@@ -163,7 +192,15 @@ def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world:
     for _ in range(2):
         (later,) = land(world).landed
         assert later.batches == (2,)
-        put(world, ControlKey("acme", f"landing/helpdesk/{first.digest}.json"), first.model_dump_json())
+        put(world, ControlKey("acme", f"landing/helpdesk/{DAY}/{first.digest}.json"), first.model_dump_json())
+
+
+def test_landed_rows_may_lie_as_far_ahead_as_others(world: World) -> None:
+    """Seen to fail with the two days of the default kept."""
+    ahead = (dt.datetime.now(dt.UTC) + dt.timedelta(days=5)).isoformat()
+    with_tickets(world, TICKETS.replace("2026-03-03T09:00:00Z", ahead))
+    wider = replace(world, settings=world.settings.model_copy(update={"horizon_days": 6}))
+    assert [item.rejected for item in land(wider).landed] == [1]
 
 
 def test_a_file_without_a_mapping_is_named_and_the_others_land(world: World) -> None:

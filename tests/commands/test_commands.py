@@ -72,6 +72,31 @@ def test_a_day_without_a_partition_is_named_and_stops_no_other(tmp_path: Path) -
     assert made.json("snapshot")["pending_events"] == 0
 
 
+@pytest.mark.parametrize(("words", "field"), [(("entities",), "entities"), (("timeline", "acme"), "events")])
+def test_a_list_that_was_cut_goes_on_with_its_cursor(cli: Cli, words: tuple[str, ...], field: str) -> None:
+    """Seen to fail with a cursor of null, which is the end."""
+    whole = cli.json(*words)
+    first = cli.json(*words, "--limit", "1")
+    assert f"--cursor {first['cursor']}" in cli(*words, "--limit", "1").splitlines()[-1]
+    rest = cli.json(*words, "--limit", "1", "--cursor", first["cursor"])
+    assert first[field] + rest[field] == whole[field]
+    assert (len(first[field]), whole["cursor"], rest["cursor"]) == (1, None, None)
+    cli(*words, "--cursor", "x", code=outcome.USAGE)
+    assert "cursor_invalid" in cli.error
+
+
+def test_rows_ahead_of_the_horizon_are_refused_as_the_service_would(tmp_path: Path) -> None:
+    """Seen to fail with the two days of the default kept."""
+    made = Cli(tmp_path)
+    ahead = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=30)).isoformat()
+    row = {"entity": "acct-1", "ts": ahead, "source": "s", "kind": "note", "text": "x"}
+    (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row))
+    load = ("ingest", "rows.jsonl", "--tenant", "acme", "--again")
+    for days, rejects in (("1", 1), ("2", 0)):
+        made.environment["CONTEXT_PLANE_HORIZON_DAYS"] = days
+        assert made.json(*load, code=outcome.DEFECTS if rejects else 0)["rejects"] == rejects
+
+
 def test_explain_prints_the_plan(cli: Cli) -> None:
     cli("build")
     shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
@@ -200,7 +225,8 @@ def test_bundles_that_wait_are_listed_let_through_and_dropped(tmp_path: Path) ->
     assert "100.0%" in made("approve")
     assert "works again" not in made("context", "acct-1")
     made("approve", "customer_context_v0", *days, code=2)
-    made("approve", "customer_context_v0", *days, "--expires", "2026-01-01", code=2)
+    for end in ("2026-01-01", "9999-12-31"):
+        made("approve", "customer_context_v0", *days, "--expires", end, code=2)
     made("approve", "nonsense_v0", *days, "--expires", ends, code=3)
     made("reject", "customer_context_v0", code=2)
     assert made.json("reject", "customer_context_v0", *days)["rejected"] == ["2026-03-01"]
@@ -228,6 +254,8 @@ def test_the_doctor_finds_nothing_to_mend(cli: Cli) -> None:
         (("search", "x", "--where", "{"), 2, "--where is not JSON"),
         (("search", "x", "--store", "ftp://x/y"), 2, "file, s3, gs, az"),
         (("build", "--since", "yesterday"), 2, "YYYY-MM-DD"),
+        (("search", "x", "--until", "9999-12-31"), 2, "name an earlier day"),
+        (("timeline", "acme", "--since", "9999-12-32"), 2, "YYYY-MM-DD"),
         (("rollup", "--month", "March"), 2, "YYYY-MM"),
         (
             ("ingest", "rows.csv", "--mapping", "desk.yaml", "--tenant", "acme", "--url", "http://127.0.0.1:9"),
@@ -258,6 +286,20 @@ def test_a_traceback_is_shown_to_whoever_asks(cli: Cli) -> None:
         done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 3
         assert ("Traceback" in done.stderr) == shown
+
+
+def test_what_is_printed_is_printed_as_it_is(tmp_path: Path) -> None:
+    """Seen to fail with rich's markup and emoji on: `team`, and exit code 1."""
+    made = Cli(tmp_path)
+    row = '{{"entity": "{id}", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "x"}}\n'
+    names = ["a[/b]", "team[vip]", ":key:"]
+    (tmp_path / "[r].jsonl").write_text("".join(row.format(id=name) for name in [*names, ""]))
+    told = made("ingest", "[r].jsonl", "--tenant", "acme", "--rejects", "[no].jsonl", code=outcome.DEFECTS)
+    assert "[r].jsonl" in told
+    assert "every one is in [no].jsonl" in told
+    assert {line.split()[0] for line in made("entities").splitlines()[1:]} == set(names)
+    made("keys", "create", "--tenant", "acme", "--note", "ci[/x] [old]")
+    assert "ci[/x] [old]" in made("keys", "list")
 
 
 @pytest.mark.parametrize("words", [("entities",), ("entities", "--json"), ("export",)])

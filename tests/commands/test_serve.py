@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from assets.partitions import START_VARIABLE
+from commands import outcome
 from commands.processes import LOOPBACK, START_S, await_answer, child, free_port, program
 from commands.serve import FIRST_DAY, first_month
+from context_plane.errors import Invalid, Unavailable
 from tests.assets.world import World, events
+from tests.commands.cli import Cli
+
+BROKEN = """
+from commands.main import main
+from serving import main as server
+
+async def broken(scope, receive, send):
+    raise RuntimeError("gone")
+
+def create_app(*_, **__):
+    return broken
+
+server.create_app = create_app
+if __name__ == "__main__":
+    main()
+"""
+"""The program with an app that does not start."""
 
 
 def test_partitions_begin_with_the_month_of_the_oldest_event(tmp_path: Path) -> None:
@@ -47,3 +71,61 @@ def test_the_ui_shows_the_days_that_there_are(tmp_path: Path) -> None:
         await_answer(f"http://{LOOPBACK}:{ui}/server_info", process, log)
         answer = httpx.post(f"http://{LOOPBACK}:{ui}/graphql", json={"query": query}, timeout=START_S).json()
     assert answer["data"]["assetNodeOrError"]["partitionKeys"][0] == "2026-03-01"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+class TestAServiceThatDoesNotStart:
+    """Ends in one line and a code of ours, and has told nobody where it is.
+
+    Each seen to fail with the start left to the server's library: a traceback and 3, or 0 with two workers."""
+
+    def refused(self, folder: Path, *words: str, code: int, **environment: str) -> str:
+        made = Cli(folder)
+        assert made("serve", "--json", *words, code=code, environment=environment) == ""
+        [line] = [line for line in made.error.splitlines() if line.startswith("context-plane: ")]
+        return line
+
+    def test_where_somebody_else_listens(self, tmp_path: Path, workers: str) -> None:
+        with socket.create_server((LOOPBACK, 0)) as taken:
+            port = str(taken.getsockname()[1])
+            code = outcome.EXIT_CODES[Invalid]
+            line = self.refused(tmp_path, "--port", port, "--workers", workers, code=code)
+        assert "address already in use; choose another with --port" in line
+
+    def test_on_an_address_of_another_machine(self, tmp_path: Path, workers: str) -> None:
+        words = ("--host", "192.0.2.1", "--port", str(free_port()), "--workers", workers)
+        assert "--host" in self.refused(tmp_path, *words, code=outcome.EXIT_CODES[Invalid])
+
+    def test_over_a_plane_that_does_not_open(self, tmp_path: Path, workers: str) -> None:
+        words = ("--port", str(free_port()), "--workers", workers)
+        (tmp_path / "specs").mkdir()
+        (tmp_path / "specs" / "broken.yaml").write_text("version: [")
+        specs = str(tmp_path / "specs")
+        line = self.refused(tmp_path, *words, code=outcome.EXIT_CODES[Invalid], CONTEXT_PLANE_SPECS_DIR=specs)
+        assert "spec_invalid" in line
+
+    def test_because_the_server_itself_does_not(self, tmp_path: Path, workers: str) -> None:
+        """As when the store goes away between the trial and the start."""
+        (tmp_path / "program.py").write_text(BROKEN)
+        made = Cli(tmp_path)
+        words = [sys.executable, "program.py", "serve", "--port", str(free_port()), "--workers", workers]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=made.environment, capture_output=True, text=True, timeout=START_S, check=False
+        )
+        assert done.returncode == outcome.EXIT_CODES[Unavailable]
+        assert "context-plane: not_ready: the service did not start" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_tells_where_it_is_once_it_listens(tmp_path: Path, workers: str) -> None:
+    """Seen to fail with the address told before the socket is bound."""
+    made, log, port = Cli(tmp_path), tmp_path / "log", free_port()
+    command = [*program(), "serve", "--json", "--port", str(port), "--workers", workers]
+    with child(command, log=log, environment=made.environment):
+        give_up_s = time.monotonic() + START_S
+        while "}" not in (said := log.read_text()):
+            assert time.monotonic() < give_up_s, said
+            time.sleep(0.005)
+        socket.create_connection((LOOPBACK, port)).close()
+    told = orjson.loads(said[said.index("{") : said.index("}") + 1])
+    assert (told["url"], told["workers"]) == (f"http://{LOOPBACK}:{port}", int(workers))
