@@ -48,6 +48,7 @@ class Overloaded:
     """What a load balancer without a healthy service answers."""
 
     status: int = 503
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ class Door:
             case Refuse(code, after_s):
                 refusal = response_of(Unavailable(code, "refused by the test", retry_after_s=after_s), "r-1")
                 await refusal(scope, receive, send)
-            case Overloaded(status):
-                await send({"type": "http.response.start", "status": status, "headers": []})
+            case Overloaded(status, after):
+                fields = [] if after is None else [(b"retry-after", after.encode())]
+                await send({"type": "http.response.start", "status": status, "headers": fields})
                 await send({"type": "http.response.body", "body": b"<html>overloaded</html>"})
             case Lose(parts):
                 await self._app(scope, _replay(body, receive), _cut(send, parts))
