@@ -372,4 +372,9 @@ def _until(value: str | None) -> str | None:
 
 def _day_edge(value: str | None, edge: Callable[[str], int]) -> str | None:
     """A plain day as the time of one of its ends; a time as it is. Raises `Invalid(query_invalid)`."""
-    return format_time(edge(value)) if value is not None and len(value) == len("2026-03-04") else value
+    if value is None or len(value) != len("2026-03-04"):
+        return value
+    try:
+        return format_time(edge(value))
+    except OverflowError as error:
+        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=value) from error

@@ -250,6 +250,8 @@ def test_what_is_left_out_is_said_however_little_is_missing() -> None:
         ("search_context", {"query": "x", "where": {"maybe": []}}, 'a filter reads {"eq"'),
         ("search_context", {"query": "x", "since": "yesterday at noon, I think"}, "write a day like"),
         ("search_context", {"query": "x", "limit": 5_000}, "/limit"),
+        ("search_context", {"query": "x", "until": "9999-12-31"}, "query_invalid: no time is written after"),
+        ("get_timeline", {"entity": "acct-1", "until": "9999-12-31"}, "name an earlier day"),
         ("explain_context", {"bundle_digest": "0" * 64}, "pass everything that it prints for explain_context"),
         ("explain_context", {"bundle_digest": "0" * 64, "entity": ""}, "entity_invalid"),
         ("get_timeline", {"entity": "acct-1", "cursor": "W10"}, "start without one"),
