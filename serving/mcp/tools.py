@@ -354,7 +354,7 @@ def _source(cited: CitedEvent, detail: Detail) -> str:
         return _event(cited.event, detail)
     event = cited.event
     place = f"{event.citation.segment} line {event.citation.line}"
-    return f"{_moment(event.ts_us)} | {event.source} {event.kind} | {one_line(event.id)} | {place}"
+    return f"{_moment(event.ts_us)} | {one_line(f'{event.source} {event.kind}')} | {one_line(event.id)} | {place}"
 
 
 def _moment(ts_us: int) -> str:
