@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import orjson
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 from context_plane import plane
@@ -386,15 +387,86 @@ async def test_the_key_decides_the_tenant(live: Live, tmp_path: Path) -> None:
                 ({**bearer["own"], "X-Tenant": "other"}, 404, "tenant_not_found"),
                 ({**bearer["own"], "X-Tenant": "nobody"}, 404, "tenant_not_found"),
             ):
-                problem(await http.post("/mcp", json={}, headers=headers), status, code)
+                refusal(await http.post("/mcp", json={}, headers=headers), status, code)
             answers = [await http.post("/mcp", json={}, headers=bearer["own"]) for _ in range(200)]
-            assert 429 in {answer.status_code for answer in answers}
+            refused = next(answer for answer in answers if answer.status_code == 429)
+            refusal(refused, 429, "rate_limited")
+            assert int(refused.headers["retry-after"]) >= 1
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> None:
+    """A JSON-RPC error that holds the problem."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
+    assert (status == 401) is ("www-authenticate" in response.headers)
+    body = response.json()
+    assert (body["jsonrpc"], body["id"], body["error"]["data"]["code"]) == ("2.0", None, code)
+    assert body["error"]["message"].startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_who_is_not_let_in_is_told_what_to_do(tmp_path: Path, mode: str) -> None:
+    """The model, that a rate is used up; whoever calls, what a key lacks. In both eras of the protocol. Seen to fail
+    with problems for answers, with calls answered as all else, and with refusals that are paid."""
+    settings = Settings(store=(tmp_path / "store").as_uri(), cache_dir=tmp_path / "cache", cache_memory_bytes=64 << 20)
+    async with plane.open(settings) as opened:
+        operator = await create_key(opened.engine, tenant=None, scopes=["read", "admin"])
+        reader = await create_key(opened.engine, tenant="acme", scopes=["read"])
+        slow = await create_key(opened.engine, tenant="acme", scopes=["read"], bytes_per_s=10.0)
+        writer = await create_key(opened.engine, tenant="acme", scopes=["write"])
+    async with (
+        _running(settings) as locked,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {operator.token}", "X-Tenant": "acme"}) as http,
+    ):
+        with Writer(locked.url, "acme", operator.token) as made:
+            made.put_tenant()
+        async with Client(streamable_http_client(f"{locked.url}/mcp", http_client=http), mode=mode) as agent:
+            for key in (operator, reader, slow):
+                http.headers["Authorization"] = f"Bearer {key.token}"
+                assert "No entity" in await said(agent, "list_entities")
+            waits = [await _told_to_wait(agent) for _ in range(20)]
+            assert 1 < waits[-1] <= waits[0]
+            assert not locked.app.state.service.ledger.of_tenant, "a refused call leaves its place"
+            for token, code in ((writer.token, "scope_missing"), ("cp_nobody", "key_invalid")):
+                http.headers["Authorization"] = f"Bearer {token}"
+                with pytest.raises(MCPError, match=rf"^{code}: .* Next: tell the user"):
+                    await agent.call_tool("list_entities")
+            http.headers.update({"Authorization": f"Bearer {operator.token}", "X-Tenant": "nobody"})
+            assert "Next: tell the user" in await said(agent, "list_entities", failed=True)
+        with pytest.raises(MCPError) as refused, _first_of_a_group():
+            async with over_http(locked, mode, **{"X-Tenant": "acme"}):
+                pass
+        assert "send an API key" in refused.value.message
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Live]:
+    with serving(settings) as running:
+        yield running
+
+
+async def _told_to_wait(agent: Client) -> int:
+    text = await said(agent, "list_entities", failed=True)
+    found = re.fullmatch(r"rate_limited: .* Next: wait (\d+) seconds, then call again\.", text)
+    assert found, text
+    return int(found[1])
+
+
+@contextmanager
+def _first_of_a_group() -> Iterator[None]:
+    """What the task groups of the client wrap."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
 
 
 async def test_only_post_is_taken_and_metrics_name_the_route(live: Live) -> None:
     async with httpx.AsyncClient(base_url=live.url) as http:
         problem(await http.get("/mcp", headers={"accept": "text/event-stream"}), 405, "method_not_allowed")
-        problem(await http.post("/mcp", json={}), 422, "tenant_invalid")
+        refusal(await http.post("/mcp", json={}), 422, "tenant_invalid")
         shown = (await http.get("/metrics")).text
     assert 'route="/mcp"' in shown
 
