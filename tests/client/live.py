@@ -227,11 +227,11 @@ async def face(live: Live, name: FaceName, tenant: str, key: str | None = None) 
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Live]:
-    """A service on a free port of loopback until the block ends."""
+def serving(settings: Settings, port: int = 0) -> Iterator[Live]:
+    """A service on loopback until the block ends. Port 0: a free one."""
     app = create_app(settings, loopback=True)
     door = Door(app)
-    config = uvicorn.Config(door, host="127.0.0.1", port=0, log_config=None, ws="none", lifespan="on")
+    config = uvicorn.Config(door, host="127.0.0.1", port=port, log_config=None, ws="none", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="service")
     thread.start()

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +28,7 @@ from context_plane.recall import why
 from context_plane.settings import Settings
 from serving.mcp.bounds import RESULT_TOKENS_MAX, within
 from serving.mcp.tools import TOOLS
-from tests.client.live import Live, serving
+from tests.client.live import Live, Overloaded, Shorten, serving
 from tests.serving.conftest import DAY, problem
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,10 @@ budget_tokens: 8000
 sections:
   - {kind: recent, name: recent, title: Recent, priority: 1, share: 1, lookback_days: 30, limit: 20, chars: 2000}
 """
+GONE = (
+    "not_ready: the service does not answer as it should; it may be starting. Next: wait a few seconds, then call "
+    "again; tell the user when it happens twice."
+)
 Connect: TypeAlias = AbstractAsyncContextManager[Client]
 pytestmark = pytest.mark.xdist_group("mcp")
 
@@ -84,7 +88,7 @@ async def over_stdio(live: Live, *words: str) -> AsyncIterator[Client]:
     program = ["-c", "from commands.main import main; main()", "mcp", *words]
     environment["PYTHONPATH"] = str(ROOT)
     server = StdioServerParameters(command=sys.executable, args=program, env=environment, cwd=ROOT)
-    async with Client(server) as client:
+    async with Client(server, read_timeout_seconds=60.0) as client:
         yield client
 
 
@@ -469,6 +473,36 @@ async def test_only_post_is_taken_and_metrics_name_the_route(live: Live) -> None
         refusal(await http.post("/mcp", json={}), 422, "tenant_invalid")
         shown = (await http.get("/metrics")).text
     assert 'route="/mcp"' in shown
+
+
+async def test_a_program_outlives_its_service(tmp_path: Path) -> None:
+    """One that stops and starts again, and answers that break off or are another's: each is told to the model, and what
+    the service says in its own words. A message is one request. Seen to fail with one client for the life of the
+    program, and with a client that asks for the version each time."""
+    settings = Settings(store=(tmp_path / "store").as_uri(), cache_dir=tmp_path / "cache", cache_memory_bytes=64 << 20)
+    with ExitStack() as running:
+        first = running.enter_context(serving(settings))
+        with Writer(first.url, "acme") as writer:
+            writer.put_tenant()
+            writer.write([event("acct-1", 0, "the export fails")])
+        async with over_stdio(first, "--tenant", "acme", "--url", first.url) as agent:
+            assert "acct-1" in await said(agent, "list_entities")
+            running.close()
+            assert await said(agent, "list_entities", failed=True) == GONE
+            with pytest.raises(MCPError, match="not_ready"):
+                await agent.list_tools(cache_mode="bypass")
+            second = running.enter_context(serving(settings, int(first.url.rpartition(":")[2])))
+            assert "acct-1" in await said(agent, "list_entities")
+            assert len(second.door.seen) == 1
+            for fault in (Shorten(5), Overloaded(502)):
+                second.door.faults.append(fault)
+                assert await said(agent, "list_entities", failed=True) == GONE
+            with Writer(second.url, "acme") as writer:
+                writer.put_tenant({"requests_per_s": 0.01})
+            assert "acct-1" in await said(agent, "list_entities")
+            assert "rate_limited" in await said(agent, "list_entities", failed=True)
+            with pytest.raises(MCPError, match=r"^rate_limited: .* Next: wait"):
+                await agent.list_tools(cache_mode="bypass")
 
 
 def test_the_protocol_is_loaded_by_the_first_agent() -> None:
