@@ -27,7 +27,8 @@ def render_text(bundle: bytes | Mapping[str, Any], *, sources: bool = False) -> 
     lines += [section_text(section) for section in body["sections"]]
     if sources:
         lines.append("Sources:")
-        lines += [f"[{n}] {cited['day']} {cited['id']}" for n, cited in enumerate(body["citations"], 1)]
+        cited = enumerate(body["citations"], 1)
+        lines += [f"[{n}] {source['day']} {wording.one_line(source['id'])}" for n, source in cited]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
 """When a request is sent again: what a refusal says, what passes by itself, and for how long.
 
 A refusal that names its time (`Retry-After`) is waited for within `wait_s`; one that does not, and a service that
-cannot be reached, a few times. What may have arrived is sent again only when sending it twice does no harm.
+cannot be reached, a few times. Pauses grow in either case: a time of zero, or a date that a clock in advance has
+passed, is no leave to ask without one. What may have arrived is sent again only when sending it twice does no harm.
 """
 
 from __future__ import annotations
@@ -63,8 +64,7 @@ def passes(error: BaseException, request: Request) -> bool:
 
 
 def _wait_s(state: RetryCallState) -> float:
-    told_s = _told_s(state)
-    return _pause_s(state) if told_s is None else min(told_s, PAUSE_S_MAX)
+    return max(_pause_s(state), min(_told_s(state) or 0.0, PAUSE_S_MAX))
 
 
 def _told_s(state: RetryCallState) -> float | None:

@@ -2,5 +2,5 @@
 
 `tools` is what they do, by the routes' own functions, `bounds` how long they answer; `protocol` speaks MCP through the
 official SDK and is imported when the first agent asks, for the SDK takes longer to load than much of the service;
-`endpoint` lets agents in.
+`endpoint` lets agents in, `refusals` tells the others why not.
 """

@@ -1,4 +1,4 @@
-"""`POST /mcp`: agents are let in as on every route, then the protocol takes the request.
+"""`POST /mcp`: agents are let in as on every route, or told why not, then the protocol takes the request.
 
 A key of a tenant decides the tenant. An operator key, and a service without keys, reach every tenant: the header
 `X-Tenant` names one. The protocol is loaded by the first request, in a thread, and kept by a task of its own until the
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
-from context_plane.errors import Invalid
+from context_plane.errors import Invalid, PlaneError
 from serving.auth import CALLER, Caller, admit, authenticate, unknown_tenant
 from serving.limits import Ledger
+from serving.mcp.refusals import refused
 from serving.metrics import Metrics
 from serving.service import Service, service_of
 
@@ -56,7 +57,12 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["route"] = self
-        scope[CALLER] = await _admitted(Request(scope))
+        request = Request(scope, receive)
+        try:
+            scope[CALLER] = await _admitted(request)
+        except PlaneError as error:
+            await (await refused(error, request))(scope, receive, send)
+            return
         await (await self._manager()).handle_request(scope, receive, send)
 
     async def _manager(self) -> StreamableHTTPSessionManager:

@@ -6,6 +6,7 @@ is asked of `CallerOf` for every request.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -17,20 +18,28 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
+    CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
+    ListToolsRequest,
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
     ToolAnnotations,
 )
 from mcp_types import Tool as ToolOut
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
-from context_plane.errors import Unavailable
+from context_plane.errors import CODES, Unavailable
 from serving.auth import Caller
 from serving.mcp import tools
+from serving.problems import body_of
+
+log = logging.getLogger("context_plane.serving")
 
 NAME: Final = "context-plane"
 INSTRUCTIONS: Final = (
@@ -68,28 +77,40 @@ def server(caller_of: CallerOf) -> Server[Any]:
 
 @asynccontextmanager
 async def relay(url: str, key: str | None, tenant: str | None) -> AsyncIterator[Server[Any]]:
-    """The tools of a service, as they are there: every message is handed on. Raises `Unavailable(not_ready)`."""
+    """The tools of a service, as they are there: every message is handed on, by a client of its own, for one whose
+    connection broke is of no more use. The service has to be there at first: raises `Unavailable(not_ready)`."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers |= {"X-Tenant": tenant} if tenant else {}
     address = f"{url.rstrip('/')}/mcp"
     async with httpx2.AsyncClient(headers=headers, timeout=TIMEOUT_S) as http:
-        far = Client(streamable_http_client(address, http_client=http))
+
+        def far(mode: str) -> Client:
+            return Client(streamable_http_client(address, http_client=http), mode=mode)
+
         try:
-            await far.__aenter__()
+            async with far("auto") as first:
+                version = first.protocol_version
         except Exception as error:
             detail = "the service does not answer as it should; check the URL, the key and the tenant"
-            raise Unavailable("not_ready", detail, url=address, cause=str(error)) from error
+            raise Unavailable("not_ready", detail, url=address, cause=_cause(error)) from error
+        mode = version if version in MODERN_PROTOCOL_VERSIONS else "legacy"
 
         async def list_tools(_: Context, __: PaginatedRequestParams | None) -> ListToolsResult:
-            return await far.list_tools(cache_mode="bypass")
+            try:
+                async with far(mode) as client:
+                    return await client.session.send_request(ListToolsRequest(), ListToolsResult)
+            except Exception as error:
+                raise MCPError(INTERNAL_ERROR, _said(error)) from error
 
         async def call_tool(_: Context, params: CallToolRequestParams) -> CallToolResult:
-            return await far.call_tool(params.name, params.arguments)
+            handed = CallToolRequest(params=CallToolRequestParams(name=params.name, arguments=params.arguments))
+            try:
+                async with far(mode) as client:
+                    return await client.session.send_request(handed, CallToolResult)
+            except Exception as error:
+                return CallToolResult(content=[TextContent(type="text", text=_said(error))], is_error=True)
 
-        try:
-            yield _made(list_tools, call_tool)
-        finally:
-            await far.__aexit__(None, None, None)
+        yield _made(list_tools, call_tool)
 
 
 def over_http(made: Server[Any]) -> StreamableHTTPSessionManager:
@@ -101,6 +122,23 @@ async def over_stdio(made: Server[Any]) -> None:
     """Serve until standard input ends."""
     async with stdio_server() as (incoming, outgoing):
         await made.run(incoming, outgoing, made.create_initialization_options())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What broke first: the client's task groups wrap it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _said(error: Exception) -> str:
+    """What became of a message that was handed on: in the service's own words, if these are its."""
+    cause = _cause(error)
+    if isinstance(cause, MCPError) and isinstance(cause.data, dict) and cause.data.get("code") in CODES:
+        return cause.message
+    log.warning("the service did not answer a message: %s: %s", type(cause).__name__, cause)
+    gone = Unavailable("not_ready", "the service does not answer as it should; it may be starting")
+    return tools.error_text(gone, body_of(gone, "stdio"))
 
 
 def _made(list_tools: Any, call_tool: Any) -> Server[Any]:

@@ -8,6 +8,7 @@ and snapshot, to its sources their text, to entities the snapshot. An error says
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -120,10 +121,11 @@ async def call(caller: Caller, name: str, arguments: Mapping[str, Any], request_
     try:
         return await _called(caller, name, arguments), False
     except PlaneError as error:
-        return error_text(error, request_id), True
+        return error_text(error, body_of(error, request_id)), True
     except Exception as error:
         log.error("request_id=%s unexpected %s", request_id, type(error).__name__, exc_info=error)
-        return error_text(Internal(), request_id), True
+        internal = Internal()
+        return error_text(internal, body_of(internal, request_id)), True
 
 
 async def _called(caller: Caller, name: str, arguments: Mapping[str, Any]) -> str:
@@ -137,6 +139,7 @@ async def _called(caller: Caller, name: str, arguments: Mapping[str, Any]) -> st
     return await tool.run(caller, asked)
 
 
+_CONNECTION: Final = "tell the user: the key or the tenant of this connection is to be set anew"
 NEXT: Final[Mapping[str, str]] = {
     "entity_not_found": "call list_entities with the beginning of the id to see how it is spelled",
     "bundle_not_built": "call search_context or get_timeline with this entity: they read what is not built yet",
@@ -148,16 +151,28 @@ NEXT: Final[Mapping[str, str]] = {
     "rate_limited": "wait a second, then call again",
     "deadline_exceeded": "narrow it with entities, since or until, then call again",
     "store_unavailable": "wait a few seconds, then call again; tell the user when it happens twice",
+    "not_ready": "wait a few seconds, then call again; tell the user when it happens twice",
     "scope_missing": "tell the user: the key of this connection needs the scope read",
+    "key_missing": _CONNECTION,
+    "key_invalid": _CONNECTION,
+    "tenant_invalid": _CONNECTION,
+    "tenant_not_found": _CONNECTION,
 }
 """What a model does about an error, where the error does not say it in its own words."""
 
 
-def error_text(error: PlaneError, request_id: str) -> str:
-    body = body_of(error, request_id)
-    following = NEXT.get(error.code)
-    named = f" (request id {request_id})" if "request_id" in body else ""
-    return f"{error.code}: {body['detail']}{named}{f'. Next: {following}.' if following else ''}"
+def error_text(error: PlaneError, problem: Mapping[str, Any]) -> str:
+    """`problem`: the error as `body_of` tells it."""
+    following = _next(error)
+    named = f" (request id {problem['request_id']})" if "request_id" in problem else ""
+    return f"{error.code}: {problem['detail']}{named}{f'. Next: {following}.' if following else ''}"
+
+
+def _next(error: PlaneError) -> str | None:
+    wait_s = math.ceil(error.retry_after_s or 0.0)
+    if error.code == "rate_limited" and wait_s > 1:
+        return f"wait {wait_s} seconds, then call again"
+    return NEXT.get(error.code)
 
 
 # --- the tools ----------------------------------------------------------------------------------
@@ -354,7 +369,7 @@ def _source(cited: CitedEvent, detail: Detail) -> str:
         return _event(cited.event, detail)
     event = cited.event
     place = f"{event.citation.segment} line {event.citation.line}"
-    return f"{_moment(event.ts_us)} | {event.source} {event.kind} | {one_line(event.id)} | {place}"
+    return f"{_moment(event.ts_us)} | {one_line(f'{event.source} {event.kind}')} | {one_line(event.id)} | {place}"
 
 
 def _moment(ts_us: int) -> str:
@@ -372,4 +387,9 @@ def _until(value: str | None) -> str | None:
 
 def _day_edge(value: str | None, edge: Callable[[str], int]) -> str | None:
     """A plain day as the time of one of its ends; a time as it is. Raises `Invalid(query_invalid)`."""
-    return format_time(edge(value)) if value is not None and len(value) == len("2026-03-04") else value
+    if value is None or len(value) != len("2026-03-04"):
+        return value
+    try:
+        return format_time(edge(value))
+    except OverflowError as error:
+        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=value) from error

@@ -48,6 +48,7 @@ class Overloaded:
     """What a load balancer without a healthy service answers."""
 
     status: int = 503
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ class Door:
             case Refuse(code, after_s):
                 refusal = response_of(Unavailable(code, "refused by the test", retry_after_s=after_s), "r-1")
                 await refusal(scope, receive, send)
-            case Overloaded(status):
-                await send({"type": "http.response.start", "status": status, "headers": []})
+            case Overloaded(status, after):
+                fields = [] if after is None else [(b"retry-after", after.encode())]
+                await send({"type": "http.response.start", "status": status, "headers": fields})
                 await send({"type": "http.response.body", "body": b"<html>overloaded</html>"})
             case Lose(parts):
                 await self._app(scope, _replay(body, receive), _cut(send, parts))
@@ -225,11 +227,11 @@ async def face(live: Live, name: FaceName, tenant: str, key: str | None = None) 
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Live]:
-    """A service on a free port of loopback until the block ends."""
+def serving(settings: Settings, port: int = 0) -> Iterator[Live]:
+    """A service on loopback until the block ends. Port 0: a free one."""
     app = create_app(settings, loopback=True)
     door = Door(app)
-    config = uvicorn.Config(door, host="127.0.0.1", port=0, log_config=None, ws="none", lifespan="on")
+    config = uvicorn.Config(door, host="127.0.0.1", port=port, log_config=None, ws="none", lifespan="on")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="service")
     thread.start()

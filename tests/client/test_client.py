@@ -193,6 +193,15 @@ async def test_a_refusal_that_says_when_is_waited_for(ask: Face, live: Live) -> 
     assert live.slept[3:] == [3.0]
 
 
+async def test_no_refusal_is_asked_again_without_a_pause(ask: Face, live: Live) -> None:
+    """Whatever stands between names no time at all, or a date that this machine's clock has passed. Seen to fail with
+    what was named taken as it is."""
+    live.door.faults += [Overloaded(503, "0"), Overloaded(429, "Wed, 21 Oct 2015 07:28:00 GMT")] * 3
+    assert (await ask("search", "export")).hits == []
+    assert all(0.25 * 2**n <= pause for n, pause in enumerate(live.slept)), live.slept
+    assert len(live.slept) == 6
+
+
 async def test_one_that_says_nothing_is_asked_a_few_times(ask: Face, live: Live) -> None:
     live.door.faults += [Overloaded()] * 9
     with pytest.raises(Unavailable, match="not from a context plane"):

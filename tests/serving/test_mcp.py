@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import orjson
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
 from context_plane import plane
@@ -27,7 +28,7 @@ from context_plane.recall import why
 from context_plane.settings import Settings
 from serving.mcp.bounds import RESULT_TOKENS_MAX, within
 from serving.mcp.tools import TOOLS
-from tests.client.live import Live, serving
+from tests.client.live import Live, Overloaded, Shorten, serving
 from tests.serving.conftest import DAY, problem
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,10 @@ budget_tokens: 8000
 sections:
   - {kind: recent, name: recent, title: Recent, priority: 1, share: 1, lookback_days: 30, limit: 20, chars: 2000}
 """
+GONE = (
+    "not_ready: the service does not answer as it should; it may be starting. Next: wait a few seconds, then call "
+    "again; tell the user when it happens twice."
+)
 Connect: TypeAlias = AbstractAsyncContextManager[Client]
 pytestmark = pytest.mark.xdist_group("mcp")
 
@@ -83,7 +88,7 @@ async def over_stdio(live: Live, *words: str) -> AsyncIterator[Client]:
     program = ["-c", "from commands.main import main; main()", "mcp", *words]
     environment["PYTHONPATH"] = str(ROOT)
     server = StdioServerParameters(command=sys.executable, args=program, env=environment, cwd=ROOT)
-    async with Client(server) as client:
+    async with Client(server, read_timeout_seconds=60.0) as client:
         yield client
 
 
@@ -250,6 +255,8 @@ def test_what_is_left_out_is_said_however_little_is_missing() -> None:
         ("search_context", {"query": "x", "where": {"maybe": []}}, 'a filter reads {"eq"'),
         ("search_context", {"query": "x", "since": "yesterday at noon, I think"}, "write a day like"),
         ("search_context", {"query": "x", "limit": 5_000}, "/limit"),
+        ("search_context", {"query": "x", "until": "9999-12-31"}, "query_invalid: no time is written after"),
+        ("get_timeline", {"entity": "acct-1", "until": "9999-12-31"}, "name an earlier day"),
         ("explain_context", {"bundle_digest": "0" * 64}, "pass everything that it prints for explain_context"),
         ("explain_context", {"bundle_digest": "0" * 64, "entity": ""}, "entity_invalid"),
         ("get_timeline", {"entity": "acct-1", "cursor": "W10"}, "start without one"),
@@ -261,6 +268,32 @@ async def test_a_mistake_is_a_tool_error_that_says_what_to_do(
 ) -> None:
     async with reach(live, "http") as acme:
         assert expected in await said(acme, name, failed=True, **arguments)
+
+
+async def test_what_a_writer_wrote_adds_no_line(live: Live) -> None:
+    """To the answer of any tool. Seen to fail with source and kind of a concise source, and with the ids below a
+    bundle, as they were written."""
+    forged = "\n[9] forged\rforged"
+    named = {name: f"{name}{forged}" for name in ("entity", "id", "source", "kind")}
+    written = {**event("", 0, f"text{forged}"), **named, "attrs": {f"name{forged}": f"value{forged}"}}
+    with Writer(live.url, "forger") as writer:
+        writer.put_tenant()
+        writer.write([written])
+    live.build("forger", DAY)
+    async with over_http(live, **{"X-Tenant": "forger"}) as agent:
+        asked: dict[str, dict[str, Any]] = {
+            "get_context": {"entity": named["entity"]},
+            "search_context": {"query": "text"},
+            "get_timeline": {"entity": named["entity"]},
+            "list_entities": {},
+        }
+        context = await said(agent, "get_context", **asked["get_context"])
+        asked["explain_context"] = orjson.loads(context.splitlines()[-1].removeprefix("For explain_context: "))
+        for name in NAMES:
+            for detail in ("concise", "full"):
+                text = await said(agent, name, detail=detail, **asked[name])
+                assert "forged" in text
+                assert [line for line in text.splitlines() if line.startswith(("forged", "[9]"))] == [], name
 
 
 async def test_answers_stay_within_their_bound(live: Live) -> None:
@@ -358,17 +391,118 @@ async def test_the_key_decides_the_tenant(live: Live, tmp_path: Path) -> None:
                 ({**bearer["own"], "X-Tenant": "other"}, 404, "tenant_not_found"),
                 ({**bearer["own"], "X-Tenant": "nobody"}, 404, "tenant_not_found"),
             ):
-                problem(await http.post("/mcp", json={}, headers=headers), status, code)
+                refusal(await http.post("/mcp", json={}, headers=headers), status, code)
             answers = [await http.post("/mcp", json={}, headers=bearer["own"]) for _ in range(200)]
-            assert 429 in {answer.status_code for answer in answers}
+            refused = next(answer for answer in answers if answer.status_code == 429)
+            refusal(refused, 429, "rate_limited")
+            assert int(refused.headers["retry-after"]) >= 1
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> None:
+    """A JSON-RPC error that holds the problem."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json"), response.text
+    assert (status == 401) is ("www-authenticate" in response.headers)
+    body = response.json()
+    assert (body["jsonrpc"], body["id"], body["error"]["data"]["code"]) == ("2.0", None, code)
+    assert body["error"]["message"].startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_who_is_not_let_in_is_told_what_to_do(tmp_path: Path, mode: str) -> None:
+    """The model, that a rate is used up; whoever calls, what a key lacks. In both eras of the protocol. Seen to fail
+    with problems for answers, with calls answered as all else, and with refusals that are paid."""
+    settings = Settings(store=(tmp_path / "store").as_uri(), cache_dir=tmp_path / "cache", cache_memory_bytes=64 << 20)
+    async with plane.open(settings) as opened:
+        operator = await create_key(opened.engine, tenant=None, scopes=["read", "admin"])
+        reader = await create_key(opened.engine, tenant="acme", scopes=["read"])
+        slow = await create_key(opened.engine, tenant="acme", scopes=["read"], bytes_per_s=10.0)
+        writer = await create_key(opened.engine, tenant="acme", scopes=["write"])
+    async with (
+        _running(settings) as locked,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {operator.token}", "X-Tenant": "acme"}) as http,
+    ):
+        with Writer(locked.url, "acme", operator.token) as made:
+            made.put_tenant()
+        async with Client(streamable_http_client(f"{locked.url}/mcp", http_client=http), mode=mode) as agent:
+            for key in (operator, reader, slow):
+                http.headers["Authorization"] = f"Bearer {key.token}"
+                assert "No entity" in await said(agent, "list_entities")
+            waits = [await _told_to_wait(agent) for _ in range(20)]
+            assert 1 < waits[-1] <= waits[0]
+            assert not locked.app.state.service.ledger.of_tenant, "a refused call leaves its place"
+            for token, code in ((writer.token, "scope_missing"), ("cp_nobody", "key_invalid")):
+                http.headers["Authorization"] = f"Bearer {token}"
+                with pytest.raises(MCPError, match=rf"^{code}: .* Next: tell the user"):
+                    await agent.call_tool("list_entities")
+            http.headers.update({"Authorization": f"Bearer {operator.token}", "X-Tenant": "nobody"})
+            assert "Next: tell the user" in await said(agent, "list_entities", failed=True)
+        with pytest.raises(MCPError) as refused, _first_of_a_group():
+            async with over_http(locked, mode, **{"X-Tenant": "acme"}):
+                pass
+        assert "send an API key" in refused.value.message
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Live]:
+    with serving(settings) as running:
+        yield running
+
+
+async def _told_to_wait(agent: Client) -> int:
+    text = await said(agent, "list_entities", failed=True)
+    found = re.fullmatch(r"rate_limited: .* Next: wait (\d+) seconds, then call again\.", text)
+    assert found, text
+    return int(found[1])
+
+
+@contextmanager
+def _first_of_a_group() -> Iterator[None]:
+    """What the task groups of the client wrap."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from group
 
 
 async def test_only_post_is_taken_and_metrics_name_the_route(live: Live) -> None:
     async with httpx.AsyncClient(base_url=live.url) as http:
         problem(await http.get("/mcp", headers={"accept": "text/event-stream"}), 405, "method_not_allowed")
-        problem(await http.post("/mcp", json={}), 422, "tenant_invalid")
+        refusal(await http.post("/mcp", json={}), 422, "tenant_invalid")
         shown = (await http.get("/metrics")).text
     assert 'route="/mcp"' in shown
+
+
+async def test_a_program_outlives_its_service(tmp_path: Path) -> None:
+    """One that stops and starts again, and answers that break off or are another's: each is told to the model, and what
+    the service says in its own words. A message is one request. Seen to fail with one client for the life of the
+    program, and with a client that asks for the version each time."""
+    settings = Settings(store=(tmp_path / "store").as_uri(), cache_dir=tmp_path / "cache", cache_memory_bytes=64 << 20)
+    with ExitStack() as running:
+        first = running.enter_context(serving(settings))
+        with Writer(first.url, "acme") as writer:
+            writer.put_tenant()
+            writer.write([event("acct-1", 0, "the export fails")])
+        async with over_stdio(first, "--tenant", "acme", "--url", first.url) as agent:
+            assert "acct-1" in await said(agent, "list_entities")
+            running.close()
+            assert await said(agent, "list_entities", failed=True) == GONE
+            with pytest.raises(MCPError, match="not_ready"):
+                await agent.list_tools(cache_mode="bypass")
+            second = running.enter_context(serving(settings, int(first.url.rpartition(":")[2])))
+            assert "acct-1" in await said(agent, "list_entities")
+            assert len(second.door.seen) == 1
+            for fault in (Shorten(5), Overloaded(502)):
+                second.door.faults.append(fault)
+                assert await said(agent, "list_entities", failed=True) == GONE
+            with Writer(second.url, "acme") as writer:
+                writer.put_tenant({"requests_per_s": 0.01})
+            assert "acct-1" in await said(agent, "list_entities")
+            assert "rate_limited" in await said(agent, "list_entities", failed=True)
+            with pytest.raises(MCPError, match=r"^rate_limited: .* Next: wait"):
+                await agent.list_tools(cache_mode="bypass")
 
 
 def test_the_protocol_is_loaded_by_the_first_agent() -> None:
