@@ -11,6 +11,9 @@ from commands.options import AsJson, Store, Tenant, is_typed, opened, run, tenan
 from commands.outcome import DEFECTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from context_plane.errors import PlaneError
     from context_plane.fulfil import Fulfilled
 
 
@@ -42,6 +45,7 @@ def erase(
     async def work() -> int:
         from context_plane.audit import COMMAND
         from context_plane.erasure_requests import open_requests, request_erasure
+        from context_plane.errors import PlaneError
         from context_plane.fulfil import fulfil, start
         from context_plane.reindex import build_day
 
@@ -54,9 +58,17 @@ def erase(
                 return 0
             else:
                 requests = [await start(plane.engine, name, entity, actor=COMMAND)]
-            done = [await fulfil(plane.engine, name, each, build_day=build_day, actor=COMMAND) for each in requests]
-            _print_done(done, as_json=as_json)
-            return sum(len(each.problems) for each in done)
+            done: list[Fulfilled] = []
+            failed: dict[str, PlaneError] = {}
+            for request in requests:
+                try:
+                    done.append(await fulfil(plane.engine, name, request, build_day=build_day, actor=COMMAND))
+                except PlaneError as error:  # of one request: the others are done all the same
+                    failed[request] = error
+            if failed and not done:
+                raise next(iter(failed.values()))
+            _print_done(done, failed, as_json=as_json)
+            return len(failed) + sum(len(each.problems) for each in done)
 
     if run(work()):
         raise SystemExit(DEFECTS)
@@ -87,10 +99,11 @@ def _print_filed(request: str, *, as_json: bool) -> None:
         print(f"request {request} is filed; nothing is hidden before `context-plane erase` or the job takes it")
 
 
-def _print_done(done: list[Fulfilled], *, as_json: bool) -> None:
+def _print_done(done: list[Fulfilled], failed: Mapping[str, PlaneError], *, as_json: bool) -> None:
     if as_json:
         erasures = [{"receipt": each.receipt.model_dump(), "problems": list(each.problems)} for each in done]
-        show.json({"erasures": erasures})
+        told = [{"request": name, "code": error.code, "detail": error.detail} for name, error in failed.items()]
+        show.json({"erasures": erasures, "failed": told})
         return
     out = show.console()
     for each in done:
@@ -106,5 +119,7 @@ def _print_done(done: list[Fulfilled], *, as_json: bool) -> None:
             out.print(problem, soft_wrap=True)
         if each.problems:
             out.print("the request stays open: mend the above, then run `context-plane erase` without an entity")
+    for request, error in failed.items():
+        out.print(f"request {request}: {error.code}: {error.detail}", soft_wrap=True)
     if not done:
         out.print("no request is open")

@@ -161,9 +161,9 @@ ENTRIES: Final[Mapping[str, Entry]] = {
     "keys revoke": Entry(('context-plane keys revoke "$KEY_ID"',), _KEY),
     "erase": Entry(
         ("context-plane erase acct-0042 --later", "context-plane erase"),
-        ("erasures",),
-        "each a `receipt` and `problems`; with `--later` the id of the `request` instead; with "
-        "`--whole-tenant` the tenant's receipt",
+        ("erasures", "failed"),
+        "an erasure is a `receipt` and `problems`, one that failed a `request`, `code` and `detail`; with `--later` "
+        "the id of the `request` instead; with `--whole-tenant` the tenant's receipt",
     ),
     "approve": Entry(
         ("context-plane approve",),

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from commands import outcome
-from context_plane.errors import Conflict, PlaneError
+from context_plane.errors import Conflict, Corrupt, PlaneError
 from tests.commands.cli import LOAD, PROGRAM, ROOT, Cli
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -186,6 +186,21 @@ def test_erased_again_after_writes_they_go_too(tmp_path: Path) -> None:
     assert made.json("entities")["entities"] == []
 
 
+def test_a_request_that_fails_stops_no_other(tmp_path: Path) -> None:
+    """Seen to fail with requests one after another. Where all fail, the first says why."""
+    made = Cli(tmp_path)
+    row = '{"entity": "acct-1", "ts": "2026-03-01T09:00:00Z", "source": "s", "kind": "note", "text": "one"}'
+    (tmp_path / "rows.jsonl").write_text(row)
+    made("ingest", "rows.jsonl", "--tenant", "acme")
+    request = made.json("erase", "acct-1", "--later")["request"]
+    bad = "0" * 32
+    (tmp_path / f"store/tenants/acme/control/erasure-requests/{bad}.json").write_text("{}")
+    told = made.json("erase", code=outcome.DEFECTS)
+    assert [each["receipt"]["erasure"] for each in told["erasures"]] == [request]
+    assert [(each["request"], each["code"]) for each in told["failed"]] == [(bad, "format_unknown")]
+    made("erase", code=outcome.EXIT_CODES[Corrupt])
+
+
 def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Path) -> None:
     made = Cli(tmp_path)
     (tmp_path / "rows.jsonl").write_text(
@@ -198,6 +213,7 @@ def test_an_erased_entity_is_gone_and_the_receipt_does_not_name_it(tmp_path: Pat
     [done] = made.json("erase", "acct-1")["erasures"]
     assert (done["receipt"]["erasure"], done["problems"]) == (request, [])
     assert "acct-1" not in str(done)
+    assert made.json("erase")["failed"] == []
     assert {item["entity"] for item in made.json("entities")["entities"]} == {"acct-2"}
     assert "no request is open" in made("erase")
     made("erase", "--later", code=2)
