@@ -102,7 +102,6 @@ def plan_tick(
     asked for, and no run of its `place` is under way (`running`). Tenants take turns, the longest waiting first, each
     naming its longest waiting day, so one tenant's thousand days cannot hold up another's one. Backfills come
     last, and only while asked and `running` together are within the bound: new events never queue behind a year.
-    No two runs of a day are asked for at once: urgent bundles go before its next build, which may hold them back again.
     Days `ahead` of a backfill that a person launched are due as others are, but left to it by ours.
     """
     groups: dict[tuple[str, str], list[Dirt]] = {}
@@ -117,12 +116,10 @@ def plan_tick(
         for group, items in waiting.items()
         if any(item.urgent or now_us - item.oldest_us >= DIRT_AGE_US for item in items)
     }
-    held = {day for (job, day), items in due.items() if job == BUNDLES_JOB and any(item.urgent for item in items)}
-    first = {group: items for group, items in due.items() if group[0] != DAY_JOB or group[1] not in held}
-    backfills = {group: items for group, items in first.items() if all(item.backfill for item in items)}
-    chosen = take_turns({group: items for group, items in first.items() if group not in backfills}, requests_max)
-    places = {place(*group) for group in chosen}  # runs of days make the bundles, too
-    rest = {group: items for group, items in backfills.items() if group[1] not in {*places, *ahead}}
+    backfills = {group: items for group, items in due.items() if all(item.backfill for item in items)}
+    chosen = take_turns({group: items for group, items in due.items() if group not in backfills}, requests_max)
+    days = {day for _, day in chosen}  # their runs make the bundles, too
+    rest = {group: items for group, items in backfills.items() if group[1] not in {*days, *ahead}}
     chosen += take_turns(rest, requests_max - len(chosen) - len(running))
     requests = tuple(_request(group, keys[group], due[group]) for group in chosen)
     still = [key for key in asked if key in set(keys.values())]
@@ -154,7 +151,7 @@ def _turn(item: Dirt) -> tuple[bool, int, int, str, str]:
 
 
 def take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int) -> list[tuple[str, str]]:
-    """At most so many (job, day) pairs, no two of one `place`, tenant by tenant, each in its own order. Pure."""
+    """At most so many (job, day) pairs, each once, tenant by tenant, each in its own order. Pure."""
     queues: dict[str, list[tuple[bool, int, int, str, str]]] = {}
     for items in due.values():
         for item in items:
@@ -162,16 +159,16 @@ def take_turns(due: Mapping[tuple[str, str], Sequence[Dirt]], requests_max: int)
     for queue in queues.values():
         queue.sort(reverse=True)  # the next one is popped from the end
     order = sorted(queues, key=lambda tenant: (queues[tenant][-1], tenant))
-    chosen: dict[str, tuple[str, str]] = {}
+    chosen: dict[tuple[str, str], None] = {}
     while len(chosen) < requests_max and any(queues.values()):
         for tenant in order:
             queue = queues[tenant]
-            while queue and place(queue[-1][4], queue[-1][3]) in chosen:
+            while queue and (queue[-1][4], queue[-1][3]) in chosen:
                 queue.pop()
             if queue and len(chosen) < requests_max:
                 *_, day, job = queue.pop()
-                chosen[place(job, day)] = (job, day)
-    return list(chosen.values())
+                chosen[job, day] = None
+    return list(chosen)
 
 
 # --- the cursor ---------------------------------------------------------------------------------
@@ -215,8 +212,8 @@ async def survey(plane: Plane, tenants: Sequence[str], *, held_back: Collection[
                 return
         manifest, dirty, now_us = pending.manifest, frozenset(pending.dirty), plane.engine.now_us()
         found.extend(log_dirt(tenant, pending))
-        found.extend(bundle_dirt(tenant, manifest, specs, dirty, held_back, published_us, now_us))
-        found.extend(held_back_dirt(tenant, manifest, specs, held_back, now_us))
+        found.extend(bundle_dirt(tenant, manifest, specs, dirty, published_us, now_us))
+        found.extend(held_back_dirt(tenant, manifest, specs, dirty, held_back, now_us))
         if same_model(manifest, plane.engine.embedder):
             own = {name: fingerprint for name, fingerprint in fingerprints.items() if name in specs}
             found.extend(spec_dirt(tenant, manifest, own, dirty, now_us))
@@ -250,7 +247,6 @@ def bundle_dirt(
     manifest: Manifest,
     specs: Mapping[str, Spec],
     dirty: Collection[str],
-    held_back: Collection[str],
     published_us: Mapping[str, int],
     now_us: int,
 ) -> list[Dirt]:
@@ -258,20 +254,16 @@ def bundle_dirt(
     gets them with its build. Bundles whose run failed are asked for again the next day. Pure.
 
     `published_us`: when each of these days was published. They rest as dirt does: a run that just published
-    the day is about to make its bundles. Those that it was `held_back` from making are urgent, and a dirty day gets
-    them too: its next build may fail for the same tenant, and a tenant that writes all the time is always dirty. They
-    are those of days that were published since their bundles were made, so one such run follows each publish.
+    the day is about to make its bundles.
     """
     newest = newest_days(manifest)
     latest_us = max((published_us[day] for day in newest if day in published_us), default=0)
     found = []
     for day in newest:
         for name, spec in specs.items():
-            made = manifest.bundles.get(name, {}).get(day)
-            is_held = day in held_back and (made is None or made.built_us < published_us.get(day, 0))
-            if (is_held or day not in dirty) and is_due(manifest, spec, day):
+            if day not in dirty and is_due(manifest, spec, day):
                 digest = _bundle_input(manifest, spec, day, now_us)
-                found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, is_held, spec=name))
+                found.append(Dirt(BUNDLES_JOB, tenant, day, digest, latest_us, spec=name))
     return found
 
 
@@ -279,13 +271,14 @@ def held_back_dirt(
     tenant: str,
     manifest: Manifest,
     specs: Mapping[str, Spec],
+    dirty: Collection[str],
     days: Collection[str],
     now_us: int,
 ) -> list[Dirt]:
-    """Days older than the newest that are published and have no bundles of a spec, since their run failed for another
-    tenant. They take the room that is left, and are asked for again the next day. Pure."""
+    """Days older than the newest that are published and have no bundles of a spec, since their run ended before them.
+    They take the room that is left, and are asked for again the next day. Pure."""
     found = []
-    for day in sorted(built_days(manifest).intersection(days).difference(newest_days(manifest))):
+    for day in sorted(built_days(manifest).intersection(days).difference(dirty, newest_days(manifest))):
         entry = manifest.days.get(day) or manifest.months[day[:7]]
         for name, spec in specs.items():
             if day not in manifest.bundles.get(name, {}) and is_due(manifest, spec, day):

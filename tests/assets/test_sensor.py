@@ -214,47 +214,6 @@ def test_bundles_of_old_days_that_a_run_did_not_come_to_are_asked_for(
     assert list(tick(world, instance, cursor)[0]) == []
 
 
-def test_a_tenant_that_writes_all_the_time_gets_its_bundles_while_another_fails(
-    world: World, instance: dg.DagsterInstance
-) -> None:
-    """After each build that the other made fail, before the next, and once. Seen to fail (never asked for while the day
-    is dirty) with bundles of clean days alone."""
-
-    def loses_acme(operation: Operation, key: str) -> Mishap | None:
-        return losing("indexes")(operation, key) if key.startswith("tenants/acme/") else None
-
-    for tenant in ("acme", "beta"):
-        world.write(tenant, events(tenant, DAYS[:1]))
-    cursor: str | None = None
-    for n in range(2):
-        (build,), cursor = tick(world, instance, cursor)
-        assert build.job_name == DAY_JOB
-        assert not execute(world, instance, build, loses_acme).success
-        world.write("beta", events("late", DAYS[:1])[n : n + 1])
-        (bundles,), cursor = tick(world, instance, cursor)
-        assert (bundles.job_name, bundles.partition_key) == (BUNDLES_JOB, DAYS[0])
-        assert execute(world, instance, bundles).success
-        with world.open() as opened:
-            head = opened.run(load_head(opened.plane.engine.store, "beta"))
-        assert head.bundles[SPEC][DAYS[0]].built_us > head.days[DAYS[0]].built_us
-    (build,), cursor = tick(world, instance, cursor)
-    assert execute(world, instance, build).success
-    assert list(tick(world, instance, cursor)[0]) == []
-
-
-def test_an_earlier_failure_asks_for_no_bundles_of_a_day_that_its_build_will_make(
-    world: World, instance: dg.DagsterInstance
-) -> None:
-    """A late event of another day made them stale. Seen to fail (bundles before the build, with every day that is
-    published) with every dirty day of which a run failed this week."""
-    world.write("acme", events("acme"))
-    world.build()
-    instance.add_run(dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.FAILURE, tags={"dagster/partition": DAYS[1]}))
-    world.write("acme", events("late"))
-    world.build(DAYS[:1])
-    assert [(r.job_name, r.partition_key) for r in tick(world, instance, None)[0]] == [(DAY_JOB, DAYS[1])]
-
-
 def test_a_failed_run_that_was_to_make_no_bundles_holds_none_back(world: World, instance: dg.DagsterInstance) -> None:
     """As the command line builds older days. Seen to fail with every failed run looked at."""
     world.write("acme", events("acme", MANY, per_day=8))
