@@ -154,16 +154,16 @@ async def _land_source(plane: Plane, tenant: str, source: str, day: str) -> Land
     failed: list[tuple[str, PlaneError]] = []
     with tempfile.TemporaryDirectory(prefix="context-plane-") as scratch:
         files = [await _fetch(store, info, Path(scratch)) for info in infos]
+        same = await _same_as_before(store, tenant, source, day, mapping, [digest for _, digest in files])
         for info, (path, digest) in zip(infos, files, strict=True):
             record = f"landing/{source}/{day}/{digest}"
+            if digest in same:
+                known.append(same[digest].model_copy(update={"day": day, "file": path.name}))
+                await _keep(store, tenant, record, known[-1])
+                continue
             before = await _record(store, tenant, record)
             if before is not None and before.mapping == mapping.digest:
                 known.append(before)
-                continue
-            same = await _record(store, tenant, f"landing/{source}/{add_days(day, -1)}/{digest}")
-            if before is None and same is not None and same.mapping == mapping.digest:
-                known.append(same.model_copy(update={"day": day, "file": path.name}))
-                await _keep(store, tenant, record, known[-1])
                 continue
             try:
                 landed.append(await _land_file(plane, tenant, mapping, day, path, digest, record, info.size, before))
@@ -208,6 +208,22 @@ async def _record(store: Store, tenant: str, record: str) -> Landed | None:
         return Landed.model_validate_json(await store.get(str(ControlKey(tenant, f"{record}.json"))))
     except NotFound:
         return None
+
+
+async def _same_as_before(
+    store: Store, tenant: str, source: str, day: str, mapping: _Mapping, digests: Sequence[str]
+) -> dict[str, Landed]:
+    """What the day before landed, by digest, where that is every file of a day that nothing landed of yet; else none."""
+    own = str(ControlKey(tenant, f"landing/{source}/{day}/"))
+    if [info async for info in store.list(own, limit=1)]:
+        return {}
+    found: dict[str, Landed] = {}
+    for digest in digests:
+        landed = await _record(store, tenant, f"landing/{source}/{add_days(day, -1)}/{digest}")
+        if landed is None or landed.mapping != mapping.digest:
+            return {}
+        found[digest] = landed
+    return found
 
 
 async def _keep(store: Store, tenant: str, record: str, landed: Landed) -> None:

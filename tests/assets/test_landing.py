@@ -184,6 +184,18 @@ def test_an_export_that_stays_the_same_is_written_once(world: World) -> None:
     assert batches(world) == 1
 
 
+def test_an_export_that_comes_back_behind_another_of_its_day_lands(world: World) -> None:
+    """Beside the other, or in its place. Seen to fail with each file compared with the day before by itself."""
+    put(world, ControlKey("acme", "mappings/helpdesk.yaml"), MAPPING)
+    put(world, LandingKey("acme", "helpdesk", "2026-03-04", "tickets.csv"), TICKETS)
+    put(world, LandingKey("acme", "helpdesk", "2026-03-05", "tickets.csv"), TICKETS.replace("fails", "works"))
+    for day in ("2026-03-04", "2026-03-05"):
+        assert len(land(world, day=day).landed) == 1
+    put(world, LandingKey("acme", "helpdesk", "2026-03-05", "tickets.csv"), TICKETS)
+    assert len(land(world, day="2026-03-05").landed) == 1
+    assert texts(world) == ["Export fails", "Invoice is wrong"]
+
+
 def test_a_later_landing_that_died_before_its_record_writes_nothing_twice(world: World) -> None:
     """Seen to fail with a nonce in the key."""
     with_tickets(world)
