@@ -21,7 +21,8 @@ from typing import Final
 import httpx
 
 from commands import show
-from context_plane.errors import Invalid, Unavailable
+from context_plane.errors import Unavailable
+from serving.address import check_address
 
 START_S: Final = 60.0
 """A cold start takes 3 s for the service and 20 s for the Dagster UI on two busy cores."""
@@ -36,17 +37,6 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def check_port(port: int, option: str) -> None:
-    """Raises `Invalid(settings_invalid)` when somebody listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            detail = f"the port is taken; choose another with {option}"
-            raise Invalid("settings_invalid", detail, port=port) from error
 
 
 @contextmanager
@@ -148,8 +138,8 @@ def serve_all(
 ) -> None:
     """The service and the Dagster UI, until Ctrl-C or until one of them ends. `environment`: of Dagster."""
     out = show.console(stderr=as_json)
-    check_port(port, "--port")
-    check_port(ui_port, "--ui-port")
+    check_address(LOOPBACK, port, "--port")
+    check_address(LOOPBACK, ui_port, "--ui-port")
     home = prepare_dagster(dagster_home)
     logs = home.parent / "logs"
     with ExitStack() as stack:

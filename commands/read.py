@@ -334,11 +334,15 @@ def _json(text: str, option: str) -> Any:
 
 
 def _start(day: str | None) -> str | None:
-    return _rfc(day, _start_us(day))
+    from context_plane.model import day_start_us, format_edge
+
+    return None if day is None else format_edge(day, day_start_us)
 
 
 def _end(day: str | None) -> str | None:
-    return _rfc(day, _end_us(day))
+    from context_plane.model import day_end_us, format_edge
+
+    return None if day is None else format_edge(day, day_end_us)
 
 
 def _start_us(day: str | None) -> int | None:
@@ -351,13 +355,3 @@ def _end_us(day: str | None) -> int | None:
     from context_plane.model import day_end_us
 
     return None if day is None else day_end_us(day)
-
-
-def _rfc(day: str | None, ts_us: int | None) -> str | None:
-    from context_plane.errors import Invalid
-    from context_plane.model import format_time
-
-    try:
-        return None if ts_us is None else format_time(ts_us)
-    except OverflowError as error:
-        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=day) from error

@@ -159,6 +159,14 @@ def format_time(ts_us: int) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+def format_edge(day: str, edge: Callable[[str], int]) -> str:
+    """`day_start_us` or `day_end_us` of a day, as `format_time` writes it. Raises `Invalid(query_invalid)`."""
+    try:
+        return format_time(edge(day))
+    except OverflowError as error:
+        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=day) from error
+
+
 # --- canonical bytes ----------------------------------------------------------------------------
 
 

@@ -26,9 +26,10 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from context_plane.access import any_key
-from context_plane.errors import Denied, Invalid, Unavailable
+from context_plane.errors import Denied, Unavailable
 from context_plane.settings import Settings
 from serving import logs
+from serving.address import check_address
 from serving.app import create_app
 from serving.logs import LogFormat
 from serving.metrics import MULTIPROCESS_DIR
@@ -157,22 +158,6 @@ def check_exposure(configured: bool, host: str) -> None:
             host=host,
         )
     log.warning("no API key is configured: open mode, whoever can reach %s may do everything", host)
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises `Invalid(settings_invalid)` when the address is not of this machine, or somebody listens there already."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as the server binds it
-                trial.bind(address)
-    except OSError as error:
-        said = (error.strerror or str(error)).lower()
-        detail = f"the address cannot be listened on: {said}; choose another with --port or --host"
-        raise Invalid("settings_invalid", detail, host=host, port=port) from error
 
 
 async def _tried(settings: Settings) -> bool:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from context_plane.bundle.render import render_text
 from context_plane.bundle.wording import one_line, shorten, show_value
 from context_plane.errors import Invalid, PlaneError
-from context_plane.model import check_entity, day_end_us, day_of, day_start_us, format_time
+from context_plane.model import check_entity, day_end_us, day_of, day_start_us, format_edge, format_time
 from context_plane.recall.values import ENTITIES_MAX, BundleAnswer, CitedEvent, FoundEvent, TimelineRequest
 from serving import cursors, fields, read, wire
 from serving.auth import Caller
@@ -211,7 +211,7 @@ async def _search_context(caller: Caller, asked: SearchContext) -> str:
 
 async def _get_timeline(caller: Caller, asked: GetTimeline) -> str:
     entity = check_entity(asked.entity)
-    listing = ("timeline", caller.name, entity, "desc")
+    listing = cursors.of_timeline(caller.name, entity, "desc")
     position = None
     if asked.cursor is not None:
         ts_us, event_id = cursors.read(listing, asked.cursor, int, str)
@@ -387,9 +387,4 @@ def _until(value: str | None) -> str | None:
 
 def _day_edge(value: str | None, edge: Callable[[str], int]) -> str | None:
     """A plain day as the time of one of its ends; a time as it is. Raises `Invalid(query_invalid)`."""
-    if value is None or len(value) != len("2026-03-04"):
-        return value
-    try:
-        return format_time(edge(value))
-    except OverflowError as error:
-        raise Invalid("query_invalid", "no time is written after 9999-12-31; name an earlier day", day=value) from error
+    return format_edge(value, edge) if value is not None and len(value) == len("2026-03-04") else value
