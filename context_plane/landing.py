@@ -213,7 +213,7 @@ async def _record(store: Store, tenant: str, record: str) -> Landed | None:
 async def _same_as_before(
     store: Store, tenant: str, source: str, day: str, mapping: _Mapping, digests: Sequence[str]
 ) -> dict[str, Landed]:
-    """What the day before landed, by digest: where that is every file of a day that has landed none yet, else nothing."""
+    """What the day before landed, by digest: where that is every file of a day that has landed none yet, or nothing."""
     own = str(ControlKey(tenant, f"landing/{source}/{day}/"))
     if [info async for info in store.list(own, limit=1)]:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -27,14 +26,6 @@ SEGMENTS = frozenset({dg.AssetKey("segments")})
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(dirt, "DIRT_AGE_US", 0)  # dirt is due at once
     return World.local(tmp_path)
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as stored:
-        yield stored
 
 
 def of_day(key: str) -> dict[str, str]:
@@ -65,13 +56,13 @@ def of_range(first: str, last: str) -> dict[str, str]:
     ids=["job", "hours", "asset", "no day", "rollup", "backfill of a rollup"],
 )
 def test_runs_of_others_and_of_months_hold_up_no_day(
-    world: World, instance: dg.DagsterInstance, run: dg.DagsterRun
+    world: World, stored_instance: dg.DagsterInstance, run: dg.DagsterRun
 ) -> None:
     """Seen to fail with every run counted: the day was left alone, or the tick ended with a ValueError."""
     world.write("acme", events("acme", [FIRST, *DAYS]))
-    instance.add_run(run)
-    assert [request.partition_key for request in tick(world, instance, None)[0]] == [FIRST, *DAYS]
-    assert FIRST in {request.partition_key for request in night(world, instance, add_days(DAYS[1], 9))}
+    stored_instance.add_run(run)
+    assert [request.partition_key for request in tick(world, stored_instance, None)[0]] == [FIRST, *DAYS]
+    assert FIRST in {request.partition_key for request in night(world, stored_instance, add_days(DAYS[1], 9))}
 
 
 def in_queue(day: str, *, backfill: bool) -> dg.DagsterRun:
@@ -87,20 +78,20 @@ def in_queue(day: str, *, backfill: bool) -> dg.DagsterRun:
 
 
 def test_a_day_that_waits_for_the_others_of_its_backfill_is_built_meanwhile(
-    world: World, instance: dg.DagsterInstance
+    world: World, stored_instance: dg.DagsterInstance
 ) -> None:
     """By the sensor and by the schedule; one that a person materializes by itself is about to run. Seen to fail with
     every run of the queue counted."""
     world.write("acme", events("acme"))
-    instance.add_run(in_queue(DAYS[0], backfill=True))
-    instance.add_run(in_queue(DAYS[1], backfill=False))
-    assert [request.partition_key for request in tick(world, instance, None)[0]] == [DAYS[0]]
-    tonight = {request.partition_key for request in night(world, instance, add_days(DAYS[1], 9))}
+    stored_instance.add_run(in_queue(DAYS[0], backfill=True))
+    stored_instance.add_run(in_queue(DAYS[1], backfill=False))
+    assert [request.partition_key for request in tick(world, stored_instance, None)[0]] == [DAYS[0]]
+    tonight = {request.partition_key for request in night(world, stored_instance, add_days(DAYS[1], 9))}
     assert DAYS[0] in tonight
     assert DAYS[1] not in tonight
 
 
-def test_what_is_under_way_is_told_by_jobs_and_assets(world: World, instance: dg.DagsterInstance) -> None:
+def test_what_is_under_way_is_told_by_jobs_and_assets(world: World, stored_instance: dg.DagsterInstance) -> None:
     repository = build_definitions(world.settings).get_repository_def()
     assert repository.get_implicit_global_asset_job_def().name == ASSETS_JOB
     for run in (
@@ -109,8 +100,8 @@ def test_what_is_under_way_is_told_by_jobs_and_assets(world: World, instance: dg
         dg.DagsterRun(ROLLUPS_JOB, status=STARTED, tags=of_day("2026-02-01")),
         dg.DagsterRun(DAY_JOB, status=dg.DagsterRunStatus.SUCCESS, tags=of_day("2026-03-09")),
     ):
-        instance.add_run(run)
-    instance.add_run(in_queue("2026-03-10", backfill=True))
-    assert under_way(instance, SEGMENTS) == UnderWay(
+        stored_instance.add_run(run)
+    stored_instance.add_run(in_queue("2026-03-10", backfill=True))
+    assert under_way(stored_instance, SEGMENTS) == UnderWay(
         places=frozenset({FIRST, *DAYS, "2026-02"}), ahead=frozenset({"2026-03-10"})
     )

@@ -40,15 +40,6 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
-@pytest.fixture
-def stored_instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """One in a folder, as a deployment has it: a schedule opens it by its reference."""
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as stored:
-        yield stored
-
-
 def test_dirt_becomes_runs_and_is_gone(world: World, instance: dg.DagsterInstance) -> None:
     for tenant in ("acme", "beta"):
         world.write(tenant, events(tenant))
