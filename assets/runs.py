@@ -1,4 +1,4 @@
-"""What Dagster's books say of runs: what is under way, and which days' bundles a failed one held back.
+"""What Dagster's books say of runs: what is under way, and of which days a failed one may not have come to the bundles.
 
 Only runs of this deployment count, told by their jobs and assets: other code locations of the same Dagster have days,
 months and keys of their own, which say nothing of this store.
@@ -25,7 +25,7 @@ DAY_TAG: Final = "dagster/partition"
 FIRST_DAY_TAG: Final = "dagster/asset_partition_range_start"
 LAST_DAY_TAG: Final = "dagster/asset_partition_range_end"
 FAILED_KEPT: Final = dt.timedelta(days=7)
-"""A failed run is looked at for as long: bundles that its check held back are made, or fail, long before."""
+"""A failed run is looked at for as long: bundles that it did not come to are made, or fail, long before."""
 FAILED_RUNS_MAX: Final = 300
 """Of those, the newest of each job: a quarter's backfill with its retries. Each tick reads them all."""
 BACKFILL_TAG: Final = "dagster/backfill"
