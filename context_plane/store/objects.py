@@ -10,6 +10,7 @@ never enters.
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from context_plane.errors import Conflict, NotFound, PlaneError, Unavailable
 from context_plane.store.base import Body, ByteRange, ObjectInfo
+from context_plane.store.callbacks import wait_for_callbacks
 from context_plane.store.key import ByteOrder, check_key, check_prefix, is_past, listing_offset
 from context_plane.store.ranges import RANGES_PARALLEL_MAX, cut, plan
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
+
+atexit.register(wait_for_callbacks)
 
 LIST_PAGE: Final = 1000
 """Objects of one listing response, S3's own maximum."""
