@@ -27,6 +27,8 @@ from serving.address import check_address
 START_S: Final = 60.0
 """A cold start takes 3 s for the service and 20 s for the Dagster UI on two busy cores."""
 STOP_S: Final = 10.0
+ALL_STOP_S: Final = 45.0
+"""What ends children of its own, one after the other, is asked to end and left alone for longer."""
 POLL_S: Final = 0.1
 LOOPBACK: Final = "127.0.0.1"
 DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
@@ -41,12 +43,12 @@ def free_port() -> int:
 
 @contextmanager
 def child(
-    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None, stop_s: float = STOP_S
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process whose output goes to `log`; ended, with its children, when the block ends."""
+    """A process whose output goes to `log`; ended, with its children, when the block ends, in `stop_s` if it can."""
     log.parent.mkdir(parents=True, exist_ok=True)
     _end_in_order()
-    with log.open("wb") as out:
+    with log.open("wb") as out, _heeding_interrupts():
         process = subprocess.Popen(
             command,
             stdout=out,
@@ -58,7 +60,22 @@ def child(
     try:
         yield process
     finally:
-        stop(process)
+        stop(process, stop_s)
+
+
+@contextmanager
+def _heeding_interrupts() -> Iterator[None]:
+    """What is started here can be interrupted, also where a shell that put this process into the background had it
+    ignore interrupts: children inherit that, but no handler."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_in_order() -> None:
@@ -73,9 +90,9 @@ def _end_in_order() -> None:
                 signal.signal(number, end)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the group to end, wait, then end it."""
-    for wanted, wait_s in ((signal.SIGINT, STOP_S), (signal.SIGTERM, STOP_S / 2), (signal.SIGKILL, STOP_S)):
+def stop(process: subprocess.Popen[bytes], stop_s: float = STOP_S) -> None:
+    """Ask the group to end, wait so long, then end it."""
+    for wanted, wait_s in ((signal.SIGINT, stop_s), (signal.SIGTERM, STOP_S / 2), (signal.SIGKILL, STOP_S)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, wanted)
         with suppress(subprocess.TimeoutExpired):

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent
 
 from commands.manual import ENTRIES
-from commands.processes import await_answer, child, free_port
+from commands.processes import ALL_STOP_S, await_answer, child, free_port
 from tests.commands.cli import MAPPING
 from tests.pages import ROOT, Block, examples
 from tests.shell import environment, shell
@@ -187,7 +187,7 @@ def test_what_stays_tells_a_program_where_it_listens(demo: Path, example: str) -
     command += "" if "--port" in command else f" --port {ports[PORT]}"
     log, out = (demo / f"{example.split()[1]}.{kind}" for kind in ("log", "json"))
     script = ["bash", "-c", f"cd {demo} && exec {command} --json > {out}"]
-    with child(script, log=log, environment=environment(demo)) as process:
+    with child(script, log=log, environment=environment(demo), stop_s=ALL_STOP_S) as process:
         while not out.exists() or not out.read_bytes().endswith(b"}\n"):
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)

@@ -1,11 +1,13 @@
-"""Where `context-plane up` lets Dagster's partitions begin."""
+"""What `serve` and `up` start and end, and where `up` lets Dagster's partitions begin."""
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -56,14 +58,24 @@ def test_partitions_begin_with_the_month_of_the_oldest_event(tmp_path: Path) -> 
         assert opened.run(first_month(opened.plane)) == "2026-02-01"
 
 
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """As a shell starts what is followed by `&`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.xdist_group("one_machine")
 @pytest.mark.timeout(150)
-def test_the_ui_shows_the_days_that_there_are(tmp_path: Path) -> None:
-    """Seen to fail (days from 2000 on, most of them empty) without the first one."""
+@pytest.mark.usefixtures("in_the_background")
+def test_the_ui_shows_the_days_that_there_are_and_ends_with_its_service(tmp_path: Path) -> None:
+    """Seen to fail (days from 2000 on, most of them empty) without the first one, and (both still listen, nobody's
+    children) with interrupts ignored as they were."""
     world = World.local(tmp_path)
     world.write("acme", events("acme", ["2026-03-04"]))
-    ui, log = free_port(), tmp_path / "log"
-    options = {"--port": str(free_port()), "--ui-port": str(ui), "--dagster-home": str(tmp_path / "dagster")}
+    port, ui, log = free_port(), free_port(), tmp_path / "log"
+    options = {"--port": str(port), "--ui-port": str(ui), "--dagster-home": str(tmp_path / "dagster")}
     command = [*program(), "up", *(word for option in options.items() for word in option)]
     environment = {"CONTEXT_PLANE_STORE": world.settings.store, "CONTEXT_PLANE_CACHE_DIR": str(tmp_path / "cache")}
     query = '{ assetNodeOrError(assetKey: {path: ["published"]}) { ... on AssetNode { partitionKeys } } }'
@@ -71,6 +83,10 @@ def test_the_ui_shows_the_days_that_there_are(tmp_path: Path) -> None:
         await_answer(f"http://{LOOPBACK}:{ui}/server_info", process, log)
         answer = httpx.post(f"http://{LOOPBACK}:{ui}/graphql", json={"query": query}, timeout=START_S).json()
     assert answer["data"]["assetNodeOrError"]["partitionKeys"][0] == "2026-03-01"
+    assert process.returncode == 0, log.read_text()
+    for listener in (port, ui):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((LOOPBACK, listener)).close()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
