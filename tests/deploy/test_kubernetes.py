@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import kubernetes_validate  # type: ignore[import-untyped]  # it brings no types
+import orjson
 import pytest
 from typer.testing import CliRunner
 
@@ -14,11 +15,13 @@ from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE, daily_partitions
 from commands.main import app
 from context_plane.settings import Settings
+from resources.workers import WorkerSettings
 from serving.app import create_app
-from tests.deploy.files import DEPLOY, IMAGE, document, documents, is_command, values_of
+from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, is_command, values_of
 
 FILES = ("kubernetes/read-service.yaml", "kubernetes/scale-to-zero.yaml")
 KNATIVE = "serving.knative.dev/v1"
+PROCESSES_VARIABLE: Final = "CONTEXT_PLANE_WORKER_PROCESSES"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 STORE_VARIABLES = {"AWS_REGION"}
 """Of `store_options_from_environment`, as far as the manifests set them."""
@@ -175,9 +178,45 @@ def test_the_chart_tells_the_code_where_readers_are_and_when_days_begin() -> Non
     (deployment,) = document("helm/values.yaml")["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
     given = {item["name"]: item["value"] for item in deployment["env"]}
-    assert given.keys() == {READ_VARIABLE, START_VARIABLE}
+    assert given.keys() == {READ_VARIABLE, START_VARIABLE, PROCESSES_VARIABLE}
     assert given[READ_VARIABLE].startswith("https://")
     assert daily_partitions(given[START_VARIABLE]).get_first_partition_key() == given[START_VARIABLE]
+
+
+def peaks() -> tuple[float, float]:
+    """Bytes of a run's own process and of a worker, measured over many small tenants."""
+    rows = orjson.loads((ROOT / "benchmarks/results/tenants.json").read_bytes())["rows"]
+    run, worker = (max(row.get(name, 0.0) for row in rows) * UNITS["Mi"] for name in ("peak_mb", "worker_peak_mb"))
+    assert worker > run > 0
+    return run, worker
+
+
+def told(name: str) -> str:
+    """A file below `deploy/` in one line, its comments as the rest."""
+    return " ".join((DEPLOY / name).read_text().replace("#", "").split())
+
+
+def test_a_run_and_its_workers_fit_the_memory_that_the_chart_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the peaks that were measured of small tenants, which the comments round. Seen to fail without the variable,
+    and with twice as many processes."""
+    run, worker = peaks()
+    (deployment,) = document("helm/values.yaml")["dagster-user-deployments"]["deployments"]
+    monkeypatch.setenv(*next(item.values() for item in deployment["env"] if item["name"] == PROCESSES_VARIABLE))
+    workers = WorkerSettings().worker_processes
+    assert workers > 0, "a worker for every processor of the node"
+    asked, limit = (bytes_of(deployment["resources"][name]["memory"]) for name in ("requests", "limits"))
+    assert run + workers * worker <= asked <= limit // 2
+    for name in ("helm/values.yaml", "dagster/one-machine.yaml", "dagster/production.yaml", "README.md"):
+        assert f"some {worker / 1e9:.1f} GB" in told(name), name
+
+
+def test_what_runs_share_without_a_launcher_is_told_in_gigabytes() -> None:
+    """Seen to fail with another number of runs."""
+    runs = document("dagster/production.yaml")["concurrency"]["runs"]["max_concurrent_runs"]
+    run, worker = peaks()
+    assert runs == 8
+    bytes_ = runs * (run + 2 * worker)
+    assert f"eight runs of two workers take {bytes_ / 1e9:.0f} GB" in told("dagster/production.yaml")
 
 
 def test_one_machine_tells_it_too() -> None:
