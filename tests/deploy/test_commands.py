@@ -15,18 +15,19 @@ import orjson
 import pytest
 
 from commands.processes import START_S, await_answer, child, free_port
+from context_plane.bundle.spec import load_specs
 from tests.deploy import test_image_root
 from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, values_of
 from tests.deploy.test_docs import read_variables
 from tests.deploy.test_image import of, pins
-from tests.deploy.test_kubernetes import FILES
+from tests.deploy.test_kubernetes import FILES, SPECS_MAP
 from tests.pages import NOT_HERE, commands, examples, program
 from tests.shell import environment, shell
 from tests.store import servers
 from tests.store.servers import ACCESS_KEY, SECRET_KEY
 
 PAGE: Final = "deploy/README.md"
-ONE_MACHINE, IMAGES, FOLDERS, CLUSTER = examples(PAGE, "sh")
+ONE_MACHINE, IMAGES, FOLDERS, CLUSTER, SPECS = examples(PAGE, "sh")
 DATA: Final = "/var/lib/context-plane"
 HEALTH: Final = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } workspaceOrError { \
 ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }"
@@ -37,6 +38,11 @@ def of_program(name: str) -> list[list[str]]:
     return [words[1:] for block in (IMAGES, CLUSTER) for words in commands(block.text) if program(words) == name]
 
 
+def piped(words: list[str]) -> list[list[str]]:
+    """The commands of a pipe."""
+    return [list(part) for bar, part in itertools.groupby(words, "|".__eq__) if not bar]
+
+
 def option(words: list[str], *names: str) -> str:
     """What follows one of the names; it is there once."""
     [value] = [value for name, value in itertools.pairwise(words) if name in names]
@@ -45,7 +51,8 @@ def option(words: list[str], *names: str) -> str:
 
 def test_every_command_is_run_or_read_here() -> None:
     """Seen to fail with another program on the page."""
-    programs = {program(words) for block in (IMAGES, CLUSTER) for words in commands(block.text)}
+    lines = [words for block in (IMAGES, CLUSTER, SPECS) for words in commands(block.text)]
+    programs = {program(words) for line in lines for words in piped(line)}
     assert programs - NOT_HERE.keys() == {"context-plane"}
     assert programs & NOT_HERE.keys() == {"docker", "helm", "kubectl"}
 
@@ -165,6 +172,8 @@ def test_everything_goes_into_the_namespace_that_is_made_first() -> None:
     assert (verb, kind) == ("create", "namespace")
     charts = [words for words in of_program("helm") if words[0] == "upgrade"]
     assert {option(words, "-n") for words in (*others, *charts)} == {name}
+    again = [words for line in commands(SPECS.text) for words in piped(line)]
+    assert {option(words, "-n") for words in again} == {name}
     namespaces = {found for each in FILES for found in values_of(documents(each), "namespace")}
     assert namespaces <= {name}
 
@@ -173,6 +182,20 @@ def test_what_is_applied_is_there() -> None:
     """tests/deploy/test_kubernetes.py holds it to the schema."""
     [applied] = [words for words in of_program("kubectl") if "apply" in words]
     assert ROOT / option(applied, "-f") in {DEPLOY / name for name in FILES}
+
+
+def test_specs_are_made_from_the_folder_under_the_name_that_is_mounted() -> None:
+    """At first and after a change, and then whoever reads them at its start is started again. Seen to fail with the map
+    and with the deployment misspelt."""
+    [made] = [words for words in of_program("kubectl") if "configmap" in words]
+    [[create, replace], [restart]] = [piped(line) for line in commands(SPECS.text)]
+    wanted = ["create", "configmap", SPECS_MAP, "--from-file=specs"]
+    assert made[2:] == wanted
+    assert create[3:] == [*wanted, "--dry-run=client", "-o", "yaml"]
+    assert replace[3:] == ["replace", "-f", "-"]
+    [deployment] = [found for found in documents(FILES[0]) if found["kind"] == "Deployment"]
+    assert restart[3:] == ["rollout", "restart", f"deployment/{deployment['metadata']['name']}"]
+    assert load_specs(ROOT / "specs")
 
 
 def test_the_chart_is_that_of_the_locked_dagster_with_our_values() -> None:

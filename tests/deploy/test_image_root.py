@@ -27,6 +27,7 @@ from tests.deploy import rootfs
 from tests.deploy.files import DEPLOY, ROOT, document, documents
 from tests.deploy.image import Image, build, pid_of, started
 from tests.deploy.rootfs import Mount
+from tests.deploy.test_kubernetes import SPECS_VARIABLE
 
 ASKED: Final = "CONTEXT_PLANE_IMAGE_ROOT"
 USER: Final = 10_001
@@ -160,7 +161,7 @@ def test_it_serves_as_the_manifest_starts_it_and_ends_when_told(
     arguments = [str(port) if word == "8080" else word for word in (*container["command"], *container["args"])]
     assert [str(port) if word == "8080" else word for word in image.command] == arguments
     volumes = [volume(folder / f"volume-{item['name']}", item["mountPath"]) for item in container["volumeMounts"]]
-    environment = of(store) | {item["name"]: item["value"] for item in container["env"]}
+    environment = of(store) | {item["name"]: item["value"] for item in container["env"]} | specs(volumes)
     given = image.surroundings(environment=environment, mounts=(store, *volumes), read_only=True)
     log = folder / "serve.log"
     with started(image, arguments, given, log) as process:
@@ -176,6 +177,14 @@ def test_it_serves_as_the_manifest_starts_it_and_ends_when_told(
         os.kill(pid_of(process), signal.SIGTERM)
         assert process.wait(DRAIN_S) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def specs(volumes: list[Mount]) -> dict[str, str]:
+    """The variable that names their folder, whose volume holds the checkout's, as the map of specs would."""
+    [found] = [found["data"] for found in documents("kubernetes/read-service.yaml") if found["kind"] == "ConfigMap"]
+    [mount] = [mount for mount in volumes if mount.target == found[SPECS_VARIABLE]]
+    shutil.copytree(ROOT / "specs", mount.source, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return {SPECS_VARIABLE: mount.target}
 
 
 def scopes(*names: str) -> list[str]:
@@ -232,7 +241,7 @@ def test_dagster_runs_as_its_chart_starts_it(image: Image, store: Mount, folder:
     (workspace / "workspace.yaml").write_bytes(orjson.dumps({"load_from": [{"grpc_server": location}]}))
     mounts = (store, home, Mount(workspace, "/dagster-workspace", read_only=True))
     given = image.surroundings(environment=of(store), mounts=mounts)
-    server = ["dagster", "api", "grpc", "-h", "0.0.0.0", "-p", grpc, *deployment["dagsterApiGrpcArgs"]]
+    server = ["dagster", "code-server", "start", "-h", "0.0.0.0", "-p", grpc, *deployment["codeServerArgs"]]
     web = ["/bin/bash", "-c", f"dagster-webserver -h 0.0.0.0 -p {ui} -w /dagster-workspace/workspace.yaml"]
     daemon = ["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"]
     logs = [folder / f"{name}.log" for name in ("grpc", "web", "daemon")]

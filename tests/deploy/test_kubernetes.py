@@ -22,6 +22,8 @@ from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, is_comm
 FILES = ("kubernetes/read-service.yaml", "kubernetes/scale-to-zero.yaml")
 KNATIVE = "serving.knative.dev/v1"
 PROCESSES_VARIABLE: Final = "CONTEXT_PLANE_WORKER_PROCESSES"
+SPECS_VARIABLE: Final = "CONTEXT_PLANE_SPECS_DIR"
+SPECS_MAP: Final = "context-plane-specs"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 STORE_VARIABLES = {"AWS_REGION"}
 """Of `store_options_from_environment`, as far as the manifests set them."""
@@ -112,7 +114,7 @@ def test_caches_fit_their_volume_and_their_memory(pod: dict[str, Any], monkeypat
         monkeypatch.setenv(item["name"], item["value"])
     settings = Settings()
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"]}
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume}
     limit = bytes_of(volumes[mounts[str(settings.cache_folder)]]["sizeLimit"])
     assert settings.cache_disk_bytes * 5 // 4 < limit
     assert settings.cache_memory_bytes * 2 <= bytes_of(container["resources"]["limits"]["memory"])
@@ -228,7 +230,8 @@ def test_one_machine_tells_it_too() -> None:
 def test_the_chart_serves_our_definitions_under_the_names_of_the_read_service() -> None:
     values = document("helm/values.yaml")
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    arguments = deployment["dagsterApiGrpcArgs"]
+    assert "dagsterApiGrpcArgs" not in deployment, "the chart prefers it, and such a server does not load code again"
+    arguments = deployment["codeServerArgs"]
     given = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert given == {"--module-name": "assets.definitions", "--attribute": "defs"}
     assert defs.get_repository_def() is not None
@@ -236,6 +239,22 @@ def test_the_chart_serves_our_definitions_under_the_names_of_the_read_service() 
     assert maps == {found["metadata"]["name"] for found in manifests() if found["kind"] == "ConfigMap"}
     secrets = {item["name"] for found in values_of(values, "envSecrets") for item in found}
     assert secrets == {found["name"] for found in values_of(manifests(), "secretRef")}
+
+
+def test_builders_and_readers_read_the_same_specs() -> None:
+    """Runs have the volumes of the code server. Seen to fail with one that does not mount them, with another map, and
+    with another folder."""
+    [folder] = set(values_of(manifests(), SPECS_VARIABLE))
+    [deployment] = document("helm/values.yaml")["dagster-user-deployments"]["deployments"]
+    holders = [(pod["volumes"], pod["containers"][0]["volumeMounts"]) for pod in pods()]
+    found = []
+    for volumes, mounts in (*holders, (deployment["volumes"], deployment["volumeMounts"])):
+        [mount] = [mount for mount in mounts if mount["mountPath"] == folder]
+        [volume] = [volume for volume in volumes if volume["name"] == mount["name"]]
+        assert mount == {"name": mount["name"], "mountPath": folder, "readOnly": True}, "subPath would never change"
+        found.append(volume["configMap"])
+    assert len(found) == 3
+    assert found == [{"name": SPECS_MAP}] * 3
 
 
 def test_the_webserver_listens_where_its_user_may_and_its_probe_asks() -> None:
