@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 
+import boto3
 import kubernetes_validate  # type: ignore[import-untyped]  # it brings no types
 import orjson
 import pytest
@@ -14,7 +16,7 @@ from assets.definitions import defs
 from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE, daily_partitions
 from commands.main import app
-from context_plane.settings import Settings
+from context_plane.settings import Settings, store_options_from_environment
 from resources.workers import WorkerSettings
 from serving.app import create_app
 from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, is_command, values_of
@@ -25,7 +27,7 @@ PROCESSES_VARIABLE: Final = "CONTEXT_PLANE_WORKER_PROCESSES"
 SPECS_VARIABLE: Final = "CONTEXT_PLANE_SPECS_DIR"
 SPECS_MAP: Final = "context-plane-specs"
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-STORE_VARIABLES = {"AWS_REGION"}
+STORE_VARIABLES = {"AWS_REGION", "AWS_DEFAULT_REGION"}
 """Of `store_options_from_environment`, as far as the manifests set them."""
 
 
@@ -104,6 +106,22 @@ def test_every_variable_is_one_that_is_read() -> None:
     set_by_map = {name for found in manifests() if found["kind"] == "ConfigMap" for name in found["data"]}
     assert set_by_name | set_by_map
     assert set_by_name | set_by_map <= read_variables()
+
+
+def test_both_clients_of_buckets_read_the_same_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's and boto3, which keeps the logs; whatever has the map's variables. Seen to fail without
+    AWS_DEFAULT_REGION, and with another region there."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    for name in STORE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    [found] = [found["data"] for found in manifests() if found["kind"] == "ConfigMap"]
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    assert boto3.Session().region_name == store_options_from_environment().region
+    values = document("helm/values.yaml")
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    for reader in (values["dagsterWebserver"], values["dagsterDaemon"], deployment):
+        assert reader["envConfigMaps"] == [{"name": "context-plane"}]
 
 
 @pytest.mark.parametrize("pod", pods())
