@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import orjson
 
 from commands import show
 from context_plane.errors import Unavailable
@@ -32,6 +33,12 @@ ALL_STOP_S: Final = 45.0
 POLL_S: Final = 0.1
 LOOPBACK: Final = "127.0.0.1"
 DAGSTER_YAML: Final = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+LOCATION: Final[Mapping[str, str]] = {
+    "module_name": "assets.definitions",
+    "attribute": "defs",
+    "location_name": "context-plane",
+}
+"""The code location, as the workspace.yaml of a checkout names it."""
 
 
 def free_port() -> int:
@@ -120,7 +127,7 @@ def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def program() -> list[str]:
     """This very program, for a child."""
-    return [sys.executable, "-c", "from commands.main import main; main()"]
+    return [sys.executable, "-P", "-c", "from commands.main import main; main()"]
 
 
 @contextmanager
@@ -144,6 +151,15 @@ def prepare_dagster(home: Path) -> Path:
     return home
 
 
+def prepare_workspace(home: Path) -> Path:
+    """A workspace file in `DAGSTER_HOME` that names our definitions wherever they are installed, so that it matters
+    neither which folder a process is started in, nor what modules lie there."""
+    location = {**LOCATION, "working_directory": str(Path(__file__).resolve().parents[1])}
+    file = home / "workspace.yaml"
+    file.write_bytes(orjson.dumps({"load_from": [{"python_module": location}]}))  # JSON is YAML
+    return file
+
+
 def serve_all(
     store_url: str,
     *,
@@ -165,10 +181,13 @@ def serve_all(
         url = stack.enter_context(service(store_url, log=logs / "service.log", port=port))
         out.print(f"  Explorer    {url}")
         out.print(f"  API         {url}/docs")
-        dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", LOOPBACK, "-p", str(ui_port)]
+        workspace = str(prepare_workspace(home))
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", LOOPBACK, "-p", str(ui_port)]
         told = {"DAGSTER_HOME": str(home), "CONTEXT_PLANE_STORE": store_url, "CONTEXT_PLANE_READ_URL": url}
         log = logs / "dagster.log"
-        process = stack.enter_context(child(dagster, log=log, environment={**environment, **told, "DO_NOT_TRACK": "1"}))
+        # The folder that we are started in may have assets of its own.
+        told |= {"PYTHONSAFEPATH": "1", "DO_NOT_TRACK": "1"}
+        process = stack.enter_context(child(dagster, log=log, environment={**environment, **told}))
         await_answer(f"http://{LOOPBACK}:{ui_port}/server_info", process, log)
         out.print(f"  Dagster UI  http://{LOOPBACK}:{ui_port}/assets")
         out.print(f"  logs        {logs}")

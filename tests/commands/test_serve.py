@@ -13,14 +13,16 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
+import yaml
 
 from assets.partitions import START_VARIABLE
 from commands import outcome
-from commands.processes import LOOPBACK, START_S, await_answer, child, free_port, program
+from commands.processes import LOOPBACK, START_S, await_answer, child, free_port, prepare_workspace, program
 from commands.serve import FIRST_DAY, first_month
 from context_plane.errors import Invalid, Unavailable
 from tests.assets.world import World, events
 from tests.commands.cli import Cli
+from tests.pages import ROOT
 
 BROKEN = """
 from commands.main import main
@@ -58,6 +60,14 @@ def test_partitions_begin_with_the_month_of_the_oldest_event(tmp_path: Path) -> 
         assert opened.run(first_month(opened.plane)) == "2026-02-01"
 
 
+def test_the_ui_is_given_the_code_location_of_the_checkout(tmp_path: Path) -> None:
+    """Under one name, for Dagster keeps the states of sensors and schedules by it. Seen to fail with another name."""
+    [ours] = yaml.safe_load(prepare_workspace(tmp_path).read_text())["load_from"]
+    [theirs] = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    given = {name: value for name, value in ours["python_module"].items() if name != "working_directory"}
+    assert given == theirs["python_module"]
+
+
 @pytest.fixture
 def in_the_background() -> Iterator[None]:
     """As a shell starts what is followed by `&`."""
@@ -69,9 +79,15 @@ def in_the_background() -> Iterator[None]:
 @pytest.mark.xdist_group("one_machine")
 @pytest.mark.timeout(150)
 @pytest.mark.usefixtures("in_the_background")
-def test_the_ui_shows_the_days_that_there_are_and_ends_with_its_service(tmp_path: Path) -> None:
-    """Seen to fail (days from 2000 on, most of them empty) without the first one, and (both still listen, nobody's
-    children) with interrupts ignored as they were."""
+def test_the_ui_shows_the_days_that_there_are_and_ends_with_its_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another folder than the checkout's, which has assets of its own. Seen to fail (days from 2000 on, most of them
+    empty) without the first one, (both still listen, nobody's children) with interrupts ignored as they were, and (they
+    do not start) with the workspace of the folder, or its modules before ours."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("assets", "commands"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('another project')\n")
     world = World.local(tmp_path)
     world.write("acme", events("acme", ["2026-03-04"]))
     port, ui, log = free_port(), free_port(), tmp_path / "log"
