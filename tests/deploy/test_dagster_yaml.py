@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.instance.config import dagster_instance_config
+from dagster._core.instance.config import PoolGranularity, dagster_instance_config
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -44,7 +44,8 @@ def queue_of(instance: dg.DagsterInstance) -> RunQueueConfig:
 
 
 def test_one_machine_is_opened_and_keeps_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen to fail with a misspelt setting, and with the storage's folder elsewhere."""
+    """And a pool's limit. Seen to fail with a misspelt setting, with the storage's folder elsewhere, and (steps would
+    wait, not runs) without the granularity."""
     home = home_with("one-machine.yaml", tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", home)
     with dg.DagsterInstance.from_config(home) as instance:
@@ -56,6 +57,10 @@ def test_one_machine_is_opened_and_keeps_a_run(tmp_path: Path, monkeypatch: pyte
         assert instance.run_retries_max_retries == 2
         assert not instance.telemetry_enabled
         assert queue_of(instance).max_concurrent_runs == 2
+        pools = instance.get_concurrency_config().pool_config
+        assert (pools.pool_granularity, pools.default_pool_limit) == (PoolGranularity.RUN, None)
+        instance.event_log_storage.set_concurrency_slots(EMBEDDING_POOL, 1)  # as the UI does
+        assert [pool.name for pool in instance.event_log_storage.get_pool_limits()] == [EMBEDDING_POOL]
     assert list(tmp_path.rglob("runs.db"))
 
 
@@ -101,7 +106,8 @@ def test_the_pool_of_the_example_is_that_of_the_asset_that_embeds() -> None:
     }
     assert {name for name, of in pools.items() if of} == {"vector_shards"}
     assert pools["vector_shards"] == {EMBEDDING_POOL}
-    assert f'"{EMBEDDING_POOL}"' in (DEPLOY / "dagster" / "production.yaml").read_text()
+    for name in ("one-machine.yaml", "production.yaml"):
+        assert f'"{EMBEDDING_POOL}"' in (DEPLOY / "dagster" / name).read_text()
 
 
 @pytest.fixture
