@@ -5,9 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 
+from typer.main import get_command
+
 from assets.cost import Prices
 from assets.external import READ_VARIABLE
 from assets.partitions import START_VARIABLE
+from commands.doctor import machine
+from commands.main import app
 from commands.serve import LOG_FORMAT
 from context_plane.embed.open import EmbedderSettings
 from context_plane.settings import Settings, store_options_from_environment
@@ -26,14 +30,43 @@ def read_variables() -> set[str]:
     workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
     served = {LOG_FORMAT, "OTEL_…"}
     others = {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
-    return settings | embedder | store | dagster | workers | served | others
+    return settings | embedder | store | dagster | workers | served | others | machine.OF_COMMANDS
+
+
+def rows() -> list[list[str]]:
+    """Cells of the table's rows: names, who reads them, what they mean."""
+    table = README.partition("| variable |")[2]
+    return [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if line.startswith("| `")]
 
 
 def test_every_variable_is_documented_and_no_other() -> None:
     """Seen to fail with a row removed."""
-    table = README.partition("| variable |")[2]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`([^`]+)`", row)} == read_variables()
+    assert {name for cells in rows() for name in re.findall(r"`([^`]+)`", cells[0])} == read_variables()
+
+
+def test_the_table_has_every_variable_that_the_doctor_knows() -> None:
+    """Which sends who misspelt one to it. `…` of a row stands for the names that its last cell lists. Seen to fail
+    without the rows of commands."""
+    told = set()
+    for names, _, means in rows():
+        for name in re.findall(r"`([^`]+)`", names):
+            ends = re.findall(r"`([A-Z_0-9]+)`", means) if name.endswith("…") else [""]
+            told |= {name.removesuffix("…") + end for end in ends}
+    parents = {"CONTEXT_PLANE_EMBEDDER"}
+    assert machine.known_variables() - parents - told <= {"CONTEXT_PLANE_WARM_KEY"}
+
+
+def test_who_reads_a_variable_of_a_command_is_a_command_that_takes_it() -> None:
+    """And all of them, where a row names commands. Seen to fail with `serve` for the key."""
+    taken: dict[str, set[str]] = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]  # of a group
+        for given in command.params:
+            for variable in [given.envvar] if isinstance(given.envvar, str) else given.envvar or ():
+                taken.setdefault(variable, set()).add(name)
+    for names, readers, _ in rows():
+        for variable in machine.OF_COMMANDS & set(re.findall(r"`([^`]+)`", names)):
+            if named := set(re.findall(r"`(\w+)`", readers)):
+                assert named == taken[variable], variable
 
 
 def test_every_setting_of_the_embedder_is_named() -> None:
