@@ -87,6 +87,12 @@ def test_every_picture_is_on_a_page() -> None:
     assert pictures == shown
 
 
+def test_the_readme_shows_what_is_built_how_it_went_and_what_to_do_when_it_fails() -> None:
+    """In Dagster's UI. Seen to fail with the day alone."""
+    shown = set(re.findall(r"images/(dagster-[\w-]+)", (ROOT / "README.md").read_text()))
+    assert {"dagster-graph", "dagster-day", "dagster-check"} <= shown
+
+
 # --- in running text ------------------------------------------------------------------------------
 
 COMMANDS: Final[dict[str, Any]] = {"": get_command(app), **dict(walk())}
