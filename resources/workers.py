@@ -132,7 +132,8 @@ class RayCluster:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:
-            detail = "CONTEXT_PLANE_WORKERS=ray needs an extra; in the checkout: pip install -e '.[ray]'"
+            mend = "in a checkout pip install -e '.[ray]', for an image see With Ray or traces in deploy/README.md"
+            detail = f"CONTEXT_PLANE_WORKERS=ray needs an extra that is not installed here; {mend}"
             raise dg.Failure(detail, allow_retries=False) from error
         self._ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
 

@@ -90,8 +90,9 @@ def open_provider(environment: Mapping[str, str]) -> TracerProvider | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        mend = "in the checkout: pip install -e '.[otel]', or set OTEL_TRACES_EXPORTER=none"
-        raise Invalid("settings_invalid", f"OTEL_… variables ask for traces; {mend}") from error
+        mend = "in a checkout pip install -e '.[otel]', for an image see With Ray or traces in deploy/README.md"
+        detail = f"OTEL_… variables ask for traces; {mend}; or set OTEL_TRACES_EXPORTER=none"
+        raise Invalid("settings_invalid", detail) from error
     named = "OTEL_SERVICE_NAME" in environment or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {SERVICE_NAME: SERVICE})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

@@ -60,6 +60,7 @@ NOT_HERE: Final[Mapping[str, str]] = {
     "docker": "needs its daemon, and bases from a registry",
     "helm": "needs a cluster, and a chart from elsewhere",
     "kubectl": "needs a cluster",
+    "uv": "chooses releases of an index",
     "pip": "installs from elsewhere; its packages are in the environment of the tests",
 }
 """Programs that tests do not run, and why. What they are given is checked in their place."""

@@ -4,19 +4,27 @@ daemon or a cluster is read word by word: its files are there, and its names are
 from __future__ import annotations
 
 import itertools
+import re
+import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import boto3
+import dagster as dg
 import httpx
 import orjson
 import pytest
 
 from commands.processes import START_S, await_answer, child, free_port
 from context_plane.bundle.spec import load_specs
+from context_plane.errors import Invalid
+from resources.workers import RayCluster
+from serving.tracing import open_provider
 from tests.deploy import test_image_root
+from tests.deploy.dockerfile import instructions
 from tests.deploy.files import DEPLOY, IMAGE, ROOT, document, documents, values_of
 from tests.deploy.test_docs import read_variables
 from tests.deploy.test_image import of, pins
@@ -27,7 +35,8 @@ from tests.store import servers
 from tests.store.servers import ACCESS_KEY, SECRET_KEY
 
 PAGE: Final = "deploy/README.md"
-ONE_MACHINE, IMAGES, FOLDERS, CLUSTER, SPECS = examples(PAGE, "sh")
+ONE_MACHINE, IMAGES, EXTRAS, FOLDERS, CLUSTER, SPECS = examples(PAGE, "sh")
+EXTRAS_FILE: Final = DEPLOY / "Dockerfile.extras"
 DATA: Final = "/var/lib/context-plane"
 HEALTH: Final = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } workspaceOrError { \
 ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename } } } } }"
@@ -51,10 +60,10 @@ def option(words: list[str], *names: str) -> str:
 
 def test_every_command_is_run_or_read_here() -> None:
     """Seen to fail with another program on the page."""
-    lines = [words for block in (IMAGES, CLUSTER, SPECS) for words in commands(block.text)]
+    lines = [words for block in (IMAGES, EXTRAS, CLUSTER, SPECS) for words in commands(block.text)]
     programs = {program(words) for line in lines for words in piped(line)}
-    assert programs - NOT_HERE.keys() == {"context-plane"}
-    assert programs & NOT_HERE.keys() == {"docker", "helm", "kubectl"}
+    assert programs - NOT_HERE.keys() == {"context-plane", "mkdir", "printf"}
+    assert programs & NOT_HERE.keys() == {"docker", "helm", "kubectl", "uv"}
 
 
 # --- one machine --------------------------------------------------------------------------------
@@ -112,6 +121,56 @@ def test_the_image_is_run_on_the_port_it_listens_on_with_variables_that_are_read
     given = [value.partition("=")[0] for name, value in itertools.pairwise(run) if name == "-e"]
     assert "CONTEXT_PLANE_STORE" in given
     assert set(given) <= {name for row in read_variables() for name in row.split("`, `")}
+
+
+def test_extras_are_those_of_the_package_and_locked_as_the_image_is(tmp_path: Path) -> None:
+    """The lines before the one that asks an index are run. Seen to fail with an extra's release changed, without
+    hashes, and with another lock file."""
+    *made, locked, build = commands(EXTRAS.text)
+    shell("\n".join(EXTRAS.text.splitlines()[: len(made)]), tmp_path)
+    [asked, written] = [Path(locked[3]), Path(option(locked, "--output-file"))]
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert sorted((tmp_path / asked).read_text().split()) == sorted(package["ray"] + package["otel"])
+    constraint = option(locked, "--constraint")
+    [image] = [words for words in lock_commands() if option(words, "--output-file") == constraint]
+    assert constraint in of("COPY")[0].split()
+    assert {"--generate-hashes", "--universal", "--python-version"} <= {*locked} & {*image}
+    assert option(locked, "--python-version") == option(image, "--python-version")
+    assert ROOT / option(build, "-f") == EXTRAS_FILE
+    context = Path(build[-1])
+    assert option(build, "-t").startswith(IMAGE)
+    assert written == context / "requirements.txt"
+
+
+def lock_commands() -> list[list[str]]:
+    """What `make lock` runs, without its program."""
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    return [line.split()[1:] for line in lines if line.startswith("\t$(UV) ")]
+
+
+def test_the_image_with_extras_is_ours_with_packages_that_have_hashes() -> None:
+    """Its user is ours again. Seen to fail with root at its end, and without the hashes."""
+    steps = instructions(EXTRAS_FILE)
+    assert [name for name, _ in steps] == ["FROM", "USER", "COPY", "RUN", "USER"]
+    given = [rest for _, rest in steps]
+    assert (given[0], given[-1]) == (IMAGE, of("USER")[0])
+    source, target = given[2].split()
+    assert source == "requirements.txt"
+    installed, *_ = given[3].split(" && ")
+    assert installed.startswith("python -m pip install ")
+    assert "--require-hashes" in installed
+    assert option(installed.split(), "-r") == target
+
+
+def test_who_lacks_an_extra_is_told_how_an_image_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Dagster's workers and by the service. Seen to fail with words for a checkout alone."""
+    for name in ("ray", "opentelemetry.sdk.trace"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for raised, work in ((dg.Failure, RayCluster), (Invalid, lambda: open_provider({"OTEL_TRACES_EXPORTER": "otlp"}))):
+        with pytest.raises(raised) as error:
+            work()
+        [heading] = re.findall(r"see ([^;]*) in deploy/README.md", str(error.value))
+        assert f"### {heading}\n" in (DEPLOY / "README.md").read_text()
 
 
 def test_the_image_is_built_in_folders_by_the_module_that_asks_for_the_variable() -> None:
