@@ -1,8 +1,8 @@
 """When: dates that a question names, as a window. Pure; English; UTC days, weeks from Monday.
 
 A rule is a pattern and what span of days it names, seen from today. Rules are tried in their order and no two take the
-same characters. A month or weekday without a year is the latest one that has begun; a bare "may", "march" or year is
-a date only where the words before it say so. "since", "before", "after" and "until" open a side; what is named
+same characters. A month or weekday without a year is the latest one that has begun; a bare "may", "march", "monday" or
+year is a date only where the words before it say so. "since", "before", "after" and "until" open a side; what is named
 further is joined: "from May to July", "in May and in July" both cover June. What no rule knows ("recently", "around
 Easter") is left alone.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -46,7 +46,15 @@ _LEADING: Final = (
     "in", "of", "by", "from", "since", "after", "until", "before", "during", "throughout", "between", "and", "to",
     "last", "this",
 )  # fmt: skip
-_WITHIN: Final = "(?:" + "|".join(rf"(?<=\b{word} )" for word in _LEADING) + ")"
+_SIDES: Final = ("since", "after", "before", "until", "till", "prior to", "later than", "earlier than")
+"""What opens a side of a date."""
+
+
+def _behind(words: Iterable[str]) -> str:
+    return "(?:" + "|".join(rf"(?<=\b{word} )" for word in words) + ")"
+
+
+_WITHIN: Final = _behind(_LEADING)
 """A bare month or year is a date behind one of these."""
 
 _VERBS: Final = ("may", "march")
@@ -105,9 +113,7 @@ def _us(day: dt.date) -> int:
     return day_start_us(day.isoformat())
 
 
-_LEADS: Final = re.compile(
-    r"\b(since|after|before|until|till|prior to|later than|earlier than)(?: the)?\s*$", re.IGNORECASE
-)
+_LEADS: Final = re.compile(rf"\b({'|'.join(_SIDES)})(?: the)?\s*$", re.IGNORECASE)
 _OPEN: Final = ("since", "after")
 _CLOSE: Final = ("before", "until")
 """Leads that leave the end, or the beginning, to what else is named."""
@@ -255,9 +261,9 @@ def _named_quarter(match: re.Match[str], today: dt.date) -> Days:
 
 
 def _weekday(match: re.Match[str], today: dt.date) -> Days:
-    """The latest one; "last" is not today."""
+    """The latest one; "last" is not today, nor is what something came after."""
     back = (today.weekday() - _DAYS.index(match["weekday"].lower())) % 7
-    if back == 0 and match["last"]:
+    if back == 0 and (match["last"] or _led_by(match.string, match.start()) == "after"):
         back = 7
     return _day(today - back * _DAY)
 
@@ -296,7 +302,10 @@ _RULES: Final[tuple[tuple[re.Pattern[str], _Named], ...]] = tuple(
         (rf"\bpast {_UNIT}\b", lambda match, today: _past(today, match["unit"].lower(), 1)),
         (rf"\b(?:last|previous) {_UNIT}\b", lambda match, today: _unit_back(today, match["unit"].lower(), 1)),
         (rf"\b(?:this|the current) {_UNIT}\b", lambda match, today: _unit_back(today, match["unit"].lower(), 0)),
-        (rf"\b(?:(?P<last>last|previous) |(?:on|this) )(?P<weekday>{'|'.join(_DAYS)})\b", _weekday),
+        (
+            rf"(?:\b(?P<last>last|previous) |\b(?:on|this) |{_behind(_SIDES)})(?P<weekday>{'|'.join(_DAYS)})\b",
+            _weekday,
+        ),
         (rf"{_WITHIN}{_MONTH}", _bare_month),
         (rf"{_WITHIN}{_YEAR}", lambda match, _: _year(int(match["year"]))),
     )
