@@ -265,13 +265,13 @@ def _print_hits(answer: SearchAnswer, explain: bool) -> None:
 
 
 def _plan(explain: Mapping[str, Any]) -> str:
-    """What was to be read, and at what cost at most."""
+    """What was to be read, and at about what cost."""
     forms = sorted(Counter(read["form"] for read in explain["reads"]).items())
     reads = ", ".join(f"{form} of {show.count(number, 'period')}" for form, number in forms) or "nothing"
     cost = explain["expected"]
     return (
-        f"plan: {reads}; {explain['pruned']} pruned; ranking {explain['path']}; cold at most {cost['gets']:,} GETs, "
-        f"{cost['bytes']:,} bytes in {cost['round_trips']} round trips"
+        f"plan: {reads}; {explain['pruned']} pruned; ranking {explain['path']}; cold about {cost['gets']:,} GETs, "
+        f"{cost['bytes']:,} bytes in {cost['round_trips']} round trips, without the tail"
     )
 
 

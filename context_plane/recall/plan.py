@@ -1,4 +1,4 @@
-"""Plan: what a read will fetch and what that costs at most, decided from the manifest alone. Pure.
+"""Plan: what a read will fetch and about what that costs, decided from the manifest alone. Pure.
 
 Filter first: periods outside of the time window are pruned by the manifest's zones before any byte is read. What is
 read of a period has four forms:
@@ -11,8 +11,9 @@ read of a period has four forms:
 A tenant-wide search of more rows than are scored one by one is answered from candidates: the shard's indexes propose
 rows, and are fetched with it.
 
-Expected costs are upper bounds for a process that knows nothing and a tail that is empty: an entity of the scope
-may be missing from a period.
+Expected costs are those of a process that knows nothing and a tail that is empty. Round trips and requests are as many
+as it takes: an entity of the scope may be missing from a period. Bytes are about: a block counts as a mean one of its
+shard, and a manifest does not know its own length.
 """
 
 from __future__ import annotations
@@ -89,22 +90,34 @@ class Plan:
         return not any(read.indexes for read in self.reads)
 
     @property
-    def texts_apart(self) -> bool:
-        """Whether hits need their blocks in a round of their own."""
-        return any(read.form != "blocks" for read in self.reads)
+    def texts(self) -> int:
+        """Blocks that hits may need, in a round of their own."""
+        return min(self.hits, sum(shards.entities for shards in self._wide))
+
+    @property
+    def text_bytes(self) -> int:
+        """Of these, as of mean blocks."""
+        entities = sum(shards.entities for shards in self._wide)
+        return self.texts * sum(_blocks_bytes(shards.entity) for shards in self._wide) // max(1, entities)
+
+    @property
+    def _wide(self) -> list[Shards]:
+        """What is read without its texts, or without saying where they begin."""
+        return [read.period.shards for read in self.reads if read.form != "blocks"]
 
     @property
     def round_trips(self) -> int:
         blocks = 2 if any(read.form == "blocks" for read in self.reads) else 0
         wide = sum(read.gets for read in self.reads if read.form != "blocks")
-        return CUT_ROUNDS + max(blocks, -(-wide // PARTS_PARALLEL) + self.texts_apart)
+        return CUT_ROUNDS + max(blocks, -(-wide // PARTS_PARALLEL) + (self.texts > 0))
 
     @property
     def gets(self) -> int:
-        return CUT_GETS + sum(read.gets for read in self.reads) + (self.hits if self.texts_apart else 0)
+        return CUT_GETS + sum(read.gets for read in self.reads) + self.texts
 
     @property
     def bytes(self) -> int:
+        """Of what is gone through: the hits' texts are not."""
         return sum(read.bytes for read in self.reads)
 
     def describe(self) -> dict[str, Any]:
@@ -127,7 +140,7 @@ class Plan:
                 for read in self.reads
             ],
             "pruned": self.pruned,
-            "expected": {"round_trips": self.round_trips, "gets": self.gets, "bytes": self.bytes},
+            "expected": {"round_trips": self.round_trips, "gets": self.gets, "bytes": self.bytes + self.text_bytes},
         }
 
 
@@ -248,4 +261,9 @@ def _blocks_cost(shards: Shards, entities: tuple[str, ...]) -> tuple[int, int]:
 
 def block_bytes(ref: PackRef, entities: int) -> int:
     """A mean block of the pack."""
-    return ref.sections[0].offset // max(1, entities)
+    return _blocks_bytes(ref) // max(1, entities)
+
+
+def _blocks_bytes(ref: PackRef) -> int:
+    """Of all blocks, which are what a pack begins with."""
+    return ref.sections[0].offset

@@ -178,6 +178,6 @@ function plan(explain) {
     el("p", {}, `${path === "exact" ? "Every row is scored" : "Indexes propose rows, which are scored exactly"}, of ${within}: ${count(reads.length, "shard")} read, ${number(pruned)} passed over.`),
     el("div", { class: "table" }, el("table", {},
       el("thead", {}, el("tr", {}, ["", "Round trips", "GETs", "Read"].map((name) => el("th", { scope: "col", class: name && "right" }, name)))),
-      el("tbody", {}, costs("Expected, at most", expected), costs("Measured", measured)))),
+      el("tbody", {}, costs("Expected, about, without the tail", expected), costs("Measured", measured)))),
     el("details", { class: "more" }, el("summary", {}, "The whole plan"), el("pre", { class: "json" }, JSON.stringify(explain, null, 2))));
 }

@@ -374,7 +374,7 @@ def test_a_plan_is_told_beside_what_it_came_to(site: Site, visit: Page) -> None:
     told = answered.value.json()["explain"]
     section = visit.get_by_role("region", name="The plan")
     expect(section).to_contain_text(f"of the whole tenant: {len(told['reads'])} shards read")
-    for name, held in (("Expected, at most", told["expected"]), ("Measured", told["measured"])):
+    for name, held in (("Expected, about, without the tail", told["expected"]), ("Measured", told["measured"])):
         row = section.get_by_role("row", name=name)
         expect(row.get_by_role("cell").nth(0)).to_have_text(str(held["round_trips"]))
         expect(row.get_by_role("cell").nth(1)).to_have_text(f"{held['gets']:,}")

@@ -101,7 +101,9 @@ def test_explain_prints_the_plan(cli: Cli) -> None:
     cli("build")
     shown = " ".join(cli("search", "export fails", "--entity", "beta", "--explain").split())
     assert re.search(
-        r"plan: blocks of \d periods?; \d pruned; ranking exact; cold at most \d+ GETs, [\d,]+ bytes in 3", shown
+        r"plan: blocks of \d periods?; \d pruned; ranking exact; cold about \d+ GETs, [\d,]+ bytes in 3 round trips, "
+        "without the tail",
+        shown,
     )
     assert "plan: vectors of" in " ".join(cli("search", "export fails", "--explain").split())
 
