@@ -260,10 +260,11 @@ def _to_service(client: AsyncClient, visible: Visible, salt: str) -> Send:
 
 
 async def _ensure_tenant(plane: Plane, tenant: str) -> None:
+    from context_plane.audit import COMMAND
     from context_plane.tenants import TenantSettings, load_tenant, put_tenant
 
     if await load_tenant(plane.engine.store, tenant) is None:
-        await put_tenant(plane.engine, tenant, TenantSettings())
+        await put_tenant(plane.engine, tenant, TenantSettings(), actor=COMMAND)
 
 
 def _report(tally: Tally, tenant: str, visible: Visible, rejects: Path | None, *, as_json: bool) -> None:

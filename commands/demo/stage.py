@@ -119,18 +119,20 @@ async def access(settings: Settings, wanted: Wanted) -> str:
     """The tenant, and a key that reads and writes it; the one kept from an earlier run while it lives."""
     from context_plane import plane
     from context_plane.access import create_key, load_key
+    from context_plane.audit import COMMAND
     from context_plane.tenants import TenantSettings, load_tenant, put_tenant
 
     async with plane.open(settings, probe_store=False) as opened:
         engine = opened.engine
         if await load_tenant(engine.store, wanted.tenant) is None:
-            await put_tenant(engine, wanted.tenant, TenantSettings())
+            await put_tenant(engine, wanted.tenant, TenantSettings(), actor=COMMAND)
         if wanted.key_file.exists():
             token = wanted.key_file.read_text().strip()
             kept = await load_key(engine.store, token.split("_")[1]) if token.count("_") >= 2 else None
             if kept is not None and kept.live(engine.now_us()) and kept.opens(wanted.tenant):
                 return token
-        made = await create_key(engine, tenant=wanted.tenant, scopes=("read", "write"), note="made by the demo")
+        scopes, note = ("read", "write"), "made by the demo"
+        made = await create_key(engine, tenant=wanted.tenant, scopes=scopes, note=note, actor=COMMAND)
         wanted.folder.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(wanted.key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.write(made.token + "\n")
