@@ -65,6 +65,7 @@ async def create_tenant(request: Request, tenant: TenantName) -> Response:
 
 @router.get("", summary="A tenant's settings", responses=gives(200, shapes.TenantOut, "as stored"))
 async def get_tenant(caller: Reads) -> Response:
+    """What `PUT` stored last, with the defaults of what it left out. Needs `read`."""
     return Json(orjson.dumps(answers.tenant(caller.tenant)))
 
 
@@ -94,6 +95,7 @@ async def _opened(service: Service, key: AccessKey | None, own: Tenant | None) -
 
 @process.get("/healthz", summary="The process runs", responses=gives(200, shapes.HealthOut, "always"))
 async def healthz() -> Response:
+    """Asks nobody, the store neither: for a probe that restarts what hangs. `readyz` tells whether it can serve."""
     return Json(b'{"status":"ok"}')
 
 

@@ -15,6 +15,7 @@ from fastapi.routing import iter_route_contexts
 
 from benchmarks.bars import over_http, shown
 from context_plane.errors import CODES
+from context_plane.layout.keys import ControlKey
 from context_plane.settings import Settings
 from serving import problems
 from serving.app import create_app
@@ -55,6 +56,14 @@ async def test_every_metric_is_in_the_api_page(tmp_path: Path) -> None:
     shown = {name for name in shown if not name.endswith("_created")}
     assert len(shown) > 10
     assert shown == set(re.findall(r"^\| `(context_plane_\w+)` \|", API.read_text(), re.MULTILINE))
+
+
+def test_the_key_of_a_mapping_is_the_one_that_landing_reads() -> None:
+    """Seen to fail with no key named, and with another folder."""
+    shown = (DOCS / "sources.md").read_text()
+    for tenant, source in (("{tenant}", "{source}"), ("acme", "calls")):
+        key = str(ControlKey("acme", "mappings/calls.yaml")).replace("acme", tenant).replace("calls", source)
+        assert key in shown
 
 
 def test_every_error_code_is_in_the_api_page_with_its_meaning_and_status() -> None:
