@@ -1,7 +1,7 @@
 // The bundle of an entity, as an agent gets it: facts that lead to their sources, the prompt's text, and the JSON.
 
 import * as api from "./api.js";
-import { button, copier, el, field, fill, linear, roving, select } from "./dom.js";
+import { button, copier, el, field, fill, linear, listed, roving, select } from "./dom.js";
 import { number } from "./format.js";
 import { CACHE_TONES, FRESHNESS_TITLES, FRESHNESS_TONES, badge, problem, waiting } from "./notice.js";
 
@@ -119,10 +119,10 @@ function forms(bundle, json, text, open) {
 
 function facts(bundle, open) {
   if (!bundle.sections.length) return el("p", { class: "muted" }, "No section found anything within its look-back.");
-  return bundle.sections.map((section) =>
+  return listed(el("div", { class: "sections" }, bundle.sections.map((section) =>
     el("section", { class: "facts" }, el("h3", {}, section.title),
       el("ul", { class: INLINE.has(section.kind) ? "fact-grid" : "fact-list" },
-        section.items.map((item) => el("li", {}, fact(bundle, item, open))))));
+        section.items.map((item) => el("li", {}, fact(bundle, item, open))))))), ".fact");
 }
 
 function fact(bundle, item, open) {

@@ -94,6 +94,15 @@ export function rove(all, chosen) {
   for (const node of all) node.setAttribute("tabindex", node === chosen ? "0" : "-1");
 }
 
+/** A list of controls as one tab stop, which follows the focus from the `first` on. `step`: as of `roving`. */
+export function listed(container, selector, step = linear, first = selector) {
+  const nodes = () => [...container.querySelectorAll(selector)];
+  roving(container, nodes, step);
+  container.addEventListener("focusin", ({ target }) => target.matches(selector) && rove(nodes(), target));
+  rove(nodes(), container.querySelector(first));
+  return container;
+}
+
 /** Steps of a plain row or column. */
 export function linear(key, index, all) {
   const last = all.length - 1;

@@ -1,7 +1,7 @@
 // Search of an entity or the tenant: filters, the scores of each leg, and what the read cost.
 
 import * as api from "./api.js";
-import { button, el, field, fill, select } from "./dom.js";
+import { button, el, field, fill, linear, listed, select } from "./dom.js";
 import { bytes, count, excerpt, label, minute, number, score } from "./format.js";
 import { CACHE_TONES, badge, empty, problem, waiting } from "./notice.js";
 import { format } from "./route.js";
@@ -9,6 +9,7 @@ import { format } from "./route.js";
 const UNESCAPED = { "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#x27;": "'" };
 const STEPS = ["plan", "fetch", "score", "present"];
 const JOINED = "Its words are those of the message before it: a short reply is ranked together with what it answers.";
+const HIT_CONTROLS = ".hit-head a, .hit-text";
 const WHERE_HINT = '{"gte": ["attrs.seats", 10]}';
 
 /** `open(hit)` shows its source. The answer's `know(kinds, sources)` names what filters offer. */
@@ -135,7 +136,7 @@ const figure = (name, held) => el("div", {}, el("dt", {}, name), el("dd", { clas
 function hits({ hits: all }, route, open) {
   if (!all.length) return empty("No hit", el("p", {}, "Nothing within these filters matches. Try fewer filters, other words, or the whole tenant."));
   const most = { text: top(all, "text"), vector: top(all, "vector") };
-  return el("ol", { class: "hits" }, all.map((hit, n) => el("li", { class: "hit" },
+  return listed(el("ol", { class: "hits" }, all.map((hit, n) => el("li", { class: "hit" },
     el("div", { class: "hit-main" },
       el("div", { class: "hit-head" },
         el("span", { class: "rank number" }, n + 1),
@@ -146,7 +147,15 @@ function hits({ hits: all }, route, open) {
       hit.ranks.text !== null && hit.snippet && !hit.snippet.includes("<b>") && el("p", { class: "muted small" }, JOINED)),
     el("dl", { class: "scores" },
       leg("Text", hit.scores.text, hit.ranks.text, most.text), leg("Vector", hit.scores.vector, hit.ranks.vector, most.vector),
-      el("div", { class: "fused" }, el("dt", {}, "Fused"), el("dd", { class: "number" }, score(hit.score)))))));
+      el("div", { class: "fused" }, el("dt", {}, "Fused"), el("dd", { class: "number" }, score(hit.score))))))), HIT_CONTROLS, among, ".hit-text");
+}
+
+/** Up and down from hit to hit; left and right to a hit's entity, where it names one, and back. */
+function among(key, index, all) {
+  if (key === "ArrowLeft" || key === "ArrowRight") return linear(key, index, all);
+  const texts = all.filter((node) => node.matches(".hit-text"));
+  const next = linear(key, texts.findIndex((node) => all[index].closest(".hit").contains(node)), texts);
+  return next === null ? null : all.indexOf(texts[next]);
 }
 
 const top = (all, name) => Math.max(...all.map((hit) => hit.scores[name] ?? 0), 1e-9);

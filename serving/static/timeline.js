@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { chart } from "./chart.js";
-import { button, el, field, fill, select } from "./dom.js";
+import { button, el, field, fill, listed, select } from "./dom.js";
 import { DAY_MS, addDays, count, dayOf, excerpt, label, minute, startOf } from "./format.js";
 import { badge, empty, problem, waiting } from "./notice.js";
 
@@ -80,7 +80,7 @@ export function timelineCard({ route, info, open, known }) {
       cited.has(`${event.ts.slice(0, 10)}/${event.id}`) && badge("accent", "cited"),
     ], () => open(event), { class: "event-row" })));
     return [
-      el("ol", { class: "rows", "aria-label": "Events, newest first" }, rows),
+      listed(el("ol", { class: "rows", "aria-label": "Events, newest first" }, rows), ".event-row"),
       el("div", { class: "row spread" },
         el("span", { class: "muted small" }, `${count(left.length, "event")}${cursor ? " so far" : ""}, ${Math.min(shown, left.length)} listed`),
         el("div", { class: "row" },

@@ -328,6 +328,40 @@ def test_the_timeline_has_every_event_and_rings_what_is_cited(site: Site, visit:
     expect(visit.locator(".lane-name")).to_have_count(len({event["source"] for event in events}))
 
 
+def test_arrows_move_in_lists_of_one_tab_stop_each(site: Site, visit: Page) -> None:
+    """Facts, events and hits; Home and End, and the stop stays where the reader was. Seen to fail without each of
+    the three."""
+    visit.goto(site.known)
+    settled(visit)
+    visit.get_by_label("Search for").fill("price too high")
+    visit.get_by_label("In", exact=True).select_option("tenant")
+    visit.get_by_role("button", name="Search", exact=True).click()
+    expect(visit.locator(".hit").nth(2)).to_be_visible()
+    for controls in (".fact", ".event-row", ".hit-text"):
+        among = visit.locator(controls)
+        assert among.count() > 3
+        expect(visit.locator(f'{controls}[tabindex="0"]')).to_have_count(1)
+        expect(among.first).to_have_attribute("tabindex", "0")
+        among.first.focus()
+        for key, focused in (
+            ("ArrowDown", among.nth(1)), ("ArrowDown", among.nth(2)), ("ArrowUp", among.nth(1)), ("End", among.last),
+            ("ArrowDown", among.last), ("Home", among.first), ("ArrowUp", among.first), ("ArrowDown", among.nth(1)),
+        ):  # fmt: skip
+            visit.keyboard.press(key)
+            expect(focused).to_be_focused()
+        expect(visit.locator(f'{controls}[tabindex="0"]')).to_have_count(1)
+        visit.keyboard.press("Shift+Tab")
+        visit.keyboard.press("Tab")
+        expect(among.nth(1)).to_be_focused()
+    assert visit.locator(".hits [tabindex='-1']").count() == 2 * visit.locator(".hit").count() - 1
+    visit.keyboard.press("ArrowLeft")
+    expect(visit.locator(".hit-head a").nth(1)).to_be_focused()
+    visit.keyboard.press("ArrowDown")
+    expect(visit.locator(".hit-text").nth(2)).to_be_focused()
+    visit.keyboard.press("Enter")
+    expect(visit.get_by_role("complementary", name="Source event")).to_be_focused()
+
+
 def test_a_search_shows_the_scores_of_each_leg_and_what_it_cost(site: Site, visit: Page) -> None:
     """Seen to fail with the filter left out of the request."""
     visit.goto(f"{site.url}/#/{TENANT}")
