@@ -95,7 +95,7 @@ async function place() {
     if (error.name === "AbortError") return;
     if (error.status === 401) askKey(error);
     if (error.code === "tenant_not_found") keep.tenants.remove(route.tenant);
-    fill(view, problem(error, error.status === 401 && button("Enter a key", () => askKey(error), { class: "primary" }), button("Try again", place)));
+    fill(view, problem(error, error.status === 401 && button("Enter a key", () => askKey(error), { class: "primary" }), button("Try again", place, { class: "quiet" })));
   }
 }
 

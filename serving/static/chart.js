@@ -5,7 +5,11 @@ import { DAY_MS, addDays, dayOf, excerpt, label, minute, monthOf, shortDay, star
 
 const LANE = 30, TOP = 8, AXIS = 26, RIGHT = 14;
 const TICKS_PX = 84; // between labels of the axis, at least
-const COLOURS = 6;
+const DOT = 4.5;
+const COLOURS = 6, MARKS = 3; // a full dot, a hollow one, a square
+
+/** Classes of the nth series: a colour, and a mark of its own where the colours begin again. */
+export const series = (n) => `series-${n % COLOURS} mark-${Math.floor(n / COLOURS) % MARKS}`;
 
 /**
  * `events`: newest first. `lanes`, `colours`: functions of an event. `cited`: ids with their day of the context.
@@ -41,7 +45,7 @@ export function chart({ events, lanes, colours, colourNames, cited, asOf, since,
     const said = `${label(event.kind)}, ${minute(event.ts)}${chosen ? ", cited by the context" : ""}${event.text ? `: ${excerpt(event.text, 80)}` : ""}`;
     const pick = () => open(event);
     const node = svg("g", {
-      class: `point series-${colourNames.indexOf(colours(event)) % COLOURS}${chosen ? " cited" : ""}`, role: "button", "aria-label": said,
+      class: `point ${series(colourNames.indexOf(colours(event)))}${chosen ? " cited" : ""}`, role: "button", "aria-label": said,
       on: {
         click: pick, mouseenter: () => show(event, cx, cy), focus: () => show(event, cx, cy), mouseleave: hide, blur: hide,
         keydown: (pressed) => {
@@ -50,7 +54,7 @@ export function chart({ events, lanes, colours, colourNames, cited, asOf, since,
           pick();
         },
       },
-    }, svg("circle", { class: "reach", cx, cy, r: 11 }), chosen && svg("circle", { class: "ring", cx, cy, r: 8 }), svg("circle", { class: "dot", cx, cy, r: 4.5 }));
+    }, svg("circle", { class: "reach", cx, cy, r: 11 }), chosen && svg("circle", { class: "ring", cx, cy, r: 8 }), svg("rect", { class: "dot", x: cx - DOT, y: cy - DOT, width: 2 * DOT, height: 2 * DOT, rx: DOT }));
     return { node, cx, cy };
   }
 

@@ -100,7 +100,7 @@ export function entitiesCard(tenant) {
         page.cursor && button("List more", () => load(page.cursor), { class: "quiet small" }));
       if (!cursor) fill(body, table, foot);
     } catch (error) {
-      if (error.name !== "AbortError") fill(cursor ? foot : body, problem(error, button("Try again", () => load(cursor))));
+      if (error.name !== "AbortError") fill(cursor ? foot : body, problem(error, button("Try again", () => load(cursor), { class: "quiet small" })));
     }
   }
 

@@ -67,7 +67,7 @@ function slot({ signal }, work) {
       const held = await next(run);
       if (!signal.aborted) fill(node, held);
     } catch (error) {
-      if (error.name !== "AbortError") fill(node, problem(error, button("Try again", () => run(next))));
+      if (error.name !== "AbortError") fill(node, problem(error, button("Try again", () => run(next), { class: "quiet small" })));
     }
   }
   run(work);
@@ -110,7 +110,7 @@ function unread(search, one, read, window, again) {
     return cursor ? unread(search, one, read + more, { ...window, cursor }, next) : absent(search, one);
   }
   return empty("Not found yet", el("p", {}, `${one.id} is not among the newest ${count(read, "event")} that were looked through; there are older ones.`),
-    el("div", { class: "row" }, button("Look further", () => again(further), { class: "small" })));
+    el("div", { class: "row" }, button("Look further", () => again(further), { class: "quiet small" })));
 }
 
 /** The whole window was read. */
@@ -126,7 +126,7 @@ function replaced(search, one, line, again) {
     ? `A write that waits to be built changed or deleted it; ${line.segment} line ${line.line} holds what the context cites until then.`
     : `At snapshot ${search.snapshot} no event ${one.id} of ${one.day} has the cited content: it was written again, deleted or erased, and the cut has no line of it.`;
   return empty("Replaced since the context was built", el("p", {}, `${said} A build of the context's day renews the context.`),
-    el("div", { class: "row" }, button("Look for it as it is now", () => again((next) => ofDay(now, one, next)), { class: "small" })));
+    el("div", { class: "row" }, button("Look for it as it is now", () => again((next) => ofDay(now, one, next)), { class: "quiet small" })));
 }
 
 function card(tenant, one, event) {

@@ -1,7 +1,7 @@
 // The events of an entity over time, and as a list; what the context cites is ringed.
 
 import * as api from "./api.js";
-import { chart } from "./chart.js";
+import { chart, series } from "./chart.js";
 import { button, el, field, fill, listed, select } from "./dom.js";
 import { DAY_MS, addDays, count, dayOf, excerpt, label, minute, startOf } from "./format.js";
 import { badge, empty, problem, waiting } from "./notice.js";
@@ -41,7 +41,7 @@ export function timelineCard({ route, info, open, known }) {
       known(distinct((event) => event.kind), distinct((event) => event.source));
       draw();
     } catch (error) {
-      if (error.name !== "AbortError") fill(body, problem(error, button("Try again", () => load(more))));
+      if (error.name !== "AbortError") fill(body, problem(error, button("Try again", () => load(more), { class: "quiet small" })));
     }
   }
 
@@ -66,7 +66,7 @@ export function timelineCard({ route, info, open, known }) {
   function toggles(names, what) {
     if (names.length < 2) return null;
     return el("div", { class: "row chips", role: "group", "aria-label": `Show by ${what}` }, names.map((name, n) =>
-      button([el("span", { class: `swatch series-${n % 6}`, "aria-hidden": "true" }), label(name)], () => {
+      button([el("span", { class: `swatch ${series(n)}`, "aria-hidden": "true" }), label(name)], () => {
         if (!hidden.delete(name)) hidden.add(name);
         draw();
       }, { class: "chip", "aria-pressed": String(!hidden.has(name)) })));
