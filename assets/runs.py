@@ -80,8 +80,8 @@ def _places(runs: Iterable[dg.DagsterRun], daily: frozenset[dg.AssetKey]) -> fro
 
 
 def _keys_of(run: dg.DagsterRun, partitions: dg.PartitionsDefinition) -> list[str]:
-    """Of a run of one partition, and of those that a backfill launches, which name a range. A tag that names no
-    partition says nothing."""
+    """Of a run of one partition, as backfills launch them too, and of one that names a range: several in one run, and
+    what backfills of older deployments launched. A tag that names no partition says nothing."""
     first, last = (run.tags.get(DAY_TAG, run.tags.get(tag, "")) for tag in (FIRST_DAY_TAG, LAST_DAY_TAG))
     known = partitions.has_partition_key(first) and partitions.has_partition_key(last)
     return days_between(first, last) if known else []

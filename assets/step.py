@@ -24,25 +24,24 @@ from resources.workers import Workers
 
 OWNERS: Final = ["team:context-plane"]
 PUBLISHED: Final = dg.AssetKey("published")
-BACKFILL: Final = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A day is the unit of work, of retry and of commit."""
 
 Result: TypeAlias = Iterator[dg.MaterializeResult[Any]]
 
 
 def daily_asset(function: Callable[..., Any], **options: Any) -> dg.AssetsDefinition:
-    """An asset of the daily partitions, under the one backfill policy and owner."""
+    """An asset of the daily partitions."""
     return partitioned_asset(function, DAILY, **options)
 
 
 def partitioned_asset(
     function: Callable[..., Any], partitions: dg.PartitionsDefinition, **options: Any
 ) -> dg.AssetsDefinition:
-    """An asset of these partitions, one a run."""
+    """An asset of these partitions, under the one owner and backfill policy: Dagster's own, a run for each partition.
+    A day is the unit of work, of retry and of commit, and checks are recorded under the day of such runs alone: of runs
+    of a range, which every policy that is named makes, they are under none."""
     with warnings.catch_warnings():
-        # Dagster marks backfill policies as beta and partitioned checks as preview; the version is pinned.
-        warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
-        made = dg.asset(partitions_def=partitions, backfill_policy=BACKFILL, owners=OWNERS, **options)(function)
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitioned checks; the version is pinned
+        made = dg.asset(partitions_def=partitions, owners=OWNERS, **options)(function)
     assert isinstance(made, dg.AssetsDefinition)
     return made
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus as Status
 
-from assets.build import build_days
+import assets.days
+from assets.build import LOGGERS, build_days
+from assets.definitions import build_definitions
+from assets.partitions import DAILY
 from benchmarks.backfill import UNTIL, Site, load, rehearse
 from context_plane.model import add_days
+from resources.scope import BuildScope
+from resources.workers import Processes
 from tests.assets.test_build import BEFORE_COMMIT, BUNDLES, materialized, number, version_of
+from tests.assets.test_gate import emptying_fold
+from tests.assets.ticks import launched_by_backfill
 from tests.assets.world import DAYS, World, events
 
 WEEK = [add_days(UNTIL.isoformat(), -n) for n in reversed(range(7))]
@@ -56,6 +66,41 @@ def test_a_second_materialization_says_what_it_left_as_it_was(tmp_path: Path) ->
     for name in steps[1:]:
         assert number(third[name].metadata, "tenants_unchanged") == 1, name
         assert number(third[name].metadata, "objects") > 0, name
+
+
+def test_a_backfill_records_checks_under_their_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs with the tags that Dagster gives them: a day that is withheld is red, one that passes green. Seen to
+    fail with `multi_run(max_partitions_per_run=1)`: every check of every day counted as skipped."""
+    world = World.local(tmp_path)
+    world.write("acme", events("acme"))
+    withheld = dg.AssetCheckKey(dg.AssetKey("published"), "row_counts_agree")
+    budgets = dg.AssetCheckKey(dg.AssetKey(BUNDLES.split("/")), "token_budgets_kept")
+    with world.open() as opened, dg.DagsterInstance.ephemeral() as instance:
+        resources = {"plane": opened, "workers": Processes(1), "scope": BuildScope()}
+        deployment = build_definitions(world.settings, resources)
+        job = deployment.resolve_implicit_global_asset_job_def()
+
+        def launch(days: Sequence[str]) -> list[bool]:
+            done = []
+            for run in launched_by_backfill(deployment, days):
+                part = job.get_subset(asset_selection=set(run.asset_selection or ()))
+                result = part.execute_in_process(
+                    run_config=LOGGERS, tags=run.tags, instance=instance, raise_on_error=False
+                )
+                done.append(result.success)
+            return done
+
+        assert launch(DAYS[:1]) == [True]
+        monkeypatch.setattr(assets.days, "fold", emptying_fold)
+        assert launch(DAYS[1:]) == [False]
+        found = instance.event_log_storage.get_asset_check_state([(withheld, DAILY), (budgets, DAILY)])
+
+    def days_of(key: dg.AssetCheckKey, status: Status) -> list[str]:
+        return sorted(found[key].subsets[status].subset_value.get_partition_keys())
+
+    assert days_of(withheld, Status.FAILED) == DAYS[1:]
+    assert days_of(withheld, Status.SUCCEEDED) == DAYS[:1]
+    assert days_of(budgets, Status.SUCCEEDED) == DAYS
 
 
 @pytest.mark.timeout(600)

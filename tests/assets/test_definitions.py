@@ -23,6 +23,7 @@ from context_plane.index.vector_shard import write_dataset
 from context_plane.layout.compression import decompress
 from context_plane.model import Event, event_record
 from context_plane.wire import HORIZON_US
+from tests.assets.ticks import launched_by_backfill
 from tests.golden.content import MANIFEST, encoded
 from tests.retrieval.world import DIM, block_of, embed, grouped, made_events
 
@@ -89,14 +90,26 @@ def test_dependencies_are_those_of_the_data() -> None:
 
 @pytest.mark.parametrize("name", sorted(ASSETS))
 def test_every_asset_is_a_day_or_month_under_one_policy_with_an_owner_and_a_description(name: str) -> None:
+    """The policy is Dagster's own, of which the next test tells."""
     node = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/")))
     assert node.partitions_def == (MONTHLY if name == "rollups" else DAILY)
-    assert node.backfill_policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    assert node.backfill_policy is None
     assert node.owners == ["team:context-plane"]
     assert node.description
     assert node.group_name != "default"
     assert node.kinds
     assert node.tags
+
+
+def test_a_backfill_runs_day_by_day_all_assets_of_a_day_together() -> None:
+    """What Dagster would launch for 90 days: a run for each, which names its day as runs of one day do. Seen to fail
+    with `multi_run(max_partitions_per_run=1)`: its runs name ranges alone."""
+    days = DAILY.get_partition_keys()[-90:]
+    runs = launched_by_backfill(defs, days)
+    assert [run.tags["dagster/partition"] for run in runs] == days
+    assert [run.partition_key for run in runs] == days
+    for run in runs:
+        assert {key.to_user_string() for key in run.asset_selection or ()} == ASSETS - {"rollups"}
 
 
 @pytest.mark.parametrize("name", sorted(ASSETS))

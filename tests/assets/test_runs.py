@@ -65,9 +65,11 @@ def test_runs_of_others_and_of_months_hold_up_no_day(
     assert FIRST in {request.partition_key for request in night(world, stored_instance, add_days(DAYS[1], 9))}
 
 
-def in_queue(day: str, *, backfill: bool) -> dg.DagsterRun:
+def in_queue(day: str, *, backfill: bool, older: bool = False) -> dg.DagsterRun:
+    """`older`: as a deployment before this one launched its backfills."""
     where = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("context_plane"), "__repository__")
-    tags = {**of_range(day, day), **({"dagster/backfill": "abcdefgh"} if backfill else {})}
+    named = of_range(day, day) if older else of_day(day)
+    tags = {**named, **({"dagster/backfill": "abcdefgh"} if backfill else {})}
     return dg.DagsterRun(
         ASSETS_JOB,
         status=dg.DagsterRunStatus.QUEUED,
@@ -102,6 +104,7 @@ def test_what_is_under_way_is_told_by_jobs_and_assets(world: World, stored_insta
     ):
         stored_instance.add_run(run)
     stored_instance.add_run(in_queue("2026-03-10", backfill=True))
+    stored_instance.add_run(in_queue("2026-03-11", backfill=True, older=True))
     assert under_way(stored_instance, SEGMENTS) == UnderWay(
-        places=frozenset({FIRST, *DAYS, "2026-02"}), ahead=frozenset({"2026-03-10"})
+        places=frozenset({FIRST, *DAYS, "2026-02"}), ahead=frozenset({"2026-03-10", "2026-03-11"})
     )

@@ -1,4 +1,4 @@
-"""The sensor and the schedule as the daemon evaluates them, and the runs that they ask for."""
+"""The sensor, the schedule and backfills as the daemon evaluates them, and the runs that they ask for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+from dagster._core.definitions.events import AssetKeyPartitionKey
 
 from assets.definitions import build_definitions
+from assets.dirt import DAY_JOB
 from context_plane.store.faults import FaultyStore, Plan
 from resources.plane import OpenPlane
 from resources.scope import BuildScope
@@ -72,6 +75,15 @@ def night(world: World, instance: dg.DagsterInstance, day: str) -> Sequence[dg.R
         ) as context:
             found: Any = repository.get_schedule_def("daily").evaluate_tick(context)
     return found.run_requests or []
+
+
+def launched_by_backfill(deployment: dg.Definitions, days: Sequence[str]) -> Sequence[dg.RunRequest]:
+    """The runs that Dagster's backfill of the day's assets launches, as it makes them of what is to be materialized."""
+    keys = deployment.resolve_job_def(DAY_JOB).asset_layer.selected_asset_keys
+    with dg.DagsterInstance.ephemeral() as instance:
+        return build_run_requests_with_backfill_policies(
+            [AssetKeyPartitionKey(key, day) for key in keys for day in days], deployment.resolve_asset_graph(), instance
+        )
 
 
 def execute(
