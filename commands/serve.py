@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 LOG_FORMAT: Final = "CONTEXT_PLANE_LOG_FORMAT"
 FIRST_DAY: Final = "CONTEXT_PLANE_FIRST_DAY"
 """Of Dagster's partitions. By name: the module that reads it takes seconds to import; a test compares them."""
+WARM_KEY: Final = "CONTEXT_PLANE_WARM_KEY"
+"""With which the job `warm_services` asks. By name, too."""
+DEMO_KEYS: Final = "demo/*/key"
+"""Where the demo keeps the keys of its tenants, beside Dagster's folder."""
 TENANTS_AT_ONCE: Final = 16
 """Manifests read side by side: hides the store's latency."""
 Port = Annotated[int, typer.Option("--port", min=1, max=65_535, metavar="N", help="of the API")]
@@ -63,19 +67,43 @@ def up(
     --json tells where, once both answer."""
     from commands.processes import serve_all
 
-    async def asked() -> str | None:
+    async def asked() -> dict[str, str]:
         async with opened(store) as plane:
-            return await first_month(plane)
+            return await environment_of_dagster(plane, dagster_home.parent)
 
-    first_day = os.environ.get(FIRST_DAY) or run(asked())
     serve_all(
         settings_of(store).store_url,
         port=port,
         ui_port=ui_port,
         dagster_home=dagster_home,
-        environment={FIRST_DAY: first_day} if first_day else {},
+        environment=run(asked()),
         as_json=as_json,
     )
+
+
+async def environment_of_dagster(plane: Plane, folder: Path) -> dict[str, str]:
+    """What the store tells of it, and `folder`, which has the demo's; what the environment says goes first."""
+    found = {
+        FIRST_DAY: os.environ.get(FIRST_DAY) or await first_month(plane),
+        WARM_KEY: os.environ.get(WARM_KEY) or await reading_key(plane, folder),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+async def reading_key(plane: Plane, folder: Path) -> str | None:
+    """The newest key of a demo in `folder` that this store lets read; None where there is none."""
+    from context_plane.access import is_token, load_key
+
+    for token in _kept_by_demos(folder):
+        key = await load_key(plane.engine.store, token.split("_")[1]) if is_token(token) else None
+        if key is not None and key.live(plane.engine.now_us()) and "read" in key.scopes:
+            return token
+    return None
+
+
+def _kept_by_demos(folder: Path) -> list[str]:
+    paths = sorted(folder.glob(DEMO_KEYS), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.read_text().strip() for path in paths]
 
 
 async def first_month(plane: Plane) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from assets.external import READ_VARIABLE
-from assets.operations.warming import WarmConfig
+from assets.operations.warming import KEY_VARIABLE
 from assets.partitions import START_VARIABLE
 from commands.doctor import machine, storage, tenants
 from commands.doctor.command import TENANTS_MAX, _look
@@ -41,8 +41,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
 def test_the_deployments_variables_are_those_it_reads() -> None:
     """By name in the doctor, which may not import Dagster. Seen to fail with one left out."""
     workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
-    warm = WarmConfig.model_fields["key_variable"].default
-    assert workers | {START_VARIABLE, READ_VARIABLE, warm} == machine.OF_DAGSTER
+    assert workers | {START_VARIABLE, READ_VARIABLE, KEY_VARIABLE} == machine.OF_DAGSTER
 
 
 def test_a_misspelt_variable_is_found_and_the_right_one_named() -> None:

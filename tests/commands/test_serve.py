@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -15,11 +16,14 @@ import orjson
 import pytest
 import yaml
 
+from assets.operations.warming import KEY_VARIABLE
 from assets.partitions import START_VARIABLE
 from commands import outcome
 from commands.processes import LOOPBACK, START_S, await_answer, child, free_port, prepare_workspace, program
-from commands.serve import FIRST_DAY, first_month
+from commands.serve import FIRST_DAY, WARM_KEY, environment_of_dagster, first_month
+from context_plane.access import create_key
 from context_plane.errors import Invalid, Unavailable
+from resources.plane import OpenPlane
 from tests.assets.world import World, events
 from tests.commands.cli import Cli
 from tests.pages import ROOT
@@ -66,6 +70,32 @@ def test_the_ui_is_given_the_code_location_of_the_checkout(tmp_path: Path) -> No
     [theirs] = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
     given = {name: value for name, value in ours["python_module"].items() if name != "working_directory"}
     assert given == theirs["python_module"]
+
+
+def test_dagster_gets_the_key_of_a_demo_of_this_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With which `warm_services` asks: the newest that reads, unless the environment names one. Seen to fail without,
+    and with keys of other stores."""
+    assert WARM_KEY == KEY_VARIABLE
+    monkeypatch.delenv(WARM_KEY, raising=False)
+    world, other = World.local(tmp_path / "here"), World.local(tmp_path / "there")
+    with world.open() as opened, other.open() as elsewhere:
+
+        def kept(tenant: str, of: OpenPlane, age_s: int, *scopes: str) -> str:
+            token = of.run(create_key(of.plane.engine, tenant=tenant, scopes=scopes)).token
+            path = tmp_path / "demo" / tenant / "key"
+            path.parent.mkdir(parents=True)
+            path.write_text(f"{token}\n")
+            os.utime(path, (path.stat().st_mtime - age_s,) * 2)
+            return token
+
+        assert WARM_KEY not in opened.run(environment_of_dagster(opened.plane, tmp_path))
+        kept("old", opened, 40, "read")
+        newest = kept("new", opened, 30, "read", "write")
+        kept("writes", opened, 20, "write")
+        kept("moved", elsewhere, 10, "read")
+        assert opened.run(environment_of_dagster(opened.plane, tmp_path))[WARM_KEY] == newest
+        monkeypatch.setenv(WARM_KEY, "mine")
+        assert opened.run(environment_of_dagster(opened.plane, tmp_path))[WARM_KEY] == "mine"
 
 
 @pytest.fixture

@@ -219,8 +219,11 @@ def test_secrets_are_made_under_the_names_that_manifests_and_values_read() -> No
     }
     values = document("helm/values.yaml")
     [ours] = {found["name"] for name in FILES for found in values_of(documents(name), "secretRef")}
+    [warm] = values_of(values, "secretKeyRef")
+    assert warm["optional"]
     assert made == {
         ours: {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+        warm["name"]: {warm["key"]},
         values["global"]["postgresqlSecretName"]: {"postgresql-password"},
     }
 

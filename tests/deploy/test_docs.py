@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from assets.cost import Prices
 from assets.external import READ_VARIABLE
+from assets.operations.warming import KEY_VARIABLE
 from assets.partitions import START_VARIABLE
 from commands.doctor import machine
 from commands.main import app
@@ -29,7 +30,7 @@ def read_variables() -> set[str]:
     dagster = {"DAGSTER_HOME", *values_of(document("dagster/production.yaml"), "env")}
     workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
     served = {LOG_FORMAT, "OTEL_…"}
-    others = {START_VARIABLE, READ_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
+    others = {START_VARIABLE, READ_VARIABLE, KEY_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
     return settings | embedder | store | dagster | workers | served | others | machine.OF_COMMANDS
 
 
@@ -53,7 +54,7 @@ def test_the_table_has_every_variable_that_the_doctor_knows() -> None:
             ends = re.findall(r"`([A-Z_0-9]+)`", means) if name.endswith("…") else [""]
             told |= {name.removesuffix("…") + end for end in ends}
     parents = {"CONTEXT_PLANE_EMBEDDER"}
-    assert machine.known_variables() - parents - told <= {"CONTEXT_PLANE_WARM_KEY"}
+    assert machine.known_variables() - told <= parents
 
 
 def test_who_reads_a_variable_of_a_command_is_a_command_that_takes_it() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from assets.definitions import defs
 from assets.external import READ_VARIABLE
+from assets.operations.warming import KEY_VARIABLE
 from assets.partitions import START_VARIABLE, daily_partitions
 from commands.main import app
 from context_plane.settings import Settings, store_options_from_environment
@@ -194,11 +195,12 @@ def test_the_chart_says_what_production_says() -> None:
 
 
 def test_the_chart_tells_the_code_where_readers_are_and_when_days_begin() -> None:
-    """Runs get the environment of the code server. Seen to fail without either, and with a day that is none."""
+    """And the key to warm them with. Runs get the environment of the code server. Seen to fail without any of these,
+    and with a day that is none."""
     (deployment,) = document("helm/values.yaml")["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": True}
-    given = {item["name"]: item["value"] for item in deployment["env"]}
-    assert given.keys() == {READ_VARIABLE, START_VARIABLE, PROCESSES_VARIABLE}
+    given = {item["name"]: item.get("value", "") for item in deployment["env"]}
+    assert given.keys() == {READ_VARIABLE, START_VARIABLE, KEY_VARIABLE, PROCESSES_VARIABLE}
     assert given[READ_VARIABLE].startswith("https://")
     assert daily_partitions(given[START_VARIABLE]).get_first_partition_key() == given[START_VARIABLE]
 
