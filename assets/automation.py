@@ -31,7 +31,6 @@ from assets.meter import metered
 from assets.partitions import DAILY, MONTHLY
 from assets.report import NAMED_MAX
 from assets.runs import held_back, under_way
-from assets.step import PUBLISHED
 from context_plane.model import add_days, sha256_hex
 from context_plane.plane import Plane
 from context_plane.tenants import list_tenants
@@ -47,14 +46,13 @@ RETRY_ALL_STEPS: Final = {"dagster/retry_strategy": "ALL_STEPS"}
 """A tenant that failed in one step is left out of the later ones: only the first step takes it in again, and a retry
 from the failed step would retry nothing."""
 ONLY_DIRTY: Final = {"resources": {"scope": {"config": {"only_dirty": True}}}}
-FRESHNESS: Final = dg.AssetCheckKey(PUBLISHED, "fresh")
 
 
 def day_job(assets: Sequence[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
-    """Everything of a day. Freshness is of the whole store, and has a job of its own."""
+    """Everything of a day."""
     return dg.define_asset_job(
         DAY_JOB,
-        selection=dg.AssetSelection.assets(*assets) - dg.AssetSelection.checks(FRESHNESS),
+        selection=dg.AssetSelection.assets(*assets),
         tags=RETRY_ALL_STEPS,
         description="Builds a day: lands files, folds the log, indexes, publishes, and makes the bundles.",
     )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets.automation import FRESHNESS
 from assets.bundles import PREFIX
 from assets.definitions import build_definitions
 from assets.dirt import BUNDLES_JOB, DAY_JOB
@@ -136,7 +135,7 @@ def part_of(job: dg.JobDefinition, keys: Iterable[dg.AssetKey]) -> dg.JobDefinit
     """The job of these of its assets, with its own checks of them: a selection alone would run every check."""
     chosen = set(keys)
     checks = {check for check in job.asset_layer.asset_graph.asset_check_keys if check.asset_key in chosen}
-    return job.get_subset(asset_selection=chosen, asset_check_selection=checks - {FRESHNESS})
+    return job.get_subset(asset_selection=chosen, asset_check_selection=checks)
 
 
 @contextmanager

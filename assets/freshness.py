@@ -3,7 +3,8 @@
 A day is as fresh as the oldest log batch that its build does not cover: a late event makes an old day stale, and a
 quiet tenant is fresh however long ago its days were built. Bundles count from the commit that made them stale
 (`assets/staleness.py`). One look at the store judges every partition: the verdict has a row for each that waits, and
-one that has none is fresh.
+one that has none is fresh. It is a check of the store, which no run materializes: of an asset of days each run of a
+backfill would look at all of it.
 """
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
@@ -14,16 +15,17 @@ from typing import Any, Final, Literal
 
 import dagster as dg
 
-from assets.automation import FRESHNESS, look
+from assets.automation import look
 from assets.dirt import BUNDLES_JOB, DAY_JOB, Dirt
+from assets.external import OBJECT_STORE
 from assets.meter import metered
 from assets.partitions import START_VARIABLE
 from assets.report import NAMED_MAX
 from assets.staleness import with_ages
-from assets.step import PUBLISHED
 from context_plane.plane import Plane
 from resources.plane import OpenPlane
 
+FRESHNESS: Final = "fresh"
 MINUTE_US: Final = 60 * 1_000_000
 LATE_US: Final = 15 * MINUTE_US
 """Dirt rests five minutes and a run takes some: three times that says the sensor or the queue is behind."""
@@ -92,7 +94,7 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
     }
     if not late and not unreadable:
         return dg.AssetCheckResult(
-            passed=True, check_name=FRESHNESS.name, metadata=metadata, description="no partition is late"
+            passed=True, check_name=FRESHNESS, metadata=metadata, description="no partition is late"
         )
     failed = bool(unreadable) or oldest_us > FAILED_US
     severity = dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN
@@ -102,7 +104,7 @@ def verdict(found: Sequence[Waiting], unreadable: int) -> dg.AssetCheckResult:
         told += f" {unreadable} tenants cannot be read; `context-plane doctor` says why."
     return dg.AssetCheckResult(
         passed=False,
-        check_name=FRESHNESS.name,
+        check_name=FRESHNESS,
         severity=severity,
         metadata={**metadata, "recovery": RECOVERY},
         description=f"{told.strip()} {RECOVERY}",
@@ -137,8 +139,8 @@ def _made() -> dg.AssetChecksDefinition:
         warnings.simplefilter("ignore", (dg.BetaWarning, dg.PreviewWarning))
 
         @dg.asset_check(
-            asset=PUBLISHED,
-            name=FRESHNESS.name,
+            asset=OBJECT_STORE,
+            name=FRESHNESS,
             description=(
                 "Warns when a day has had unbuilt writes or stale bundles for more than 15 minutes; an error after 26 "
                 "hours, when the daily schedule did not build it either, and at once where a tenant cannot be read. "

@@ -68,7 +68,7 @@ def test_every_asset_check_job_schedule_and_sensor_is_named_here() -> None:
     assert {(key.asset_key.to_user_string(), key.name) for key in graph.asset_check_keys} == {
         ("published", "row_counts_agree"),
         ("published", "no_tenant_failed"),
-        ("published", "fresh"),
+        ("object_store", "fresh"),
         ("bundles/customer_context_v0", "token_budgets_kept"),
         ("bundles/customer_context_v0", "changes_approved"),
     }
