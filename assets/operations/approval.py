@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.catalog.head import load_head
 from context_plane.plane import Plane
 from context_plane.settle import approve, reject
@@ -66,6 +66,7 @@ def _approve(
 @dg.job(
     name="approve_bundles",
     config=dg.RunConfig(ops={"approve": ApproveConfig()}),
+    tags=AS_TOLD,
     description=(
         "Lets bundles through that wait for an approval, of one spec and some days, or drops them. By default it only "
         "counts what waits."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.collect import HOUR_US, collect
 from context_plane.plane import Plane
 from resources.plane import OpenPlane
@@ -50,6 +50,7 @@ def _collect(
 @dg.job(
     name="collect_garbage",
     config=dg.RunConfig(ops={"collect": CollectConfig()}),
+    tags=AS_TOLD,
     description=(
         "Deletes objects that no manifest of the last day names and that are older than a day. A dry run by default: "
         "it counts them by kind."

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from assets.units import gathered
 from context_plane.audit import JOB
 from context_plane.erase_tenant import Finished, finish_all
@@ -101,6 +101,7 @@ def _erase(
 @dg.job(
     name="erase_entities",
     config=dg.RunConfig(ops={"erase": EraseConfig()}),
+    tags=AS_TOLD,
     description=(
         "Carries out erasure requests: the entity leaves the log, segments, indexes, bundles and snapshots, a receipt "
         "says what was done, every object is read to check it, and the request is deleted."

@@ -23,6 +23,8 @@ from context_plane.store.counting import Trace, trace
 from context_plane.tenants import list_tenants
 from resources.plane import OpenPlane
 
+AS_TOLD: Final = {"dagster/retry_on_asset_or_op_failure": "false"}
+"""A run that ended with what to do is not run again by Dagster: nobody has done it yet. One whose process died is."""
 ROWS_MAX: Final = 50
 """Rows of the table in the UI: what failed first, then the largest; the sums cover all."""
 REMARKS_MAX: Final = 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.plane import Plane
 from context_plane.reembed import reembed
 from resources.plane import OpenPlane
@@ -54,6 +54,7 @@ def _reembed(
 @dg.job(
     name="reembed_tenants",
     config=dg.RunConfig(ops={"reembed": ReembedConfig()}),
+    tags=AS_TOLD,
     description=(
         "Moves tenants to the model of this deployment's embedder: new shards for every day, visible in one commit. A "
         "dry run by default. Services with the old model refuse vector searches of the tenant from then on."

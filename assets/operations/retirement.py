@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.plane import Plane
 from context_plane.retention import first_kept_day, retire_days, retire_specs
 from context_plane.tenants import load_tenant
@@ -57,6 +57,7 @@ def _retain(
 @dg.job(
     name="retire_old_days",
     config=dg.RunConfig(ops={"retain": RetainConfig()}),
+    tags=AS_TOLD,
     description=(
         "Days older than a tenant's setting `retain_days` leave its manifest, rolled months opened where they hold "
         "one. A dry run by default. What they held is deleted by a later collection."
@@ -94,6 +95,7 @@ def _retire(
 @dg.job(
     name="retire_old_specs",
     config=dg.RunConfig(ops={"retire": RetireSpecsConfig()}),
+    tags=AS_TOLD,
     description=(
         "Bundles of specs that no file of the specs folder defines any more leave every manifest. A dry run by "
         "default. A later collection deletes them; for a file that comes back, backfill its asset."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.plane import Plane
 from context_plane.verify import Sample, verify_tenant
 from resources.plane import OpenPlane
@@ -49,6 +49,7 @@ def _verify(
 @dg.job(
     name="verify_sample",
     config=dg.RunConfig(ops={"verify": VerifyConfig()}),
+    tags=AS_TOLD,
     description=(
         "Rebuilds a sample of days, months and bundles from the system of record, in memory, and compares contents and "
         "stored bytes with the manifests. Mismatches are named, and fail the run."

@@ -16,7 +16,7 @@ import orjson
 from pydantic import Field
 
 from assets.external import READ_DEFAULT, READ_VARIABLE, without_credentials
-from assets.operations.operate import Tenants, Told, operate
+from assets.operations.operate import AS_TOLD, Tenants, Told, operate
 from context_plane.catalog.days import load_days
 from context_plane.catalog.head import load_head
 from context_plane.catalog.manifest import Manifest
@@ -115,6 +115,7 @@ def _warm(
 @dg.job(
     name="warm_services",
     config=dg.RunConfig(ops={"warm": WarmConfig()}),
+    tags=AS_TOLD,
     description=(
         "Tells a read service to fetch the newest days of every tenant ahead of the reads: after it was started or "
         "moved, or before a campaign reads everybody."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ import dagster as dg
 import orjson
 import pytest
 import uvicorn
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.retries import auto_reexecution_should_retry_run
 
 from assets.definitions import build_definitions
 from assets.external import READ_VARIABLE
@@ -184,6 +187,16 @@ def test_every_operation_is_a_described_job_with_a_default() -> None:
     for job in OPERATIONS:
         assert job.description
         assert job.run_config
+
+
+def test_an_operation_that_failed_is_left_to_whoever_reads_it_and_one_that_was_killed_is_run_again() -> None:
+    """By Dagster's own arithmetic, where runs are retried twice (deploy/dagster). Seen to fail without the tag."""
+    retries = {"run_retries": {"enabled": True, "max_retries": 2}}
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder, overrides=retries) as instance:
+        for job in OPERATIONS:
+            failed = instance.add_run(dg.DagsterRun(job.name, status=dg.DagsterRunStatus.FAILURE, tags=job.run_tags))
+            assert not auto_reexecution_should_retry_run(instance, failed, RunFailureReason.STEP_FAILURE), job.name
+            assert auto_reexecution_should_retry_run(instance, failed, RunFailureReason.UNKNOWN), job.name
 
 
 @pytest.mark.parametrize("op", sorted(set(JOBS) - {"warm"}))
