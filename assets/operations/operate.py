@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import dagster as dg
 from pydantic import Field
 
+from assets.cost import Prices, requests_usd
 from assets.plan import Failed
 from assets.units import gathered
 from context_plane.errors import CODES, NotFound
@@ -69,7 +70,7 @@ def operate(
     more: Mapping[str, Any] | None = None,
 ) -> Iterator[dg.Output[None]]:
     """Run `work` on every tenant and tell Dagster. `counts`: metadata names, in the table's order. `advice`: what to do
-    when a tenant failed. `more`: further metadata."""
+    when a tenant failed. `more`: further metadata, which stands first; of a `dry_run` the table says so."""
     step = context.op.name
     started = time.perf_counter()
     outcome = opened.run(_each(opened.plane, tenants, step, work))
@@ -78,8 +79,8 @@ def operate(
     remarks = [f"{tenant}: {remark}" for tenant, told in outcome.told.items() for remark in told.remarks]
     for remark in remarks:
         context.log.warning(remark)
-    seconds = time.perf_counter() - started
-    yield dg.Output(None, metadata={**_metadata(outcome, counts, seconds), **(more or {})})
+    told = _metadata(outcome, counts, more or {}, time.perf_counter() - started)
+    yield dg.Output(None, metadata=told)
     if outcome.failed or remarks:
         raise dg.Failure(_failure(outcome.failed, remarks, advice), allow_retries=False)
 
@@ -96,10 +97,13 @@ async def _each(plane: Plane, named: Sequence[str], step: str, work: Work) -> _O
     return _Outcome(found.done, found.failed, found.errors, spent)
 
 
-def _metadata(outcome: _Outcome, counts: Sequence[str], seconds: float) -> dict[str, Any]:
+def _metadata(outcome: _Outcome, counts: Sequence[str], more: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """In the order of the run's page: what kind of run it was, the table, the sums, the cost. Pure."""
     spent = outcome.spent
     sums = {name: sum(told.counts.get(name, 0) for told in outcome.told.values()) for name in counts}
     return {
+        **more,
+        "summary": _table(outcome, counts, dry_run=bool(more.get("dry_run"))),
         **sums,
         "tenants": len(outcome.told),
         "failed": len(outcome.failed),
@@ -109,24 +113,28 @@ def _metadata(outcome: _Outcome, counts: Sequence[str], seconds: float) -> dict[
         "puts": spent.puts,
         "lists": spent.lists,
         "deletes": spent.deletes,
-        "summary": dg.MetadataValue.md(_table(outcome, counts)),
+        "requests_usd": round(requests_usd(spent, Prices()), 9),
     }
 
 
-def _table(outcome: _Outcome, counts: Sequence[str]) -> str:
-    """Markdown: failed tenants, those with remarks, then those with the greatest counts. Pure."""
-    head = ["tenant", *(name.replace("_", " ") for name in counts), "state"]
-    rows = [[item.tenant, *("" for _ in counts), item.code] for item in outcome.failed]
+def _table(outcome: _Outcome, counts: Sequence[str], *, dry_run: bool = False) -> dg.TableMetadataValue:
+    """Failed tenants, those with remarks, then those with the greatest counts; how many more there are. Pure."""
+    rows = [_record(item.tenant, item.code, counts, {}) for item in outcome.failed]
     ordered = sorted(
         outcome.told.items(), key=lambda item: (-len(item[1].remarks), [-item[1].counts.get(n, 0) for n in counts])
     )
     for tenant, told in ordered:
-        state = f"{len(told.remarks)} to mend" if told.remarks else told.note or "ok"
-        rows.append([tenant, *(f"{told.counts.get(name, 0):,}" for name in counts), state])
-    lines = [head, ["---", *("---:" for _ in counts), "---"], *rows[:ROWS_MAX]]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        done = "; ".join(part for part in ("dry run" if dry_run else "", told.note) if part) or "ok"
+        state = f"{len(told.remarks)} to mend" if told.remarks else done
+        rows.append(_record(tenant, state, counts, {name: told.counts.get(name, 0) for name in counts}))
     hidden = len(rows) - ROWS_MAX
-    return f"{table}\n\n{hidden} more tenants are in the sums." if hidden > 0 else table
+    more = [_record(f"{hidden} more tenants", "in the sums", counts, {})] if hidden > 0 else []
+    columns = [dg.TableColumn("tenant"), dg.TableColumn("state"), *(dg.TableColumn(name, "int") for name in counts)]
+    return dg.MetadataValue.table([*rows[:ROWS_MAX], *more], schema=dg.TableSchema(columns=columns))
+
+
+def _record(tenant: str, state: str, counts: Sequence[str], known: Mapping[str, int]) -> dg.TableRecord:
+    return dg.TableRecord({"tenant": tenant, "state": state, **{name: known.get(name) for name in counts}})
 
 
 def _failure(failed: Sequence[Failed], remarks: Sequence[str], advice: str) -> str:

@@ -18,6 +18,7 @@ import uvicorn
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.retries import auto_reexecution_should_retry_run
 
+from assets.cost import Prices, requests_usd
 from assets.definitions import build_definitions
 from assets.external import READ_VARIABLE
 from assets.operations import OPERATIONS
@@ -39,7 +40,18 @@ from serving.app import create_app
 from tests.assets.world import DAYS, SPEC, World, delete_below, events
 
 GONE = "acct-1"
-ALWAYS = {"tenants", "failed", "remarks", "seconds", "gets", "puts", "lists", "deletes", "summary"}
+ALWAYS = {
+    "summary",
+    "tenants",
+    "failed",
+    "remarks",
+    "seconds",
+    "gets",
+    "puts",
+    "lists",
+    "deletes",
+    "requests_usd",
+}
 METADATA: dict[str, set[str]] = {
     "erase": {
         "erasures",
@@ -114,14 +126,17 @@ class Ran:
         self.success = result.success
         told = [event.step_output_data.metadata for event in result.all_events if event.is_successful_output]
         self.told: Mapping[str, Any] = {name: value.value for name, value in (told[0] if told else {}).items()}
+        summary = told[0]["summary"] if told else None
+        records = summary.records if isinstance(summary, dg.TableMetadataValue) else []
+        self.rows: Mapping[str, Mapping[str, Any]] = {str(each.data["tenant"]): each.data for each in records}
         failures = [event for event in result.all_events if event.is_step_failure]
         error = failures[0].step_failure_data if failures else None
         self.error = ""
         if error is not None:
             assert error.user_failure_data is not None
             self.error = error.user_failure_data.description or ""
-        records = instance.all_logs(result.run_id)
-        self.kept = "\n".join(str(record) for record in records) + str(instance.get_run_by_id(result.run_id))
+        logged = instance.all_logs(result.run_id)
+        self.kept = "\n".join(str(record) for record in logged) + str(instance.get_run_by_id(result.run_id))
 
 
 def run(world: World, op: str, **config: Any) -> Ran:
@@ -178,7 +193,9 @@ def test_the_default_of_the_launchpad_is_safe_and_tells_its_stable_names(
     assert set(ran.told) == METADATA[op] | ALWAYS
     assert ran.told["failed"] == 0
     assert ran.told["gets"] + ran.told["lists"] > 0
-    assert "| acme |" in ran.told["summary"]
+    asked = Trace(gets=ran.told["gets"], puts=ran.told["puts"], lists=ran.told["lists"])
+    assert ran.told["requests_usd"] == round(requests_usd(asked, Prices()), 9) > 0
+    assert list(ran.rows) == ["acme"]
     assert head(world, "acme").version == before
 
 
@@ -211,10 +228,22 @@ def test_one_tenant_that_fails_is_named_and_stops_no_other(tmp_path: Path, op: s
 
 def test_the_table_is_bounded() -> None:
     outcome = _Outcome({f"t{n}": Told({"days": n}) for n in range(ROWS_MAX + 3)}, (), (), Trace())
-    table = _table(outcome, ["days"])
-    assert table.count("\n| t") == ROWS_MAX
-    assert "3 more tenants" in table
-    assert f"| t{ROWS_MAX + 2} | {ROWS_MAX + 2} | ok |" in table
+    *shown, last = [record.data for record in _table(outcome, ["days"]).records]
+    assert len(shown) == ROWS_MAX
+    assert last["tenant"] == "3 more tenants"
+    assert shown[0] == {"tenant": f"t{ROWS_MAX + 2}", "state": "ok", "days": ROWS_MAX + 2}
+
+
+def test_a_run_tells_first_whether_it_was_dry_and_of_whom(tmp_path: Path) -> None:
+    """As the run's page lists it. Seen to fail with both behind the costs, and with a tenant whose state is `ok`."""
+    world = built(tmp_path, "acme", "beta")
+    dry = run(world, "collect")
+    assert list(dry.told)[:3] == ["dry_run", "summary", "objects"]
+    assert {row["state"] for row in dry.rows.values()} == {"dry run"}
+    done = run(world, "collect", dry_run=False)
+    assert {row["state"] for row in done.rows.values()} == {"ok"}
+    noted = run(world, "retain")
+    assert noted.rows["acme"]["state"] == "dry run; keeps all"
 
 
 # --- erasure ------------------------------------------------------------------------------------
@@ -377,7 +406,7 @@ def test_specs_without_a_file_are_named_and_leave_when_told_to(tmp_path: Path) -
     moved = World(world.settings.model_copy(update={"specs_dir": folder}))
     dry = run(moved, "retire")
     assert (dry.told["specs"], dry.told["bundle_days"], dry.told["defined"]) == (2, 4, "later_v0")
-    assert f"| acme | 1 | 2 | {SPEC} |" in dry.told["summary"]
+    assert dry.rows["acme"] == {"tenant": "acme", "state": f"dry run; {SPEC}", "specs": 1, "bundle_days": 2}
     assert set(head(world, "acme").bundles) == {SPEC}
     ran = run(moved, "retire", tenants=["acme"], dry_run=False)
     assert ran.success, ran.error
