@@ -19,8 +19,9 @@ and `finish_all` deletes it whenever it runs, at the price of a listing for each
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from context_plane.access import revoke_keys
@@ -49,13 +50,23 @@ LOOKS_MAX: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """`late`: it came after the tenant's receipt, which does not count it."""
+
+    objects: int
+    bytes: int
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """`tenants`: whose erasure was completed; `late`: objects that came after a receipt, and are deleted too; `failed`:
-    tenants that it has to be called again for, and the code of the error."""
+    tenants that it has to be called again for, and the code of the error. `deleted`: what went of whom, in all."""
 
     tenants: int
     late: int
     failed: tuple[tuple[str, str], ...] = ()
+    deleted: Mapping[str, Deleted] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,35 +137,36 @@ async def finish(engine: Engine, tenant: str, *, actor: Actor = PROCESS) -> Tena
 async def finish_all(engine: Engine, *, actor: Actor = PROCESS) -> Finished:
     """Complete every erasure of a tenant, and delete what came after a receipt. One that fails stops no other, whatever
     the error: a defect is told as `internal`, and logged."""
-    tenants = late = 0
+    deleted: dict[str, Deleted] = {}
     failed: list[tuple[str, str]] = []
     for tenant in sorted(await erased_tenants(engine.store)):
         try:
             found = await load_tenant_erasure(engine.store, tenant)
             if found is not None and found.completed_us is None:
-                await erase_tenant(engine, tenant, actor=actor)
-                tenants += 1
-            elif found is not None:
-                late += await _sweep_late(engine, found, actor)
+                done = await erase_tenant(engine, tenant, actor=actor)
+                deleted[tenant] = Deleted(done.objects_deleted, done.bytes_deleted, late=False)
+            elif found is not None and (swept := await _sweep_late(engine, found, actor)) is not None:
+                deleted[tenant] = Deleted(swept.objects, swept.bytes, late=True)
         except PlaneError as error:
             failed.append((tenant, error.code))
         except Exception:
             log.exception("the erasure of the tenant %s stopped", tenant)
             failed.append((tenant, "internal"))
-    return Finished(tenants, late, tuple(failed))
+    late = [each.objects for each in deleted.values() if each.late]
+    return Finished(len(deleted) - len(late), sum(late), tuple(failed), deleted)
 
 
-async def _sweep_late(engine: Engine, erasure: TenantErasure, actor: Actor) -> int:
-    """Delete again where more is left than one manifest and the hint; how many objects."""
+async def _sweep_late(engine: Engine, erasure: TenantErasure, actor: Actor) -> _Swept | None:
+    """Delete again where more is left than one manifest and the hint; None where nothing is."""
     tenant = erasure.tenant
     await delete_record(engine.store, tenant)  # of a `put_tenant` that ended between its put and its second look
     left = {info.key async for info in engine.store.list(tenant_prefix(tenant))} - {str(LatestKey(tenant))}
     if len(left) <= 1 and all(key.startswith(manifests_prefix(tenant)) for key in left):
-        return 0
+        return None
     async with audited(engine, tenant, actor, "tenant_erasure", subject=erasure.erasure) as counts:
         swept = await _sweep(engine, tenant)
         counts["objects_deleted"] = swept.objects
-    return swept.objects
+    return swept
 
 
 async def _sweep(engine: Engine, tenant: str) -> _Swept:

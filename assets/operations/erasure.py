@@ -13,9 +13,10 @@ import dagster as dg
 from pydantic import Field
 
 from assets.operations.operate import AS_TOLD, Tenants, Told, operate
-from assets.units import gathered
+from assets.plan import Failed
+from assets.units import Gathered, gathered
 from context_plane.audit import JOB
-from context_plane.erase_tenant import Finished, finish_all
+from context_plane.erase_tenant import finish_all
 from context_plane.erasure_requests import open_requests
 from context_plane.errors import CODES
 from context_plane.fulfil import Fulfilled, fulfil, kind_of
@@ -32,6 +33,8 @@ COUNTS = (
     "bytes",
     "batches_redacted",
     "manifests_redacted",
+    "tenants_erased",
+    "late_objects",
 )
 ADVICE = "Mend the above, then run the job again: a request stays open until its erasure is complete and checked."
 
@@ -69,6 +72,19 @@ async def erase(plane: Plane, tenant: str, requests: list[str], errors: list[str
     return Told(counts, remarks=tuple(problems))
 
 
+async def finish_tenants(plane: Plane) -> Gathered[Told]:
+    """Complete erasures of whole tenants, and tell whose; of one that nothing was left of, nothing."""
+    finished = await finish_all(plane.engine, actor=JOB)
+    done: dict[str, Told] = {}
+    for tenant, gone in finished.deleted.items():
+        kind = {"late_objects": gone.objects} if gone.late else {"tenants_erased": 1}
+        note = "came after its receipt" if gone.late else "erased"
+        done[tenant] = Told({"objects": gone.objects, "bytes": gone.bytes, **kind}, note=note)
+    failed = tuple(Failed(tenant=tenant, step="erase", code=code) for tenant, code in finished.failed)
+    errors = tuple(f"the erasure of the tenant {item.tenant} stopped: {item.code}" for item in failed)
+    return Gathered(done, failed, errors)
+
+
 @dg.op(
     name="erase", out=dg.Out(dg.Nothing), description="Tombstone, rebuild, delete and redact; then check each receipt."
 )
@@ -83,19 +99,12 @@ def _erase(
     async def work(opened: Plane, tenant: str) -> Told:
         return await erase(opened, tenant, config.requests, errors)
 
-    finished = Finished(0, 0) if config.tenants else plane.run(finish_all(plane.plane.engine, actor=JOB))
-    for tenant, code in finished.failed:
-        context.log.error(f"the erasure of the tenant {tenant} stopped: {code}")
-    told = {"tenants_erased": finished.tenants, "late_objects": finished.late}
+    before = None if config.tenants else finish_tenants
     try:
-        yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, more=told)
+        yield from operate(context, plane, config.tenants, work, counts=COUNTS, advice=ADVICE, before=before)
     finally:
         for error in errors:
             context.log.error(error)
-    if finished.failed:
-        raise dg.Failure(
-            f"erasures of tenants stopped: {dict(finished.failed)}; run the job again", allow_retries=False
-        )
 
 
 @dg.job(

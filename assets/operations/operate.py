@@ -17,7 +17,7 @@ from pydantic import Field
 
 from assets.cost import Prices, requests_usd
 from assets.plan import Failed
-from assets.units import gathered
+from assets.units import Gathered, gathered
 from context_plane.errors import CODES, NotFound
 from context_plane.plane import Plane
 from context_plane.store.counting import Trace, trace
@@ -43,6 +43,8 @@ class Told:
 
 Work: TypeAlias = Callable[[Plane, str], Awaitable[Told]]
 """(plane, tenant) -> what was done. Raises `PlaneError` for this tenant alone."""
+Before: TypeAlias = Callable[[Plane], Awaitable[Gathered[Told]]]
+"""(plane) -> what was done of whoever is no tenant any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,14 @@ def operate(
     counts: Sequence[str],
     advice: str,
     more: Mapping[str, Any] | None = None,
+    before: Before | None = None,
 ) -> Iterator[dg.Output[None]]:
-    """Run `work` on every tenant and tell Dagster. `counts`: metadata names, in the table's order. `advice`: what to do
-    when a tenant failed. `more`: further metadata, which stands first; of a `dry_run` the table says so."""
+    """Run `before`, then `work` on every tenant, and tell Dagster. `counts`: metadata names, in the table's order.
+    `advice`: what to do when a tenant failed. `more`: further metadata, which stands first; of a `dry_run` the table
+    says so."""
     step = context.op.name
     started = time.perf_counter()
-    outcome = opened.run(_each(opened.plane, tenants, step, work))
+    outcome = opened.run(_each(opened.plane, tenants, step, work, before))
     for error in outcome.errors:
         context.log.error(error)
     remarks = [f"{tenant}: {remark}" for tenant, told in outcome.told.items() for remark in told.remarks]
@@ -85,16 +89,18 @@ def operate(
         raise dg.Failure(_failure(outcome.failed, remarks, advice), allow_retries=False)
 
 
-async def _each(plane: Plane, named: Sequence[str], step: str, work: Work) -> _Outcome:
+async def _each(plane: Plane, named: Sequence[str], step: str, work: Work, before: Before | None) -> _Outcome:
     async def one(tenant: str) -> Told:
         if named and not await plane.tenant_exists(tenant):
             raise NotFound("tenant_not_found", "no such tenant in this store", tenant=tenant)
         return await work(plane, tenant)
 
     with trace() as spent:
+        first: Gathered[Told] = await before(plane) if before is not None else Gathered({}, (), ())
         tenants = sorted(set(named)) or await list_tenants(plane.engine.store)
         found = await gathered(tenants, step, step, one)
-    return _Outcome(found.done, found.failed, found.errors, spent)
+    told = {**first.done, **found.done}
+    return _Outcome(told, (*first.failed, *found.failed), (*first.errors, *found.errors), spent)
 
 
 def _metadata(outcome: _Outcome, counts: Sequence[str], more: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from context_plane.layout.keys import LandingKey, SegmentKey, parse
 from context_plane.model import add_days, day_of
 from context_plane.plane import Plane, shipped_specs
 from context_plane.store.counting import Trace
-from context_plane.tenants import TenantSettings, put_tenant
+from context_plane.tenants import TenantSettings, load_tenant_erasure, put_tenant
 from resources.scope import BuildScope
 from resources.workers import Processes
 from serving.app import create_app
@@ -268,7 +268,8 @@ def test_open_requests_are_worked_off_and_the_entity_never_reaches_dagster(tmp_p
 
 
 def test_a_tenant_whose_erasure_stops_fails_the_run_and_stops_no_other(tmp_path: Path) -> None:
-    """Seen to fail with the error raised at once, and with a run that succeeds."""
+    """And what it deletes of a tenant is counted, under its name. Seen to fail with the error raised at once, with a
+    run that succeeds, and with whole tenants outside of the counting."""
     world = built(tmp_path, "acme", "beta")
     ask(world, "acme", GONE)
     with world.open() as opened:
@@ -278,7 +279,25 @@ def test_a_tenant_whose_erasure_stops_fails_the_run_and_stops_no_other(tmp_path:
     assert not ran.success
     assert "alpha" in ran.error
     assert "format_unknown" in ran.error
-    assert (ran.told["tenants_erased"], ran.told["erasures"]) == (1, 1)
+    assert (ran.told["tenants_erased"], ran.told["erasures"], ran.told["failed"]) == (1, 1, 1)
+    assert {tenant: row["state"] for tenant, row in ran.rows.items()} == {
+        "alpha": "format_unknown",
+        "beta": "erased",
+        "acme": "ok",
+    }
+    with world.open() as opened:
+        receipt = opened.run(load_tenant_erasure(opened.plane.engine.store, "beta"))
+        assert receipt is not None
+        assert ran.rows["beta"]["objects"] == receipt.objects_deleted > 0
+        assert ran.rows["beta"]["bytes"] == receipt.bytes_deleted > 0
+        assert ran.told["objects"] == sum(row["objects"] or 0 for row in ran.rows.values())
+        opened.run(opened.plane.engine.store.put("tenants/beta/control/late", b"late"))
+        opened.run(opened.plane.engine.store.delete(["control/erased-tenants/alpha.json"]))
+    again = run(world, "erase")
+    assert again.success, again.error
+    assert (again.told["tenants_erased"], again.told["late_objects"], again.told["bytes"]) == (0, 1, 4)
+    assert again.rows["beta"]["state"] == "came after its receipt"
+    assert again.told["deletes"] > 0
     assert GONE not in ran.kept
 
 
