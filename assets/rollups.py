@@ -6,7 +6,7 @@ due (a day waits to be built, an erasure is under way, nothing changed since) is
 
 # No postponed annotations here: Dagster reads those of its functions' parameters as objects.
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import dagster as dg
@@ -37,11 +37,11 @@ def version_of(entry: MonthEntry) -> str:
 
 
 async def roll_up(plane: Plane, tenant: str, month: str) -> Made:
-    """Roll one tenant's month up; `aside`: why one that is not due was left alone."""
+    """Roll one tenant's month up."""
     before = (await load_head(plane.engine.store, tenant)).months.get(month)
     state, entry = await plane.roll_up(tenant, month)
     if state != "due" or entry is None:
-        return replace(_made(entry), aside=state)
+        return _made(entry, left=state)
     named, known = set(shard_keys(entry.shards)), set() if before is None else set(shard_keys(before.shards))
     return replace(_made(entry), objects=len(named - known), reused=len(named & known))
 
@@ -51,9 +51,18 @@ async def rolled_up(plane: Plane, tenant: str, month: str) -> Made:
     return _made((await load_head(plane.engine.store, tenant)).months.get(month))
 
 
-def _made(entry: MonthEntry | None) -> Made:
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """`days`: those that are rolled up. `left`: why a month that is not due was left alone."""
+
+    days: frozenset[str] = frozenset()
+    left: MonthState | None = None
+
+
+def _made(entry: MonthEntry | None, left: MonthState | None = None) -> Made:
+    """`aside`: a `Rolled`."""
     if entry is None:
-        return Made("")
+        return Made("", aside=Rolled(left=left))
     shards = entry.shards
     return Made(
         digest=version_of(entry),
@@ -61,8 +70,8 @@ def _made(entry: MonthEntry | None) -> Made:
         events=shards.events,
         entities=shards.entities,
         bytes=shards.bytes,
-        extra=len(entry.covered),
         newest_us=shards.last_ts_us,
+        aside=Rolled(frozenset(entry.covered), left),
     )
 
 
@@ -78,7 +87,7 @@ def _rollups(
         weights = plane.run(weigh(plane.plane, tenants, f"{month}-01", f"{month}-31"))
         outcome = do(plane, workers, weights, month, "rollups", roll_up)
         held = held_by(plane, outcome.failed, month, "rollups", rolled_up)
-    left: dict[str, MonthState] = {name: made.aside for name, made in outcome.made.items() if made.aside is not None}
+    left = {name: made.aside.left for name, made in outcome.made.items() if made.aside.left is not None}
     for tenant in sorted(left)[:NAMED_MAX]:
         context.log.info(f"{tenant} {month}: left alone; {MEANINGS[left[tenant]]}")
     log_errors(context, outcome)
@@ -86,8 +95,9 @@ def _rollups(
     held |= {tenant: item for tenant, item in outcome.made.items() if tenant in left}
     held = {tenant: item for tenant, item in held.items() if item.digest}
     states = dg.MetadataValue.json(dict(sorted(Counter(left.values()).items())))
-    told = {"left_alone": len(left), "left_alone_states": states}
-    yield result_of(context, outcome.only(made), meter, failed=outcome.failed, held=held, extra="days", more=told)
+    days = frozenset[str]().union(*(item.aside.days for item in [*made.values(), *held.values()]))
+    told = {"days": len(days), "left_alone": len(left), "left_alone_states": states}
+    yield result_of(context, outcome.only(made), meter, failed=outcome.failed, held=held, more=told)
     if outcome.failed:
         raise failure(month, outcome.failed)
 
