@@ -18,7 +18,6 @@ from typing import Final
 import orjson
 
 from assets.bundles import built_days, is_due, is_outdated
-from assets.plan import TENANTS_AT_ONCE
 from context_plane.bundle.spec import Spec
 from context_plane.catalog.days import load_day
 from context_plane.catalog.manifest import Manifest
@@ -42,6 +41,9 @@ for many batches instead of once a batch."""
 ROLLUP_REST_US: Final = 24 * 3600 * 1_000_000
 """A month is rolled up once none of its days was published for this long: late events seldom come alone, and each
 rollup reads the whole month."""
+LOOKS_AT_ONCE: Final = 32
+"""Tenants looked at at once: manifests and headers are small beside what builds hold, and Dagster ends a tick after a
+minute, in which some four waits for the store of each tenant have to fit."""
 REBUILD_DAYS: Final = 7
 """Newest built days whose stale bundles are renewed unasked; older ones say `stale` until backfilled."""
 CURSOR_KEYS_MAX: Final = 4_096
@@ -196,7 +198,7 @@ class Survey:
 
 async def survey(plane: Plane, tenants: Sequence[str], *, held_back: Collection[str] = ()) -> Survey:
     """`held_back`: days of runs that failed before they made bundles, whoever of their tenants was published."""
-    gate = asyncio.Semaphore(TENANTS_AT_ONCE)
+    gate = asyncio.Semaphore(LOOKS_AT_ONCE)
     fingerprints = {name: plane.bundles.fingerprint(name) for name in plane.specs}
     found: list[Dirt] = []
     failed: list[tuple[str, str]] = []

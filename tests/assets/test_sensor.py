@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from assets import automation, dirt
 from assets.definitions import defs
 from assets.dirt import BUNDLES_JOB, DAY_JOB
 from context_plane.catalog.head import load_head
+from context_plane.engine import Engine
+from context_plane.fold import Pending, load_pending
 from context_plane.model import add_days, day_of, day_start_us
 from context_plane.store.faults import Mishap, Operation
 from context_plane.tenants import TenantSettings, put_tenant
@@ -258,6 +261,25 @@ def test_a_day_of_which_a_run_is_under_way_is_left_alone(
     tonight = night(world, stored_instance, add_days(DAYS[1], 9))
     assert DAYS[1] in {request.partition_key for request in tonight}
     assert DAYS[0] not in {request.partition_key for request in tonight}
+
+
+def test_a_look_waits_for_many_tenants_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick has a minute for all. Seen to fail with as many as builds work on."""
+    waiting, most = 0, 0
+
+    async def counted(engine: Engine, tenant: str) -> Pending:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0)
+        waiting -= 1
+        return await load_pending(engine, tenant)
+
+    tenants = [f"t{n}" for n in range(dirt.LOOKS_AT_ONCE + 8)]
+    monkeypatch.setattr(dirt, "load_pending", counted)
+    with world.open() as opened:
+        assert opened.run(dirt.survey(opened.plane, tenants)).tenants == len(tenants)
+    assert most == dirt.LOOKS_AT_ONCE == 32
 
 
 def test_a_tenant_that_cannot_be_read_is_told_and_stops_no_other(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
+from dagster._grpc.utils import default_schedule_grpc_timeout, default_sensor_grpc_timeout
 from typer.main import get_command
 
 from assets.cost import Prices
@@ -27,7 +28,10 @@ def read_variables() -> set[str]:
     embedder = {"CONTEXT_PLANE_EMBEDDER__KIND", "CONTEXT_PLANE_EMBEDDER__…"}
     store = set(re.findall(r'env\.get\("(\w+)"\)', inspect.getsource(store_options_from_environment)))
     assert len(store) > 5
-    dagster = {"DAGSTER_HOME", *values_of(document("dagster/production.yaml"), "env")}
+    ticks = {f"DAGSTER_{kind}_GRPC_TIMEOUT_SECONDS" for kind in ("SENSOR", "SCHEDULE")}
+    asked = inspect.getsource(default_sensor_grpc_timeout) + inspect.getsource(default_schedule_grpc_timeout)
+    assert all(name in asked for name in ticks)
+    dagster = {"DAGSTER_HOME", *ticks, *values_of(document("dagster/production.yaml"), "env")}
     workers = {f"CONTEXT_PLANE_{name.upper()}" for name in WorkerSettings.model_fields}
     served = {LOG_FORMAT, "OTEL_…"}
     others = {START_VARIABLE, READ_VARIABLE, KEY_VARIABLE, "CONTEXT_PLANE_PRICE_…"}
