@@ -129,7 +129,7 @@ def test_the_ui_shows_the_days_that_there_are_and_ends_with_its_service(
         await_answer(f"http://{LOOPBACK}:{ui}/server_info", process, log)
         answer = httpx.post(f"http://{LOOPBACK}:{ui}/graphql", json={"query": query}, timeout=START_S).json()
     assert answer["data"]["assetNodeOrError"]["partitionKeys"][0] == "2026-03-01"
-    assert process.returncode == 0, log.read_text()
+    assert process.returncode in (0, outcome.INTERRUPTED), log.read_text()  # the latter before it has said so
     for listener in (port, ui):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((LOOPBACK, listener)).close()
