@@ -1,7 +1,7 @@
 """Running the service: `run(settings, host, port, workers)`, for the command line.
 
 A store without any API key is served on loopback only, and says so; on any other address the start is refused.
-Workers share one bound socket; each opens its own plane.
+Workers share one bound socket; each opens its own plane, and ends when their supervisor does, however that happens.
 
 The server library ends a start that fails with a code of its own, and the supervisor of workers with 0. So the address
 and the plane are tried here first, where what is wrong is an error with a code of ours; what fails behind that is
@@ -14,14 +14,19 @@ import asyncio
 import gc
 import ipaddress
 import logging
+import multiprocessing
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -64,8 +69,9 @@ def run(
     `announce` is told whether keys guard the store, as soon as the service listens."""
     loopback = is_loopback(host)
     own = logs.config(log_format)
+    app = partial(create_app, settings, loopback=loopback, on_warm=settle_memory, log_requests=log_format == "json")
     config = uvicorn.Config(
-        partial(create_app, settings, loopback=loopback, on_warm=settle_memory, log_requests=log_format == "json"),
+        app if workers == 1 else partial(_of_a_worker, app),
         factory=True,
         host=host,
         port=port,
@@ -124,6 +130,19 @@ def _serve_by_workers(config: uvicorn.Config, listening: Callable[[], None] | No
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise _not_started()
+
+
+def _of_a_worker(create: Callable[[], FastAPI]) -> FastAPI:
+    """The app, in a process that ends with its supervisor: nobody else would end it, and it holds the port."""
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    return create()
+
+
+def _end_with_supervisor() -> None:
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None, "runs in workers only"
+    wait([supervisor.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # what is under way is finished
 
 
 def _not_started() -> Unavailable:

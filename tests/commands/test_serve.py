@@ -19,7 +19,7 @@ import yaml
 from assets.operations.warming import KEY_VARIABLE
 from assets.partitions import START_VARIABLE
 from commands import outcome
-from commands.processes import LOOPBACK, START_S, await_answer, child, free_port, prepare_workspace, program
+from commands.processes import LOOPBACK, START_S, STOP_S, await_answer, child, free_port, prepare_workspace, program
 from commands.serve import FIRST_DAY, WARM_KEY, environment_of_dagster, first_month
 from context_plane.access import create_key
 from context_plane.errors import Invalid, Unavailable
@@ -191,3 +191,24 @@ def test_a_service_tells_where_it_is_once_it_listens(tmp_path: Path, workers: st
         socket.create_connection((LOOPBACK, port)).close()
     told = orjson.loads(said[said.index("{") : said.index("}") + 1])
     assert (told["url"], told["workers"]) == (f"http://{LOOPBACK}:{port}", int(workers))
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    """Seen to fail (they answer for good, and hold the port) without the thread that waits for it."""
+    made, log, port = Cli(tmp_path), tmp_path / "log", free_port()
+    command = [*program(), "serve", "--port", str(port), "--workers", "2"]
+    with child(command, log=log, environment=made.environment) as process:
+        await_answer(f"http://{LOOPBACK}:{port}/readyz", process, log)
+        process.kill()
+        give_up_s = time.monotonic() + STOP_S
+        while listens(port):
+            assert time.monotonic() < give_up_s, log.read_text()
+            time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
