@@ -64,7 +64,7 @@ def run(
 ) -> None:
     """Serve until stopped. Raises `Denied(key_missing)` for an address beyond loopback over a store without keys,
     `Invalid(settings_invalid)` for one that cannot be listened on, what `plane.open` raises, and
-    `Unavailable(not_ready)` when a server or worker does not start all the same.
+    `Unavailable(not_ready)` when a server or worker does not start all the same, `KeyboardInterrupt` when interrupted.
 
     `announce` is told whether keys guard the store, as soon as the service listens."""
     loopback = is_loopback(host)
@@ -116,6 +116,16 @@ def _serve(config: uvicorn.Config, listening: Callable[[], None] | None) -> None
         raise
 
 
+class _Supervisor(Multiprocess):
+    """`interrupted`: by SIGINT, which a server alone ends by raising it again."""
+
+    interrupted = False
+
+    def handle_int(self) -> None:
+        self.interrupted = True
+        super().handle_int()
+
+
 def _serve_by_workers(config: uvicorn.Config, listening: Callable[[], None] | None) -> None:
     with tempfile.TemporaryDirectory(prefix="context-plane-metrics-") as folder:
         os.environ[MULTIPROCESS_DIR] = folder  # read by the metrics library in the workers
@@ -126,10 +136,12 @@ def _serve_by_workers(config: uvicorn.Config, listening: Callable[[], None] | No
         bound.listen(BACKLOG)  # who comes before a worker has started waits for one
         if listening is not None:
             listening()
-        supervisor = Multiprocess(config, sockets=[bound])
+        supervisor = _Supervisor(config, sockets=[bound])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise _not_started()
+    if supervisor.interrupted:
+        raise KeyboardInterrupt
 
 
 def _of_a_worker(create: Callable[[], FastAPI]) -> FastAPI:

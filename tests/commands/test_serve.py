@@ -193,6 +193,18 @@ def test_a_service_tells_where_it_is_once_it_listens(tmp_path: Path, workers: st
     assert (told["url"], told["workers"]) == (f"http://{LOOPBACK}:{port}", int(workers))
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupted_service_says_that_it_was(tmp_path: Path, workers: str) -> None:
+    """Seen to fail (0, with two workers) with the supervisor as the server's library has it."""
+    made, log, port = Cli(tmp_path), tmp_path / "log", free_port()
+    command = [*program(), "serve", "--port", str(port), "--workers", workers]
+    with child(command, log=log, environment=made.environment) as process:
+        await_answer(f"http://{LOOPBACK}:{port}/readyz", process, log)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_S) == outcome.INTERRUPTED
+    assert "Traceback" not in log.read_text()
+
+
 def test_workers_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     """Seen to fail (they answer for good, and hold the port) without the thread that waits for it."""
     made, log, port = Cli(tmp_path), tmp_path / "log", free_port()
