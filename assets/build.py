@@ -17,6 +17,7 @@ import dagster as dg
 from assets.bundles import PREFIX
 from assets.definitions import build_definitions
 from assets.dirt import BUNDLES_JOB, DAY_JOB
+from assets.interrupts import raising_interrupts
 from assets.partitions import DAILY, START_VARIABLE
 from context_plane.errors import Invalid
 from context_plane.model import check_tenant, day_start_us
@@ -85,7 +86,8 @@ def build_days(
     `progress(day, done, total)` is called after each day. `tenants` None: all. `only_dirty`: leave
     tenant-days alone that are built and unchanged. `bundle_days`: bundles of that many newest days of `days`
     only (None: all); every day keeps its segments and indexes. A day's failure is in the summary; later days go on.
-    Blocking; not from within a running event loop. Raises `Invalid` for a day without a partition.
+    Blocking; not from within a running event loop. Raises `Invalid` for a day without a partition, and
+    `KeyboardInterrupt` when interrupted, also by Dagster's own reckoning: no further run is begun.
     """
     ordered = sorted(set(days))
     for day in ordered:
@@ -128,7 +130,10 @@ def _run(
     if not bundles:
         keys = definition.asset_layer.selected_asset_keys
         definition = part_of(definition, [key for key in keys if key.path[0] != PREFIX])
-    return definition.execute_in_process(run_config=LOGGERS, instance=instance, partition_key=day, raise_on_error=False)
+    with raising_interrupts():
+        return definition.execute_in_process(
+            run_config=LOGGERS, instance=instance, partition_key=day, raise_on_error=False
+        )
 
 
 def part_of(job: dg.JobDefinition, keys: Iterable[dg.AssetKey]) -> dg.JobDefinition:
