@@ -152,6 +152,7 @@ CODES: Final[Mapping[str, str]] = {
     "store_not_exclusive": "the object store lets two creators of one key win",
     "embedder_unavailable": "the embedding endpoint did not answer",
     "not_ready": "the service is starting",
+    "stopping": "the service ended before the answer; what was asked for may have been done",
     "worker_lost": "the process that built the tenant-day died twice, out of memory or killed",
     "internal": "an unexpected error; the request id names it in the logs",
     # corrupt

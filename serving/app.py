@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from fastapi import Depends, FastAPI
@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from context_plane.errors import PlaneError
+from context_plane.errors import PlaneError, Unavailable
 from context_plane.settings import Settings
 from serving import admin, api_page, audit, batch, changes, erasures, explorer, export, problems, read, warm, why, write
 from serving.auth import CALLER, KEY_ID, Caller, bearer
@@ -91,16 +91,17 @@ def create_app(
         from context_plane import plane
 
         app.state.explorer = explorer.load()
-        async with _traced(tracing), plane.open(settings) as opened:
-            metrics.watch(opened)
-            service = app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
-            warming = asyncio.create_task(_warm(opened, on_warm))
-            async with agents.running():
-                yield
-            app.state.service = None
-            await service.aclose()
-            kept.clear()
-            await asyncio.gather(warming, return_exceptions=True)
+        with suppress(asyncio.CancelledError):  # a server told twice to end: nothing is waited for
+            async with _traced(tracing), plane.open(settings) as opened:
+                metrics.watch(opened)
+                service = app.state.service = Service.of(opened, ledger=ledger, metrics=metrics, loopback=loopback)
+                warming = asyncio.create_task(_warm(opened, on_warm))
+                async with agents.running():
+                    yield
+                app.state.service = None
+                await service.aclose()
+                kept.clear()
+                await asyncio.gather(warming, return_exceptions=True)
 
     app = _App(
         title="Context Plane",
@@ -216,6 +217,10 @@ class Envelope:
             await self._app(scope, receive, sent)
         except ClientDisconnect:
             sent.status = 499
+        except asyncio.CancelledError:
+            if sent.started or not _ended():
+                raise
+            await problems.response_of(_stopping(), sent.request_id)(scope, receive, sent)
         except Exception as error:
             if sent.started:
                 raise  # the server closes the connection: a cut answer must not look complete
@@ -226,6 +231,17 @@ class Envelope:
             caller: Caller | None = scope.get(CALLER)
             if caller is not None:
                 self._ledger.leave_tenant(caller.name)
+
+
+def _ended() -> bool:
+    """Whether it is this very request that was cancelled, as the server does with what outlasts its own end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _stopping() -> Unavailable:
+    detail = "the service ended before the answer was complete; retry what may be done twice"
+    return Unavailable("stopping", detail, retry_after_s=1.0)
 
 
 _METHODS: Final = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"})

@@ -21,7 +21,7 @@ PAUSE_S_MAX: Final = 30.0
 """However long a refusal asks for: twice what a full tail asks for."""
 _REFUSED: Final = frozenset({"rate_limited", "tail_full", "not_ready", "idempotency_in_progress"})
 """Nothing was done, and it passes."""
-_UNWELL: Final = frozenset({"store_unavailable", "embedder_unavailable"})
+_UNWELL: Final = frozenset({"store_unavailable", "embedder_unavailable", "stopping"})
 """Something may have been done."""
 _FOREIGN: Final = frozenset({429, 502, 503, 504})
 """Statuses of what stands between, when it has no healthy service to hand a request to."""

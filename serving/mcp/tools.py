@@ -152,6 +152,7 @@ NEXT: Final[Mapping[str, str]] = {
     "deadline_exceeded": "narrow it with entities, since or until, then call again",
     "store_unavailable": "wait a few seconds, then call again; tell the user when it happens twice",
     "not_ready": "wait a few seconds, then call again; tell the user when it happens twice",
+    "stopping": "wait a few seconds, then call again; tell the user when it happens twice",
     "scope_missing": "tell the user: the key of this connection needs the scope read",
     "key_missing": _CONNECTION,
     "key_invalid": _CONNECTION,

@@ -211,6 +211,18 @@ async def test_one_that_says_nothing_is_asked_a_few_times(ask: Face, live: Live)
     assert len(live.slept) == 4
 
 
+async def test_what_a_service_that_stopped_may_have_written_is_sent_again_under_a_key_alone(
+    ask: Face, live: Live
+) -> None:
+    """Seen to fail with a service that stopped taken for one that starts, which has done nothing."""
+    live.door.faults += [Refuse("stopping")]
+    with pytest.raises(Unavailable, match="stopping"):
+        await ask("write", [event(1)], repeatable=False)
+    live.door.faults += [Refuse("stopping")]
+    assert (await ask("write", [event(1)])).accepted == 1
+    assert len(live.door.seen) == 3
+
+
 async def test_a_write_whose_answer_is_lost_is_written_once(ask: Face, live: Live) -> None:
     """Seen to fail with the key left out."""
     live.door.faults += [Lose(), Overloaded(502)]

@@ -218,6 +218,32 @@ def test_workers_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
+def test_a_request_that_outlasts_the_service_is_told_so(tmp_path: Path) -> None:
+    """A second interrupt waits for nobody. Seen to fail (500 as plain text, and a traceback for the request and for the
+    app) with what is cancelled left to the server's library."""
+    made, log, port = Cli(tmp_path), tmp_path / "log", free_port()
+    command = [*program(), "serve", "--port", str(port)]
+    head = f"POST /v1/tenants/acme/search HTTP/1.1\r\nhost: {LOOPBACK}\r\ncontent-type: application/json\r\n"
+    with child(command, log=log, environment=made.environment) as process:
+        await_answer(f"http://{LOOPBACK}:{port}/readyz", process, log)
+        assert httpx.put(f"http://{LOOPBACK}:{port}/v1/tenants/acme", json={}).status_code == 201
+        with socket.create_connection((LOOPBACK, port), timeout=STOP_S) as asking:
+            asking.sendall(f"{head}content-length: 9\r\nexpect: 100-continue\r\n\r\n".encode())  # and no body
+            assert asking.recv(len(b"HTTP/1.1 100 Continue\r\n\r\n")).startswith(b"HTTP/1.1 100"), "it is waited for"
+            process.send_signal(signal.SIGINT)
+            give_up_s = time.monotonic() + STOP_S
+            while "Waiting for connections to close" not in log.read_text():
+                assert time.monotonic() < give_up_s, log.read_text()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            with asking.makefile("rb") as answer:
+                told, _, body = answer.read().partition(b"\r\n\r\n")
+        assert process.wait(STOP_S) == outcome.INTERRUPTED
+    assert told.startswith(b"HTTP/1.1 503 "), told
+    assert orjson.loads(body)["code"] == "stopping"
+    assert "Traceback" not in log.read_text()
+
+
 def listens(port: int) -> bool:
     try:
         socket.create_connection((LOOPBACK, port)).close()

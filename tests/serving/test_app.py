@@ -21,6 +21,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
 
 from context_plane.errors import CODES, Conflict, Corrupt, Denied, Invalid, NotFound, PlaneError, Unavailable
 from context_plane.wire import parse_ndjson
@@ -70,6 +71,41 @@ async def test_a_defect_tells_its_request_id_and_nothing_else(
     assert "secret" not in answer.text
     assert "run-7.a" in caplog.text
     assert "secret detail" in caplog.text
+
+
+async def test_an_answer_that_was_begun_is_cut_where_its_request_is_ended(served: Served) -> None:
+    """Seen to fail (another answer begins within it) with every ended request told that the service stops."""
+    sent: list[Message] = []
+    begun = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    scope = {"type": "http", "method": "GET", "path": "/healthz", "query_string": b"", "headers": []}
+    request = asyncio.create_task(served.app(scope, receive, send))
+    await begun.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(request, 10)
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+async def test_what_cancels_itself_is_a_defect_and_no_end_of_the_service(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail (503) with every cancelled request told that the service stops."""
+
+    async def broken(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(type(served.service.plane), "snapshot_info", broken)
+    with pytest.raises(asyncio.CancelledError):
+        await served.client.get(f"{served.base}/snapshot")
 
 
 async def test_errors_of_the_store_keep_their_details_to_the_log(
