@@ -3,7 +3,8 @@
 The engine counts for itself (`Cache.stats`, `CountingStore.total`); what it counted is carried over at a scrape, and
 about once a second of requests for the workers that are not scraped. Labels never name a tenant, an entity or a key.
 With several worker processes the samples are shared through the folder of `PROMETHEUS_MULTIPROC_DIR` (set by
-`serving.main` before the workers start), and any worker answers for all of them.
+`serving.main` before the workers start), and any worker answers for all of them: totals of all that there were, sizes
+of those that live.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 if TYPE_CHECKING:
     from context_plane.plane import Plane
@@ -233,7 +236,26 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition. Blocking in multiprocess mode (it reads files): call it off the loop."""
         if MULTIPROCESS_DIR in os.environ:
+            _forget_the_dead(Path(os.environ[MULTIPROCESS_DIR]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types here
             return generate_latest(registry)
         return generate_latest(self._registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Sizes of workers that are gone: nobody takes them back for one that was killed."""
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*.db")}:
+        if not _lives(int(pid)):
+            with suppress(FileNotFoundError):  # another worker was asked just now
+                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]  # the library has no types here
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of somebody else
+        pass
+    return True
