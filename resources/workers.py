@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -73,7 +74,8 @@ class Processes:
 
     def __init__(self, slots: int = 0) -> None:
         self._slots = slots or processors()
-        self._executors: dict[int, ProcessPoolExecutor] = {}
+        self._executors: dict[int, tuple[ProcessPoolExecutor, Connection]] = {}
+        """By slot, each with what its process ends with."""
 
     @property
     def slots(self) -> int:
@@ -100,18 +102,20 @@ class Processes:
                     yield number, result
 
     def close(self) -> None:
+        """Units under way end with their processes: nobody waits for what comes of them."""
         for slot in list(self._executors):
             self._drop(slot)
 
     def _submit(self, slot: int, work: Callable[[U], R], unit: U) -> Future[R]:
         for attempt in range(STARTS_MAX):
-            executor = self._executors.get(slot)
-            if executor is None:
+            if slot not in self._executors:
                 context = multiprocessing.get_context("spawn")  # a fork would copy the locks of other threads
-                executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-                self._executors[slot] = executor
+                until, life = context.Pipe(duplex=False)
+                executor = ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(until,))
+                self._executors[slot] = (executor, life)
             try:
-                return executor.submit(work, unit)
+                with _interrupts_held():
+                    return self._executors[slot][0].submit(work, unit)
             except BrokenProcessPool:  # it died while it had nothing to do
                 self._drop(slot)
                 if attempt == STARTS_MAX - 1:
@@ -119,7 +123,9 @@ class Processes:
         raise AssertionError("the last attempt returns or raises")
 
     def _drop(self, slot: int) -> None:
-        self._executors.pop(slot).shutdown(wait=False, cancel_futures=True)
+        executor, life = self._executors.pop(slot)
+        executor.shutdown(wait=False, cancel_futures=True)
+        life.close()
 
 
 class RayCluster:
@@ -198,14 +204,24 @@ def processors() -> int:
     return int(pl.thread_pool_size())
 
 
-def _begin() -> None:
-    """In a new worker: a signal for the terminal's group is its parent's to handle, and it ends when that dies."""
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """What is started here is not interrupted before `_begin` says that it shall not be: imports come first."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(until: Connection) -> None:
+    """In a new worker: a signal for the terminal's group is its parent's to handle, and it ends when that closes the
+    other end of `until`, or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with, args=(until,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in workers only"
-    wait_for([parent.sentinel])
+def _end_with(until: Connection) -> None:
+    wait_for([until])
     os._exit(1)

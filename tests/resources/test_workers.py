@@ -106,6 +106,52 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     assert not _lives(worker)
 
 
+INTERRUPTED = """
+import signal, time
+from resources.workers import Processes
+
+def unit(_):
+    print("unit", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as Dagster does: that of polars wakes nobody
+    workers = Processes(2)
+    print("begun", flush=True)
+    try:
+        list(workers.map(unit, range(3)))
+    finally:
+        workers.close()
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 3], ids=["while they start", "in their units"])
+def test_workers_end_without_a_word_when_the_terminal_interrupts(tmp_path: Path, lines: int) -> None:
+    """Seen to fail (a traceback of each) with interrupts heeded until a worker has imported its work, and (their
+    parent waits for their units) with workers that end when it is gone."""
+    script = tmp_path / "parent.py"
+    script.write_text(INTERRUPTED)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    for _ in range(lines):
+        parent.stdout.readline()
+    time.sleep(0.5)  # the first of the workers has begun to import
+    os.killpg(parent.pid, signal.SIGINT)
+    try:
+        _, said = parent.communicate(timeout=WAIT_S)
+    finally:
+        parent.kill()
+    assert said.count("Traceback") == 1, said
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def _lives(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
