@@ -15,19 +15,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from context_plane.errors import Conflict, NotFound, PlaneError, Unavailable
 from context_plane.store.base import Body, ByteRange, ObjectInfo
-from context_plane.store.callbacks import wait_for_callbacks
+from context_plane.store.callbacks import sent, wait_for_callbacks
 from context_plane.store.key import ByteOrder, check_key, check_prefix, is_past, listing_offset
 from context_plane.store.ranges import RANGES_PARALLEL_MAX, cut, plan
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Client
+
+T = TypeVar("T")
 
 atexit.register(wait_for_callbacks)
 
@@ -64,21 +66,23 @@ class ObjectStore:
     async def get(self, key: str) -> bytes:
         path = self._path(key)
         with _Mapped("get", key):
-            result = await obstore.get_async(self._clients.read, path)
+            result = await sent(obstore.get_async(self._clients.read, path))
             if (told := on_size.get()) is not None:
                 told(result.meta["size"])
-            return bytes(await result.bytes_async())
+            return bytes(await sent(result.bytes_async()))
 
     async def get_range(self, key: str, byte_range: ByteRange) -> Body:
         path = self._path(key)
         with _Mapped("get_range", key):
             if byte_range.length == 0:
-                await obstore.head_async(self._clients.read, path)
+                await sent(obstore.head_async(self._clients.read, path))
                 return b""
             try:
                 return memoryview(
-                    await obstore.get_range_async(
-                        self._clients.read, path, start=byte_range.offset, length=byte_range.length
+                    await sent(
+                        obstore.get_range_async(
+                            self._clients.read, path, start=byte_range.offset, length=byte_range.length
+                        )
                     )
                 )
             except BaseError as error:
@@ -98,14 +102,14 @@ class ObjectStore:
         """
         path = self._path(key)
         with _Mapped("put_new", key):
-            await obstore.put_async(self._clients.create, path, data, mode="create", use_multipart=False)
+            await sent(obstore.put_async(self._clients.create, path, data, mode="create", use_multipart=False))
 
     async def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
         with _Mapped("put", key):
             multipart = len(data) > PUT_PART_BYTES
-            await obstore.put_async(
-                self._clients.replace, path, data, use_multipart=multipart, chunk_size=PUT_PART_BYTES
+            await sent(
+                obstore.put_async(self._clients.replace, path, data, use_multipart=multipart, chunk_size=PUT_PART_BYTES)
             )
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
@@ -131,7 +135,7 @@ class ObjectStore:
         offset = listing_offset(wanted, self._prefix + start_after if start_after else "")
         order = ByteOrder(folder - len(self._prefix))
         stream = obstore.list(self._clients.read, wanted[:folder] or None, offset=offset, chunk_size=LIST_PAGE)
-        async for page in stream:
+        while (page := await _following(stream)) is not None:
             for meta in page:
                 path = meta["path"]
                 if path.startswith(wanted):
@@ -149,7 +153,7 @@ class ObjectStore:
             page = paths[start : start + DELETE_PAGE]
             with _Mapped("delete", keys[start]):
                 try:
-                    await obstore.delete_async(self._clients.replace, page)
+                    await sent(obstore.delete_async(self._clients.replace, page))
                 except FileNotFoundError:
                     await self._delete_singly(page)
 
@@ -160,7 +164,7 @@ class ObjectStore:
         async def remove(path: str) -> None:
             async with gate:
                 try:
-                    await obstore.delete_async(self._clients.replace, path)
+                    await sent(obstore.delete_async(self._clients.replace, path))
                 except FileNotFoundError:
                     return
 
@@ -186,6 +190,14 @@ async def read_ranges(
 
     bodies = await asyncio.gather(*(fetch(span.range) for span in spans))
     return cut(ranges, spans, bodies)
+
+
+async def _following(stream: AsyncIterator[T]) -> T | None:
+    """The next page of a listing, None behind the last."""
+    try:
+        return await sent(stream.__anext__())
+    except StopAsyncIteration:
+        return None
 
 
 def _is_past_end(error: BaseError) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import subprocess
 import sys
 import threading
 import time
+from weakref import WeakSet
 
 import pytest
 
@@ -38,6 +40,40 @@ Garbage()
 sys.exit(3)
 """
 
+STARVED = """
+import asyncio, gc, os, socket, sys, time
+
+from context_plane.store import StoreOptions, callbacks, open_store
+
+class Garbage:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        time.sleep(0.5)
+
+async def cancelled(address):
+    options = StoreOptions(endpoint=f"http://{address}", access_key="a", secret_key="b", allow_http=True)
+    store = open_store("s3://bucket", options=options)
+    tasks = [asyncio.create_task(store.get(f"a/{n}")) for n in range(32)]
+    await asyncio.sleep(0.1)
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if thread != os.getpid():
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    raise SystemExit(3)
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+busy_until = time.monotonic() + 0.6
+if os.fork() == 0:
+    while time.monotonic() < busy_until:
+        pass
+    os._exit(0)
+callbacks.WAIT_S = 60.0  # others may want that processor, too
+gc.disable()
+Garbage()
+with socket.create_server(("127.0.0.1", 0)) as silent:
+    asyncio.run(cancelled("127.0.0.1:%d" % silent.getsockname()[1]))
+"""
+
 
 def test_a_client_that_still_tells_of_its_result_does_not_abort_the_process() -> None:
     """Seen to fail (ended by SIGABRT) without the wait."""
@@ -61,3 +97,32 @@ def test_a_foreign_thread_that_stays_is_not_waited_for_for_ever(monkeypatch: pyt
     waited = time.monotonic() - started
     leave.set()
     assert 0.05 <= waited < 20
+
+
+def test_requests_without_a_result_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as obstore holds their futures; those that have one are not. Seen to fail (returned before) with
+    foreign threads alone, and (waited for ever) with every future."""
+    monkeypatch.setattr(callbacks, "WAIT_S", 30.0)
+    monkeypatch.setattr(callbacks, "_sent", WeakSet())
+    loop = asyncio.new_event_loop()
+    told, cancelled, left = (loop.create_future() for _ in range(3))
+    told.set_result(None)
+    cancelled.cancel()
+    held = [callbacks.sent(future) for future in (cancelled, left)]
+    callbacks.sent(told)
+    del cancelled, left
+    for at_s in (0.1, 0.2):
+        threading.Timer(at_s, held.pop).start()
+    started = time.monotonic()
+    callbacks.wait_for_callbacks()
+    assert not held
+    assert time.monotonic() - started < 20
+    loop.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the threads of a process are starved as Linux does it")
+def test_a_client_that_learns_late_of_cancelled_requests_does_not_panic() -> None:
+    """Its threads get no processor until the process has ended, but for a wait. Seen to fail (panics) with the wait for
+    foreign threads alone."""
+    ended = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (3, "")
