@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -19,6 +20,9 @@ def mcp(
 
     With --url, the key decides the tenant; --tenant names one for an operator key."""
     from serving.mcp.endpoint import serve_store, serve_url
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # it would wait for the thread that reads input
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     async def work() -> None:
         if url is not None:

@@ -119,13 +119,18 @@ def over_http(made: Server[Any]) -> StreamableHTTPSessionManager:
 
 
 async def over_stdio(made: Server[Any]) -> None:
-    """Serve until standard input ends."""
-    async with stdio_server() as (incoming, outgoing):
-        await made.run(incoming, outgoing, made.create_initialization_options())
+    """Serve until standard input ends. Raises `BrokenPipeError` where nobody reads the answers any more."""
+    try:
+        async with stdio_server() as (incoming, outgoing):
+            await made.run(incoming, outgoing, made.create_initialization_options())
+    except BaseExceptionGroup as group:
+        if isinstance(_cause(group), BrokenPipeError):
+            raise BrokenPipeError from group
+        raise
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What broke first: the client's task groups wrap it."""
+    """What broke first: the SDK's task groups wrap it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

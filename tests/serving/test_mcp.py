@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 
+from commands.outcome import PIPE_CLOSED
 from context_plane import plane
 from context_plane.access import create_key
 from context_plane.bundle import tokens
@@ -524,3 +526,51 @@ def test_a_program_that_cannot_serve_says_why(live: Live, words: tuple[str, str]
     [line] = done.stderr.decode().splitlines()
     assert "check the URL" in line or "no such tenant" in line
     assert done.stdout == b""
+
+
+def test_a_program_at_rest_ends_at_an_interrupt(live: Live) -> None:
+    """While a thread waits for input. Seen to fail (went on) with Python's handler."""
+    with _program(live) as program:
+        program.send_signal(signal.SIGINT)
+        assert program.wait(10) == -signal.SIGINT
+        assert program.stderr is not None
+        assert program.stderr.read() == b""
+
+
+def test_a_program_whose_agent_was_killed_ends_without_a_word(live: Live) -> None:
+    """With calls under way. Seen to fail (1, and a group of exceptions) with what the SDK raises."""
+    with _program(live) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.close()
+        with suppress(BrokenPipeError):
+            program.stdin.write(b"".join(_message("tools/call", n, name="list_entities") for n in (1, 2)))
+            program.stdin.close()
+        assert program.wait(30) == PIPE_CLOSED
+        assert program.stderr.read() == b""
+
+
+@contextmanager
+def _program(live: Live) -> Iterator[subprocess.Popen[bytes]]:
+    """One that has answered the handshake, and waits for more. Its agent is this test."""
+    settings: Settings = live.app.state.service.plane.settings
+    environment = {**os.environ, "CONTEXT_PLANE_STORE": settings.store_url, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", "from commands.main import main; main()", "mcp", "--tenant", "acme"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, stderr=pipe) as program:
+        try:
+            assert program.stdin is not None
+            assert program.stdout is not None
+            about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            program.stdin.write(_message("initialize", 0, **about) + _message("notifications/initialized"))
+            program.stdin.flush()
+            assert b'"id":0' in program.stdout.readline()
+            yield program
+        finally:
+            program.kill()
+
+
+def _message(method: str, number: int | None = None, **params: Any) -> bytes:
+    numbered = {} if number is None else {"id": number}
+    return orjson.dumps({"jsonrpc": "2.0", **numbered, "method": method, "params": params}) + b"\n"
