@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, NoReturn, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,8 +21,6 @@ from commands.erase import erase
 from commands.outcome import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, USAGE, fail
 
 NAME: Final = "context-plane"
-STDOUT: Final = 1
-"""Its descriptor, whatever became of the file object."""
 HELP: Final = """The context store and context cache for AI agents: entity-first, built ahead of time,
 served in one read.
 
@@ -124,7 +122,8 @@ app: Final = composed()
 
 
 def main() -> None:
-    """The program. Every error ends in one line and an exit code."""
+    """The program. Every error ends in one line and an exit code, whether or not anybody takes what is printed."""
+    _open_closed()
     try:
         ended = get_command(app).main(prog_name=NAME, standalone_mode=False)
         if not sys.stdout.closed:
@@ -132,20 +131,34 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
-        _leave_the_pipe()
+        raise SystemExit(PIPE_CLOSED) from None
     except SystemExit as error:
         if error.code == UNEXPECTED:  # of no command: it is how the libraries that print end on a closed pipe
-            _leave_the_pipe()
+            raise SystemExit(PIPE_CLOSED) from None
         raise
     except Exception as error:  # the rim of the process: nothing may end in a traceback
         if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed
             raise SystemExit(USAGE) from None
         fail(error)
+    finally:
+        _drop_refused()
     if ended:
         raise SystemExit(ended)
 
 
-def _leave_the_pipe() -> NoReturn:
-    """End without a word; what is still buffered goes nowhere, or the interpreter would complain of it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
-    raise SystemExit(PIPE_CLOSED) from None
+def _open_closed() -> None:
+    """What is printed to a stream that was closed at the start (`>&-`) goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
+def _drop_refused() -> None:
+    """What is still buffered and nobody takes goes nowhere, or the interpreter would complain of it."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None or stream.closed:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

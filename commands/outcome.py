@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NoReturn
 
 import typer
@@ -31,7 +33,8 @@ EXIT_CODES: Final[Mapping[type[PlaneError], int]] = {
     Conflict: 6,
     Corrupt: 7,
 }
-"""By family; 2 is also what a wrong option ends with, and a file that cannot be read or written."""
+"""By family; 2 is also what a wrong option ends with, and a file that cannot be read or written; 4, that there is no
+room for what is written."""
 MEANINGS: Final[Mapping[int, str]] = {
     OK: "done",
     UNEXPECTED: "an unexpected error: a defect of this program",
@@ -45,6 +48,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     INTERRUPTED: "interrupted",
     PIPE_CLOSED: "whoever read standard output went away",
 }
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 DEBUG: Final = "CONTEXT_PLANE_DEBUG"
 """Set in the environment: show where an error comes from."""
 
@@ -53,6 +57,8 @@ def exit_code(error: BaseException) -> int:
     for family, code in EXIT_CODES.items():
         if isinstance(error, family):
             return code
+    if _is_full(error):
+        return EXIT_CODES[Unavailable]
     return USAGE if isinstance(error, typer.TyperException) or _of_a_file(error) else UNEXPECTED
 
 
@@ -62,6 +68,8 @@ def line_of(error: BaseException) -> str:
         said = str(error)
     elif isinstance(error, typer.TyperException):
         said = _usage(error)
+    elif isinstance(error, OSError) and _is_full(error):
+        said = f"{error.filename or 'output'}: {(error.strerror or 'no room').lower()}; make room, then run it again"
     elif isinstance(error, OSError) and _of_a_file(error):
         said = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}; mend the path or its permissions"
     else:
@@ -70,10 +78,11 @@ def line_of(error: BaseException) -> str:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Print the error as one line and exit by its family."""
-    if os.environ.get(DEBUG, "0") != "0":
-        traceback.print_exception(error)
-    print(f"context-plane: {line_of(error)}", file=sys.stderr)
+    """Print the error as one line and exit by its family, also where nobody takes the line."""
+    with suppress(OSError):
+        if os.environ.get(DEBUG, "0") != "0":
+            traceback.print_exception(error)
+        print(f"context-plane: {line_of(error)}", file=sys.stderr)
     raise SystemExit(exit_code(error))
 
 
@@ -83,6 +92,10 @@ def _usage(error: typer.TyperException) -> str:
     context: typer.Context | None = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "context-plane"
     return f"{message[:1].lower()}{message[1:]}; see {path} --help"
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def _of_a_file(error: BaseException) -> bool:

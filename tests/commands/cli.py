@@ -41,6 +41,7 @@ class Cli:
             "CONTEXT_PLANE_STORE": (folder / "store").as_uri(),
             "CONTEXT_PLANE_CACHE_DIR": str(folder / "cache"),
             "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "",  # containers set it, and what is buffered is a case of its own
         }
 
     def __call__(self, *words: str, code: int = 0, environment: Mapping[str, str] | None = None) -> str:

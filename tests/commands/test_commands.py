@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from commands import outcome
-from context_plane.errors import Conflict, Corrupt, PlaneError
+from context_plane.errors import Conflict, Corrupt, PlaneError, Unavailable
 from tests.commands.cli import LOAD, PROGRAM, ROOT, Cli
 
 pytestmark = pytest.mark.xdist_group("commands")
@@ -334,6 +335,40 @@ def test_a_reader_that_goes_away_is_no_defect(cli: Cli, words: tuple[str, ...]) 
     assert process.wait(60) == outcome.PIPE_CLOSED
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is full")
+@pytest.mark.parametrize("words", [("entities",), ("export",)])
+def test_output_without_room_is_no_defect(cli: Cli, words: tuple[str, ...]) -> None:
+    """Seen to fail with 1, and (120) with what is buffered left to the interpreter."""
+    done = _redirected(cli, ">/dev/full", *words)
+    assert (done.returncode, done.stdout) == (outcome.EXIT_CODES[Unavailable], "")
+    assert done.stderr == "context-plane: output: no space left on device; make room, then run it again\n"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "words", "code"),
+    [(">&-", ("search", "export"), 0), ("2>&-", ("timeline", "nobody"), 3)],
+)
+def test_streams_that_are_closed_take_nothing(cli: Cli, redirection: str, words: tuple[str, ...], code: int) -> None:
+    """Seen to fail (1) without a file in the place of standard output, and (the error on it) of standard error."""
+    done = _redirected(cli, redirection, *words)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_an_error_that_nobody_reads_keeps_its_code(cli: Cli) -> None:
+    """Seen to fail (1) with a line that has to be printed, and (120) with what is buffered left to the interpreter."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [*PROGRAM, "timeline", "nobody"]
+    done = subprocess.run(words, env=cli.environment, stdout=write, stderr=write, check=False)
+    os.close(write)
+    assert done.returncode == 3
+
+
+def _redirected(cli: Cli, redirection: str, *words: str) -> subprocess.CompletedProcess[str]:
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM, *words]
+    return subprocess.run(shell, env=cli.environment, capture_output=True, text=True, check=False)
 
 
 def test_every_family_of_errors_has_a_code_of_its_own() -> None:
