@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from commands.start import INTERRUPTED as INTERRUPTED
 from context_plane.errors import Conflict, Corrupt, Denied, Invalid, NotFound, PlaneError, Unavailable
 
 OK: Final = 0
@@ -21,7 +22,6 @@ USAGE: Final = 2
 DEFECTS: Final = 8
 """The command did its work and found something wrong: rejected rows, days without a partition, a failed check, an
 unhealthy store."""
-INTERRUPTED: Final = 130
 PIPE_CLOSED: Final = 141
 """As shells tell of a program that SIGPIPE ended."""
 

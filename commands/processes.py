@@ -127,7 +127,7 @@ def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def program() -> list[str]:
     """This very program, for a child."""
-    return [sys.executable, "-P", "-c", "from commands.main import main; main()"]
+    return [sys.executable, "-P", "-c", "from commands.start import main; main()"]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-c", "from commands.main import main; main()"]
+PROGRAM = [sys.executable, "-c", "from commands.start import main; main()"]
 MAPPING = """
 version: 1
 source: desk

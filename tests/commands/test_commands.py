@@ -309,6 +309,21 @@ def test_a_traceback_is_shown_to_whoever_asks(cli: Cli) -> None:
         assert ("Traceback" in done.stderr) == shown
 
 
+def test_an_interrupt_that_comes_before_the_program_is_imported_ends_it_alike(cli: Cli) -> None:
+    """Seen to fail (a traceback) with `commands.main` as the start."""
+    script = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+"""
+    start = [PROGRAM[0], "-c", script + PROGRAM[-1]]
+    done = subprocess.run(start, env=cli.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (outcome.INTERRUPTED, "")
+
+
 def test_what_is_printed_is_printed_as_it_is(tmp_path: Path) -> None:
     """Seen to fail with rich's markup and emoji on: `team`, and exit code 1."""
     made = Cli(tmp_path)

@@ -87,7 +87,7 @@ async def over_http(live: Live, mode: Any = "auto", **headers: str) -> AsyncIter
 async def over_stdio(live: Live, *words: str) -> AsyncIterator[Client]:
     settings: Settings = live.app.state.service.plane.settings
     environment = {"CONTEXT_PLANE_STORE": settings.store_url, "CONTEXT_PLANE_CACHE_DIR": str(settings.cache_dir)}
-    program = ["-c", "from commands.main import main; main()", "mcp", *words]
+    program = ["-c", "from commands.start import main; main()", "mcp", *words]
     environment["PYTHONPATH"] = str(ROOT)
     server = StdioServerParameters(command=sys.executable, args=program, env=environment, cwd=ROOT)
     async with Client(server, read_timeout_seconds=60.0) as client:
@@ -518,7 +518,7 @@ def test_the_protocol_is_loaded_by_the_first_agent() -> None:
 def test_a_program_that_cannot_serve_says_why(live: Live, words: tuple[str, str], tmp_path: Path) -> None:
     settings: Settings = live.app.state.service.plane.settings
     environment = {**os.environ, "CONTEXT_PLANE_STORE": settings.store_url, "PYTHONPATH": str(ROOT)}
-    program = [sys.executable, "-c", "from commands.main import main; main()", "mcp", *words]
+    program = [sys.executable, "-c", "from commands.start import main; main()", "mcp", *words]
     done = subprocess.run(
         program, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -556,7 +556,7 @@ def _program(live: Live) -> Iterator[subprocess.Popen[bytes]]:
     """One that has answered the handshake, and waits for more. Its agent is this test."""
     settings: Settings = live.app.state.service.plane.settings
     environment = {**os.environ, "CONTEXT_PLANE_STORE": settings.store_url, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-c", "from commands.main import main; main()", "mcp", "--tenant", "acme"]
+    words = [sys.executable, "-c", "from commands.start import main; main()", "mcp", "--tenant", "acme"]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, stderr=pipe) as program:
         try:
