@@ -126,7 +126,8 @@ class Client(Methods):
 
 @final
 class AsyncClient(Methods):
-    """One tenant of one service, for asyncio. `key` None: a service in open mode."""
+    """One tenant of one service, for asyncio. `key` None: a service in open mode. Its connections belong to the
+    event loop that it is used in first: another `asyncio.run` takes a client of its own."""
 
     def __init__(
         self,
