@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.store.servers import Server
 pytest_plugins = ["tests.skips"]
 settings.register_profile("unhurried", deadline=None)  # no test judges how fast a machine is
 settings.load_profile("unhurried")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's, of what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

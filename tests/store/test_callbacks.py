@@ -104,6 +104,7 @@ def test_requests_without_a_result_are_waited_for(monkeypatch: pytest.MonkeyPatc
     foreign threads alone, and (waited for ever) with every future."""
     monkeypatch.setattr(callbacks, "WAIT_S", 30.0)
     monkeypatch.setattr(callbacks, "_sent", WeakSet())
+    monkeypatch.setattr(callbacks, "_foreign_threads", set)  # those of whatever runs the tests stay
     loop = asyncio.new_event_loop()
     told, cancelled, left = (loop.create_future() for _ in range(3))
     told.set_result(None)
