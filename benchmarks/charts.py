@@ -65,7 +65,8 @@ def _draw(result: Result, path: Path) -> None:
         axes[-1, 0].set_xlabel(
             "milliseconds (log): circle p50, bar p90, square p99, arrow p99.9; dashed: the bar for p99"
         )
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        told = {"Date": None, "Creator": None, "Description": f"{result.scenario} at {result.commit}"}
+        figure.savefig(path, format="svg", metadata=told)
         pyplot.close(figure)
 
 
